@@ -1,0 +1,45 @@
+"""Errors a user can meet. Every message says what was found, what was wanted and what to do."""
+
+
+class X2SamError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(X2SamError):
+    """A configuration that cannot describe a model, or has unknown or missing keys."""
+
+
+class CheckpointError(X2SamError):
+    """A checkpoint whose tensors do not fit the model, or that cannot be read safely."""
+
+
+class BundleError(X2SamError):
+    """An export folder that is incomplete, damaged, foreign or of another schema."""
+
+
+class EngineError(X2SamError):
+    """An engine that cannot be built, loaded or fed with the given tensors."""
+
+
+class KernelUnavailable(X2SamError):
+    """A kernel asked for by name that this installation or machine does not have."""
+
+
+class FrameError(X2SamError):
+    """A frame or image that cannot be segmented (shape, type or values)."""
+
+
+class PromptError(X2SamError):
+    """An instruction that cannot be asked: empty, ambiguous or outside the stream."""
+
+
+class VideoError(X2SamError):
+    """A video or image file that cannot be read or written."""
+
+
+class SessionError(X2SamError):
+    """A session used in a way its state does not allow, such as a step after close."""
+
+
+class VerificationError(X2SamError):
+    """Engines that disagree with the PyTorch model by more than their bounds."""

@@ -1,0 +1,163 @@
+"""The mask decoder: Mask2Former's masked attention, with a cross-attention to the condition tokens."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from x2sam_rt.config import NUM_SCALES, ModelConfig
+from x2sam_rt.kernels.mask_fusion import attention_mask
+from x2sam_rt.model.position import sine_position
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, allowed: Tensor | None = None) -> Tensor:
+    """Multi-head attention. query: (Q, D); key, value: (N, D); allowed: bool, broadcastable to (Q, N)."""
+    q, k, v = (t.view(t.shape[0], heads, -1).transpose(0, 1)[None] for t in (query, key, value))
+    mask = None if allowed is None else allowed.expand(query.shape[0], key.shape[0])[None, None]
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return attended[0].transpose(0, 1).reshape(query.shape)
+
+
+class PackedAttention(nn.Module):
+    """Attention whose q, k and v weights are stored as one matrix (nn.MultiheadAttention's layout)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (F.linear(t, w, b) for t, w, b in zip((query, key, value), weights, biases, strict=True))
+        out: Tensor = self.out_proj(_attend(q, k, v, self.heads, allowed))
+        return out
+
+
+class QueryAttention(nn.Module):
+    """Self-attention among the queries; their positions enter the queries and keys, not the values."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+
+    def forward(self, hidden: Tensor, position: Tensor) -> Tensor:
+        placed = hidden + position
+        attended = _attend(self.q_proj(placed), self.k_proj(placed), self.v_proj(hidden), self.heads)
+        out: Tensor = self.out_proj(attended)
+        return out
+
+
+class MaskDecoderLayer(nn.Module):
+    """Masked attention to the image, attention to the condition tokens, self-attention, MLP; post-norm."""
+
+    def __init__(self, dim: int, heads: int, feedforward_dim: int) -> None:
+        super().__init__()
+        self.cross_attn = PackedAttention(dim, heads)
+        self.cross_attn_layer_norm = nn.LayerNorm(dim)
+        self.text_cross_attn = PackedAttention(dim, heads)
+        self.text_cross_attn_layer_norm = nn.LayerNorm(dim)
+        self.self_attn = QueryAttention(dim, heads)
+        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, feedforward_dim)
+        self.fc2 = nn.Linear(feedforward_dim, dim)
+        self.final_layer_norm = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        position: Tensor,
+        key: Tensor,
+        value: Tensor,
+        allowed: Tensor,
+        tokens: Tensor,
+        token_mask: Tensor,
+    ) -> Tensor:
+        hidden = self.cross_attn_layer_norm(hidden + self.cross_attn(hidden + position, key, value, allowed))
+        words = self.text_cross_attn(hidden + position, tokens, tokens, token_mask)
+        hidden = self.text_cross_attn_layer_norm(hidden + words)
+        hidden = self.self_attn_layer_norm(hidden + self.self_attn(hidden, position))
+        update = self.fc2(F.relu(self.fc1(hidden)))
+        out: Tensor = self.final_layer_norm(hidden + update)
+        return out
+
+
+class MaskPredictor(nn.Module):
+    """Query → mask: a three-layer MLP, then a dot product with the mask features."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mask_embedder = nn.Sequential(
+            nn.Sequential(nn.Linear(dim, dim), nn.ReLU()),
+            nn.Sequential(nn.Linear(dim, dim), nn.ReLU()),
+            nn.Sequential(nn.Linear(dim, dim), nn.Identity()),
+        )
+
+    def forward(self, queries: Tensor, mask_features: Tensor) -> Tensor:
+        embedded = self.mask_embedder(queries)
+        out: Tensor = (embedded @ mask_features[0].flatten(1)).view(-1, *mask_features.shape[-2:])
+        return out
+
+
+class MaskDecoderTrunk(nn.Module):
+    """The layers with their shared norm and predictor, named as checkpoints name them (`decoder.decoder`)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        decoder = config.mask_decoder
+        self.layers = nn.ModuleList(
+            MaskDecoderLayer(config.dim, decoder.heads, decoder.feedforward_dim) for _ in range(decoder.layers)
+        )
+        self.layernorm = nn.LayerNorm(config.dim)
+        self.mask_predictor = MaskPredictor(config.dim)
+
+
+class MaskDecoder(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        queries, dim = config.mask_decoder.queries, config.dim
+        self.queries_embedder = nn.Embedding(queries, dim)
+        self.queries_features = nn.Embedding(queries, dim)
+        self.level_embed = nn.Embedding(NUM_SCALES, dim)
+        self.decoder = MaskDecoderTrunk(config)
+        for scale, side in enumerate(config.grids):
+            position = sine_position(side, dim).flatten(1).T
+            self.register_buffer(f"position_{scale}", position, persistent=False)
+
+    def forward(
+        self,
+        features: tuple[Tensor, ...],
+        mask_features: Tensor,
+        seg_embed: Tensor,
+        tokens: Tensor,
+        token_mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """features: conditioned features low to high, each (1, D, h, w). mask_features: (1, D, S/4, S/4). seg_embed:
+        (1, D), the projected state at `<SEG>`. tokens: (T, D) condition tokens; token_mask: (T,) bool, False = padding.
+
+        Returns mask logits (Q, S/4, S/4) and query states (Q, D), the normalised queries.
+        """
+        grids = [feature.shape[-2:] for feature in features]
+        values = [f[0].flatten(1).T + self.level_embed.weight[s] for s, f in enumerate(features)]
+        keys = [value + self.get_buffer(f"position_{s}") for s, value in enumerate(values)]
+        hidden = self.queries_features.weight + seg_embed
+        masks, states = self._predict(hidden, mask_features)
+        for index, layer in enumerate(self.decoder.layers):
+            scale = index % NUM_SCALES
+            allowed = attention_mask(masks, (int(grids[scale][0]), int(grids[scale][1])))
+            hidden = layer(
+                hidden, self.queries_embedder.weight, keys[scale], values[scale], allowed, tokens, token_mask
+            )
+            masks, states = self._predict(hidden, mask_features)
+        return masks, states
+
+    def _predict(self, hidden: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor]:
+        states = self.decoder.layernorm(hidden)
+        return self.decoder.mask_predictor(states, mask_features), states
