@@ -1,0 +1,189 @@
+"""What an overlay shows, pixel by pixel where it is defined, and that words appear where there is room."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from x2sam_rt.errors import VideoError
+from x2sam_rt.runtime.colors import color_of, text_color_on
+from x2sam_rt.runtime.image import read_image
+from x2sam_rt.runtime.orientation import Pixels
+from x2sam_rt.runtime.results import FrameResult, Segment, Segmentation
+from x2sam_rt.runtime.video import VideoReader
+from x2sam_rt.runtime.writers import OverlayImageWriter, OverlayVideoWriter, draw_overlay
+from x2sam_rt.runtime.writers.captions import inner_point
+from x2sam_rt.runtime.writers.painting import outline
+
+
+def grey(height: int, width: int, level: int = 100) -> Pixels:
+    return np.full((height, width, 3), level, dtype=np.uint8)
+
+
+def boxes(size: tuple[int, int], *corners: tuple[int, int, int, int, int], empty: int = -1) -> Segmentation:
+    """Segments from (id, top, left, bottom, right); later ones on top."""
+    map = np.full(size, empty, dtype=np.int32)
+    segments = []
+    for id, top, left, bottom, right in corners:
+        mask = np.zeros(size, dtype=np.bool_)
+        mask[top:bottom, left:right] = True
+        map[mask] = id
+        segments.append(Segment(mask, f"thing {id}", id, 0.875, id))
+    return Segmentation(tuple(segments), map, empty)
+
+
+def test_fills_and_outlines() -> None:
+    frame = grey(30, 41)
+    painted = draw_overlay(frame, boxes((30, 41), (5, 4, 6, 20, 30)), alpha=0.5)
+    np.testing.assert_array_equal(painted[0], frame[0])
+    np.testing.assert_array_equal(painted[4, 6], color_of(5))  # a corner of the outline
+    assert painted[12, 15] == pytest.approx([50 + c / 2 for c in color_of(5)], abs=1)
+    np.testing.assert_array_equal(frame, grey(30, 41))  # the caller's frame is left alone
+
+
+@pytest.mark.parametrize("empty", [-1, 0, 255])
+def test_the_topmost_segment_shows(empty: int) -> None:
+    painted = draw_overlay(
+        grey(30, 40), boxes((30, 40), (7, 2, 2, 28, 28), (3, 10, 10, 20, 20), empty=empty), alpha=1.0
+    )
+    np.testing.assert_array_equal(painted[15, 15], color_of(3))
+    np.testing.assert_array_equal(painted[5, 5], color_of(7))
+    np.testing.assert_array_equal(painted[29, 39], [100, 100, 100])
+
+
+@pytest.mark.parametrize("ids", [(0, 1), (254, 100_000), (2**31 - 2, 7)], ids=str)
+def test_ids_of_any_size(ids: tuple[int, int]) -> None:
+    painted = draw_overlay(grey(20, 20), boxes((20, 20), (ids[0], 0, 0, 9, 9), (ids[1], 10, 10, 20, 20)), alpha=1.0)
+    np.testing.assert_array_equal(painted[4, 4], color_of(ids[0]))
+    np.testing.assert_array_equal(painted[15, 15], color_of(ids[1]))
+
+
+def test_alpha_zero_leaves_only_outlines() -> None:
+    painted = draw_overlay(grey(30, 30, 255), boxes((30, 30), (1, 5, 5, 25, 25)), alpha=0.0)
+    np.testing.assert_array_equal(painted[15, 15], [255, 255, 255])
+    np.testing.assert_array_equal(painted[5, 5], color_of(1))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (131, 257), (480, 121)], ids=str)
+def test_nothing_found_changes_nothing(size: tuple[int, int]) -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(draw_overlay(frame, boxes(size)), frame)
+
+
+def test_outline_runs_inside_and_not_along_the_frame() -> None:
+    slots = np.zeros((6, 8), dtype=np.intp)
+    slots[0:4, 2:8] = 1
+    expected = np.array(
+        [
+            [0, 0, 1, 0, 0, 0, 0, 0],
+            [0, 0, 1, 0, 0, 0, 0, 0],
+            [0, 0, 1, 0, 0, 0, 0, 0],
+            [0, 0, 1, 1, 1, 1, 1, 1],
+            [0, 0, 0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 0, 0, 0, 0],
+        ],
+        dtype=np.bool_,
+    )
+    np.testing.assert_array_equal(outline(slots, 1), expected)
+    assert outline(slots, 2).sum() == 2 * 4 + 2 * 4  # two columns, and two rows of what is left of them
+
+
+def test_words_stand_on_the_segment_and_in_the_legend() -> None:
+    segmentation = boxes((240, 320), (1, 180, 220, 235, 315))
+    plain = draw_overlay(grey(240, 320), segmentation, alpha=0.0, legend=False)
+    listed = draw_overlay(grey(240, 320), segmentation, alpha=0.0)
+    chip = (plain != grey(240, 320)).any(-1)
+    assert chip[190:230, 230:305].any()
+    assert not chip[:180].any()
+    corner = (listed != plain).any(-1)
+    assert corner[:60, :160].any()
+    assert not corner[100:].any()
+    assert (listed[:60, :160] == color_of(1)).all(-1).any()  # the legend's swatch
+
+
+def test_small_frames_get_no_words() -> None:
+    painted = draw_overlay(grey(119, 300), boxes((119, 300), (1, 10, 10, 100, 290)), alpha=0.0)
+    assert not (painted != 100).any(-1)[20:90, 20:280].any()
+
+
+def test_more_segments_than_room() -> None:
+    many = boxes((130, 200), *((id, id, 0, id + 1, 200) for id in range(1, 130)))
+    painted = draw_overlay(grey(130, 200), many, alpha=1.0)
+    assert painted.shape == (130, 200, 3)
+    assert (painted[100:, 150:] != 100).any()
+
+
+@pytest.mark.parametrize("label", ["", "한국어", "x" * 300, "two\nlines"], ids=["none", "korean", "long", "lines"])
+def test_any_label(label: str) -> None:
+    one = boxes((150, 200), (1, 20, 20, 140, 180)).segments[0]
+    segmentation = Segmentation((Segment(one.mask, label, 0, 1.0, 1),), np.where(one.mask, 1, 0).astype(np.int32), 0)
+    assert draw_overlay(grey(150, 200), segmentation).shape == (150, 200, 3)
+
+
+def test_inner_point_lies_in_the_mask() -> None:
+    ring = np.zeros((9, 9), dtype=np.bool_)
+    ring[1:8, 1:8] = True
+    ring[3:6, 3:6] = False
+    assert ring[inner_point(ring)]
+    assert inner_point(np.zeros((3, 4), dtype=np.bool_)) == (-1, -1)
+
+
+@pytest.mark.parametrize(
+    ("frame", "alpha"), [(grey(10, 11), 0.5), (grey(10, 10).astype(np.float32), 0.5), (grey(10, 10), 1.5)]
+)
+def test_refuses_what_does_not_fit(frame: Pixels, alpha: float) -> None:
+    with pytest.raises(VideoError):
+        draw_overlay(frame, boxes((10, 10)), alpha=alpha)
+
+
+def test_colours_of_neighbours_differ() -> None:
+    colors = np.array([color_of(id) for id in range(500)], dtype=float)
+    for step in (1, 2):
+        assert np.linalg.norm(colors[step:] - colors[:-step], axis=1).min() > 100
+    assert len({color_of(id) for id in range(200)}) == 200
+    assert color_of(3) == color_of(3)
+    for color in map(color_of, range(100)):
+        contrast = np.abs(np.array(text_color_on(color), float) - color) @ (0.299, 0.587, 0.114)
+        assert contrast > 100
+
+
+def test_video_of_overlays(tmp_path: Path) -> None:
+    with OverlayVideoWriter(tmp_path / "out.mp4", 10, alpha=1.0) as writer:
+        for index in range(3):
+            segmentation = boxes((66, 99), (1, 0, 0, 66, 33 * index))
+            writer.write(grey(66, 99), FrameResult(index, segmentation, ""), index * 0.5)
+    with VideoReader(tmp_path / "out.mp4") as reader:
+        frames = list(reader)
+    assert [frame.timestamp for frame in frames] == pytest.approx([0, 0.5, 1.0], abs=1e-3)
+    assert frames[0].pixels.shape == (66, 100, 3)
+    assert frames[0].pixels[30, 10] == pytest.approx([100] * 3, abs=6)
+    assert frames[2].pixels[30, 10] == pytest.approx(color_of(1), abs=12)
+
+
+def test_image_of_an_overlay(tmp_path: Path) -> None:
+    segmentation = boxes((40, 50), (1, 5, 5, 30, 30))
+    with OverlayImageWriter(tmp_path / "out.png", alpha=0.3) as writer:
+        writer.write(grey(40, 50), FrameResult(0, segmentation, ""))
+        with pytest.raises(VideoError, match="one image"):
+            writer.write(grey(40, 50), FrameResult(1, segmentation, ""))
+    np.testing.assert_array_equal(read_image(tmp_path / "out.png"), draw_overlay(grey(40, 50), segmentation, alpha=0.3))
+
+
+def test_nothing_is_published_without_frames_or_after_an_error(tmp_path: Path) -> None:
+    for writer in (OverlayVideoWriter(tmp_path / "out.mp4", 10), OverlayImageWriter(tmp_path / "out.png")):
+        with pytest.raises(VideoError, match="no frame was written"):
+            writer.close()
+    for writer in (OverlayVideoWriter(tmp_path / "out.mp4", 10), OverlayImageWriter(tmp_path / "out.png")):
+        writer.write(grey(40, 50), FrameResult(0, boxes((40, 50)), ""))
+        writer.discard()
+    assert not os.listdir(tmp_path)
+
+
+def test_a_missing_folder_is_found_at_once(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="there is no folder"):
+        OverlayVideoWriter(tmp_path / "missing" / "out.mp4", 10)
+    with pytest.raises(VideoError, match="there is no folder"):
+        OverlayImageWriter(tmp_path / "missing" / "out.png")

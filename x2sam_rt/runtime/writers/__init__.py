@@ -1,0 +1,22 @@
+"""Results on disk: one file per format, all used in the same way (ResultWriter)."""
+
+from x2sam_rt.runtime.writers.base import ResultWriter
+from x2sam_rt.runtime.writers.coco import CocoFrame, CocoRleWriter, read_coco_rle
+from x2sam_rt.runtime.writers.davis import DavisWriter, read_davis
+from x2sam_rt.runtime.writers.overlay import OverlayImageWriter, OverlayVideoWriter, draw_overlay
+from x2sam_rt.runtime.writers.panoptic import PanopticFrame, PanopticWriter, read_panoptic
+
+__all__ = [
+    "CocoFrame",
+    "CocoRleWriter",
+    "DavisWriter",
+    "OverlayImageWriter",
+    "OverlayVideoWriter",
+    "PanopticFrame",
+    "PanopticWriter",
+    "ResultWriter",
+    "draw_overlay",
+    "read_coco_rle",
+    "read_davis",
+    "read_panoptic",
+]

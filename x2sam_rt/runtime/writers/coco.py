@@ -1,0 +1,162 @@
+"""Results as JSON lines with COCO's run-length masks: exact, overlapping masks kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from x2sam_rt.errors import VideoError
+from x2sam_rt.runtime.orientation import Pixels
+from x2sam_rt.runtime.replacement import Replacement, reporting_write_errors
+from x2sam_rt.runtime.results import BoolMask, FrameResult, Segment
+from x2sam_rt.runtime.writers.base import ResultWriter
+
+
+class RunLengths(TypedDict):
+    """COCO's compressed run lengths, columns first. size: [height, width]."""
+
+    size: list[int]
+    counts: str
+
+
+class SegmentRecord(TypedDict):
+    """A segment as it stands in the file. bbox: [x, y, width, height] in pixels; area in pixels."""
+
+    id: int
+    label: str
+    label_id: int
+    score: float
+    is_thing: bool
+    area: int
+    bbox: list[int]
+    rle: RunLengths
+
+
+class FrameRecord(TypedDict):
+    """One line of the file. size: [height, width]. timestamp: seconds, null if unknown."""
+
+    frame: int
+    timestamp: float | None
+    size: list[int]
+    segments: list[SegmentRecord]
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class CocoFrame:
+    """A line read back. size: (height, width)."""
+
+    index: int
+    timestamp: float | None
+    size: tuple[int, int]
+    segments: tuple[Segment, ...]
+    text: str
+
+
+class CocoRleWriter(ResultWriter):
+    """One JSON object per line and frame (see FrameRecord), in UTF-8."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._replacement = Replacement(path)
+        with reporting_write_errors(self._replacement.target):
+            self._file = self._replacement.temporary.open("x", encoding="utf-8")
+
+    def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
+        height, width = result.segmentation.map.shape
+        record = FrameRecord(
+            frame=result.index,
+            timestamp=timestamp,
+            size=[height, width],
+            segments=[_record(segment) for segment in result.segments],
+            text=result.text,
+        )
+        with reporting_write_errors(self._replacement.target):
+            self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def close(self) -> None:
+        try:
+            with reporting_write_errors(self._replacement.target):
+                self._file.close()
+        except VideoError:
+            self._replacement.discard()
+            raise
+        self._replacement.publish()
+
+    def discard(self) -> None:
+        try:
+            self._file.close()
+        finally:
+            self._replacement.discard()
+
+
+def read_coco_rle(path: str | Path) -> Iterator[CocoFrame]:
+    """The frames of a CocoRleWriter's file, one by one. Raises VideoError if it is missing or damaged."""
+    if not Path(path).is_file():
+        raise VideoError(f"{path}: no such file.")
+    with Path(path).open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                record: FrameRecord = json.loads(line)
+                yield _frame(record)
+            except (ValueError, KeyError, TypeError) as error:
+                raise VideoError(
+                    f"{path}: line {number} is not a frame's result ({type(error).__name__}: {error}). The file "
+                    "was cut off or changed; write it again."
+                ) from error
+
+
+def encode_mask(mask: BoolMask) -> RunLengths:
+    """A (H, W) bool mask as COCO's compressed run lengths."""
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return RunLengths(size=[int(side) for side in encoded["size"]], counts=encoded["counts"].decode("ascii"))
+
+
+def decode_mask(rle: RunLengths) -> BoolMask:
+    """The (H, W) bool mask of run lengths. Raises ValueError or TypeError where they are none."""
+    encoded = {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
+    mask: BoolMask = coco_mask.decode(encoded).astype(np.bool_)
+    return mask
+
+
+def bounding_box(mask: BoolMask) -> list[int]:
+    """[x, y, width, height] of a (H, W) bool mask in pixels; zeros for an empty one."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return [0, 0, 0, 0]
+    x, y = int(columns[0]), int(rows[0])
+    return [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
+
+
+def _record(segment: Segment) -> SegmentRecord:
+    return SegmentRecord(
+        id=int(segment.id),
+        label=segment.label,
+        label_id=int(segment.label_id),
+        score=float(segment.score),
+        is_thing=bool(segment.is_thing),
+        area=segment.area,
+        bbox=bounding_box(segment.mask),
+        rle=encode_mask(segment.mask),
+    )
+
+
+def _frame(record: FrameRecord) -> CocoFrame:
+    height, width = record["size"]
+    segments = tuple(
+        Segment(
+            mask=decode_mask(entry["rle"]),
+            label=entry["label"],
+            label_id=entry["label_id"],
+            score=entry["score"],
+            id=entry["id"],
+            is_thing=entry["is_thing"],
+        )
+        for entry in record["segments"]
+    )
+    return CocoFrame(record["frame"], record["timestamp"], (height, width), segments, record["text"])

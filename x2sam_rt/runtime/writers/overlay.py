@@ -1,0 +1,87 @@
+"""Results painted over their frames, as a video or a picture."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from x2sam_rt.errors import VideoError
+from x2sam_rt.runtime.image import write_image
+from x2sam_rt.runtime.orientation import Pixels
+from x2sam_rt.runtime.replacement import require_free
+from x2sam_rt.runtime.results import FrameResult, Segmentation
+from x2sam_rt.runtime.video_writer import VideoWriter
+from x2sam_rt.runtime.writers.base import ResultWriter
+from x2sam_rt.runtime.writers.captions import write_captions
+from x2sam_rt.runtime.writers.painting import paint_segments
+
+_SMALLEST_SIDE = 120  # pixels: on smaller frames words would hide the picture
+
+
+def draw_overlay(frame: Pixels, segmentation: Segmentation, *, alpha: float = 0.5, legend: bool = True) -> Pixels:
+    """A frame with its segments filled, outlined and named.
+
+    frame: (H, W, 3) uint8 RGB, left unchanged. segmentation: of the same size; its map says which segment is on
+    top. alpha: strength of the fill, 0…1. legend: list colours, labels and ids in a corner. Frames with a side
+    under 120 pixels get no words. Returns (H, W, 3) uint8. Raises VideoError if sizes or types do not fit.
+    """
+    if frame.shape != (*segmentation.map.shape, 3) or frame.dtype != np.uint8:
+        raise VideoError(
+            f"Got a frame {frame.shape} {frame.dtype} and a segmentation {segmentation.map.shape}; wanted "
+            "(H, W, 3) uint8 and (H, W) of the same H and W."
+        )
+    if not 0 <= alpha <= 1:
+        raise VideoError(f"The overlay's strength alpha is {alpha}; wanted 0 to 1.")
+    painted = paint_segments(frame, segmentation, alpha)
+    if min(segmentation.map.shape) < _SMALLEST_SIDE:
+        return painted
+    return write_captions(painted, segmentation, legend=legend)
+
+
+class OverlayVideoWriter(ResultWriter):
+    """Overlays as one MP4 (see VideoWriter); its size is that of the first frame, padded to even."""
+
+    def __init__(self, path: str | Path, frame_rate: Fraction | float, *, alpha: float = 0.5) -> None:
+        self._path, self._frame_rate, self._alpha = Path(path), frame_rate, alpha
+        self._video: VideoWriter | None = None  # opened when the size is known
+        require_free(self._path)
+
+    def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
+        overlay = draw_overlay(pixels, result.segmentation, alpha=self._alpha)
+        if self._video is None:
+            height, width = overlay.shape[:2]
+            self._video = VideoWriter(self._path, width, height, self._frame_rate)
+        self._video.write(overlay, timestamp)
+
+    def close(self) -> None:
+        if self._video is None:
+            raise VideoError(f"{self._path}: no frame was written, so there is no video to save.")
+        self._video.close()
+
+    def discard(self) -> None:
+        if self._video is not None:
+            self._video.discard()
+
+
+class OverlayImageWriter(ResultWriter):
+    """The overlay of one image; the suffix says the format. A second frame raises VideoError."""
+
+    def __init__(self, path: str | Path, *, alpha: float = 0.5) -> None:
+        self._path, self._alpha = Path(path), alpha
+        self._overlay: Pixels | None = None
+        require_free(self._path)
+
+    def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
+        if self._overlay is not None:
+            raise VideoError(f"{self._path}: holds one image, got a second frame. Write a video (.mp4) instead.")
+        self._overlay = draw_overlay(pixels, result.segmentation, alpha=self._alpha)
+
+    def close(self) -> None:
+        if self._overlay is None:
+            raise VideoError(f"{self._path}: no frame was written, so there is no image to save.")
+        write_image(self._path, self._overlay)
+
+    def discard(self) -> None:
+        self._overlay = None
