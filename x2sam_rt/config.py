@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -13,6 +15,7 @@ from x2sam_rt.errors import ConfigError
 T = TypeVar("T")
 ResizeMode = Literal["stretch", "longest_side"]
 NUM_SCALES = 3
+_SCALARS = (int, float, str, bool)
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,20 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True)
+class PixelBudget:
+    """Pixels the visual tower may see, after the resize to multiples of 32: of an image, or of a whole video prompt."""
+
+    min_pixels: int
+    max_pixels: int
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A whole X2SAM. `language` is the Qwen3-VL configuration as its own `config.json` holds it.
 
     image_size: side S of the segmentor's square input, pixels. dim: channels D of the segmentor, a multiple of 32
     (the pixel decoder's group norms). resize: how a frame becomes S×S. lora_scale: alpha / rank of the adapters in a
-    training checkpoint, which the file does not hold.
+    training checkpoint, which the file does not hold. image_budget, video_budget: defaults of Qwen3-VL's processors.
     """
 
     image_size: int
@@ -76,6 +87,8 @@ class ModelConfig:
     language: Mapping[str, Any] = field(hash=False)
     resize: ResizeMode = "stretch"
     lora_scale: float = 2.0
+    image_budget: PixelBudget = PixelBudget(min_pixels=65536, max_pixels=16777216)
+    video_budget: PixelBudget = PixelBudget(min_pixels=4096, max_pixels=25165824)
 
     def __post_init__(self) -> None:
         _require(
@@ -119,6 +132,17 @@ def _require(holds: bool, name: str, found: object, wanted: str) -> None:
         raise ConfigError(f"{name} is {found}; it must be {wanted}. Correct it in the configuration.")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file. Raises ConfigError when it cannot be read or is something else."""
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable JSON file ({error}).") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: found {type(data).__name__}, wanted an object with named fields.")
+    return data
+
+
 def read_dataclass(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     """Builds a dataclass (nested ones too) from plain JSON. Raises ConfigError on unknown or missing keys."""
     if not isinstance(data, Mapping):
@@ -139,8 +163,9 @@ def read_dataclass(cls: type[T], data: Mapping[str, Any], where: str) -> T:
 def _read_value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        if value is None and type(None) in arguments:
-            return None
+        fitting = [a for a in arguments if a in _SCALARS and _is_scalar(a, value)]
+        if fitting or (value is None and type(None) in arguments):
+            return value
         return _read_value(next(a for a in arguments if a is not type(None)), value, where)
     if dataclasses.is_dataclass(hint):
         return read_dataclass(hint, value, where)  # type: ignore[arg-type]
@@ -150,7 +175,7 @@ def _read_value(hint: Any, value: Any, where: str) -> Any:
         return {key: _read_value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin is Literal and value not in arguments:
         raise ConfigError(f"{where} is {value!r}; it must be one of {list(arguments)}.")
-    if hint in (int, float, str, bool) and not _is_scalar(hint, value):
+    if hint in _SCALARS and not _is_scalar(hint, value):
         raise ConfigError(f"{where} is {value!r} ({type(value).__name__}); it must be {hint.__name__}.")
     return value
 

@@ -33,6 +33,16 @@ class PromptError(X2SamError):
     """An instruction that cannot be asked: empty, ambiguous or outside the stream."""
 
 
+class NoMasksError(PromptError):
+    """The model answered in words only, without the token that masks are drawn for. text: what it said."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            f"The model's answer draws no masks: {text!r}. Ask for masks more plainly, or use the chat task."
+        )
+        self.text = text
+
+
 class VideoError(X2SamError):
     """A video or image file that cannot be read or written."""
 

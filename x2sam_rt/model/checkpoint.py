@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from x2sam_rt.config import ModelConfig
-from x2sam_rt.errors import CheckpointError, ConfigError
+from x2sam_rt.config import ModelConfig, read_json
+from x2sam_rt.errors import CheckpointError
+from x2sam_rt.model.budgets import fit_budgets, read_budgets
 from x2sam_rt.model.hub import base_folder
 from x2sam_rt.model.lora import Adapter, adapter_names, adapter_rank
 from x2sam_rt.model.published_config import PUBLISHED, is_published_config, read_published_config
@@ -177,21 +176,11 @@ def _read_config(folder: Path, config: Path | None, base: Path | None) -> ModelC
     if source is None:
         resolved = PUBLISHED
     else:
-        data = _read_json(source)
+        data = read_json(source)
         resolved = read_published_config(data) if is_published_config(data) else ModelConfig.from_json(data)
     if base is not None:
-        resolved = replace(resolved, language=_read_json(base / "config.json"))
-    return resolved
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable JSON file ({error}).") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: found {type(data).__name__}, wanted an object with named fields.")
-    return data
+        resolved = read_budgets(replace(resolved, language=read_json(base / "config.json")), base)
+    return fit_budgets(resolved)
 
 
 def _tokenizer_folder(folder: Path, tokenizer: Path | None, base: Path | None) -> Path:

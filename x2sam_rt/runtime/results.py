@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from x2sam_rt.runtime.tasks.spans import TextSpan
 
 BoolMask = npt.NDArray[np.bool_]
 LabelMap = npt.NDArray[np.int32]
@@ -48,13 +52,15 @@ class Segmentation:
 class FrameResult:
     """Result of one `VideoSession.step`.
 
-    index: the frame's number in its stream, from 0. text: the model's answer to the current instruction.
-    timings: milliseconds per stage, in the order the stages ran.
+    index: the frame's number in its stream, from 0. text: the model's answer to the current instruction, without
+    marks. spans: its phrases, each with the condition (`Segment.label_id`) it names. timings: milliseconds per
+    stage, in the order the stages ran.
     """
 
     index: int
     segmentation: Segmentation
     text: str
+    spans: tuple[TextSpan, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
 
     @property

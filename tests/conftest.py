@@ -1,0 +1,38 @@
+"""Fixtures several test files share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from x2sam_rt.export.bundle_writer import export_bundle
+from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
+from x2sam_rt.model.embedded import embedded_checkpoint
+
+TESTS = Path(__file__).parent
+FIXTURES = TESTS / "fixtures"
+sys.path.insert(0, str(TESTS))  # recordings.py and replay.py serve as scripts too
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def toy() -> Checkpoint:
+    return load_checkpoint(embedded_checkpoint())
+
+
+@pytest.fixture(scope="session")
+def onnx_bundle(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("onnx") / "bundle"
+    export_bundle(toy, folder, "onnxruntime", trained=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def torch_bundle(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("torch") / "bundle"
+    export_bundle(toy, folder, "torch", trained=False)
+    return folder

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from x2sam_rt.config import MemoryConfig, ModelConfig
+from x2sam_rt.errors import ConfigError
+from x2sam_rt.model.published_config import PUBLISHED, read_published_config
+
+
+def test_round_trip_through_json() -> None:
+    assert ModelConfig.from_json(json.loads(json.dumps(PUBLISHED.to_json()))) == PUBLISHED
+
+
+def test_a_typo_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="memroy"):
+        replace(PUBLISHED, memroy=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"image_size": 1000}, "image_size"),
+        ({"image_size": "1024"}, "image_size"),
+        ({"dim": 48}, "dim"),
+        ({"resize": "crop"}, "resize"),
+        ({"language": {}}, "text_config"),
+        ({"image_budget": {"min_pixels": 1}}, "max_pixels"),
+        ({"mask_decoder": {**PUBLISHED.to_json()["mask_decoder"], "heads": 7}}, "heads"),
+    ],
+)
+def test_wrong_values_are_named(change: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        ModelConfig.from_json({**PUBLISHED.to_json(), **change})
+
+
+def test_a_bank_needs_a_slot() -> None:
+    with pytest.raises(ConfigError, match=r"memory\.slots is 0"):
+        replace(PUBLISHED, memory=replace(PUBLISHED.memory, slots=0))
+    assert isinstance(PUBLISHED.memory, MemoryConfig)
+
+
+def test_another_architecture_is_refused() -> None:
+    with pytest.raises(ConfigError, match="use_mask_guidance"):
+        read_published_config({"config": {"sam2": {"use_mask_guidance": False}, "mask2former": {}, "vlm": {}}})
+    with pytest.raises(ConfigError, match="lacks 'config'"):
+        read_published_config({})

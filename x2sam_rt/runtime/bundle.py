@@ -1,0 +1,148 @@
+"""The bundle: an export's folder, with a manifest that says what is in it and what made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from x2sam_rt.config import ModelConfig, read_dataclass
+from x2sam_rt.errors import BundleError, ConfigError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+STAGES, LANGUAGE, WORDING = "stages", "language", "wording.json"
+Backend = Literal["torch", "onnxruntime", "tensorrt"]
+Precision = Literal["fp32", "bf16", "fp16", "fp8"]
+Dim = int | str
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a stage. shape: a number, or a name where the size may vary."""
+
+    name: str
+    shape: tuple[Dim, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What a stage takes and gives; `file` is its engine, relative to the bundle."""
+
+    name: str
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class BuildEnvironment:
+    """What the engines were built with. gpu, compute_capability: None for engines that need no GPU."""
+
+    x2sam_rt: str
+    torch: str
+    onnxruntime: str
+    platform: str
+    gpu: str | None = None
+    compute_capability: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """checkpoint_sha256: of the source file. errors: largest error of each stage against PyTorch, measured at export,
+    relative to max(1, largest reference value)."""
+
+    schema: int
+    model: ModelConfig
+    backend: Backend
+    precision: Precision
+    stages: tuple[StageSpec, ...]
+    files: dict[str, FileRecord]
+    checkpoint: str
+    checkpoint_sha256: str
+    trained: bool
+    environment: BuildEnvironment
+    errors: dict[str, float]
+
+    def stage(self, name: str) -> StageSpec:
+        """Raises BundleError when the bundle has no such stage."""
+        for spec in self.stages:
+            if spec.name == name:
+                return spec
+        found = [spec.name for spec in self.stages]
+        raise BundleError(f"The bundle has no stage {name!r} (it has {found}). Export the checkpoint again.")
+
+    def save(self, folder: Path) -> None:
+        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+
+
+def load_manifest(folder: Path, *, check_hashes: bool = True) -> Manifest:
+    """Reads and checks a bundle: schema, fields, and every file's presence, size and hash.
+
+    Raises BundleError that says what is wrong and what to run.
+    """
+    data = _read_manifest(folder)
+    schema = data.get("schema")
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        advice = "update x2sam-rt" if newer else "export the checkpoint again with `x2sam-rt export`"
+        raise BundleError(f"{folder}: bundle schema {schema!r}; this version reads schema {SCHEMA}: {advice}.")
+    try:
+        manifest = read_dataclass(Manifest, data, where=MANIFEST)
+    except ConfigError as error:
+        raise BundleError(f"{folder}: {error} The manifest was changed or is foreign; export again.") from error
+    for name, record in manifest.files.items():
+        _check_file(folder, name, record, check_hashes)
+    return manifest
+
+
+def _read_manifest(folder: Path) -> Mapping[str, object]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(
+            f"{folder}: found no {MANIFEST}, wanted a finished export. Make one with `x2sam-rt export CHECKPOINT -o DIR`."
+        )
+    try:
+        data = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"{path}: not JSON ({error}). Export the checkpoint again.") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path}: found {type(data).__name__}, wanted an object. Export the checkpoint again.")
+    return data
+
+
+def _check_file(folder: Path, name: str, record: FileRecord, check_hashes: bool) -> None:
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise BundleError(f"{folder}: the manifest names {name!r}, outside the bundle. Do not use this bundle.")
+    if not path.is_file():
+        raise BundleError(f"{path}: the manifest lists this file, but it is missing. Copy the bundle again, or export.")
+    if path.stat().st_size != record.size:
+        raise BundleError(
+            f"{path}: {path.stat().st_size} bytes, wanted {record.size}. Copy the bundle again, or export."
+        )
+    if check_hashes and file_sha256(path) != record.sha256:
+        raise BundleError(
+            f"{path}: its SHA-256 is not the manifest's; the file was changed or damaged. Copy or export again."
+        )
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def record_files(folder: Path) -> dict[str, FileRecord]:
+    """Size and hash of every file below a folder, by relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(folder).as_posix(): FileRecord(file_sha256(path), path.stat().st_size) for path in files}

@@ -1,0 +1,85 @@
+"""Runs a file through a runtime: frames in, results to writers."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from x2sam_rt.runtime.asking import Ask
+from x2sam_rt.runtime.clip import read_clip
+from x2sam_rt.runtime.image import read_image
+from x2sam_rt.runtime.results import FrameResult
+from x2sam_rt.runtime.runtime import Runtime
+from x2sam_rt.runtime.session import OnText
+from x2sam_rt.runtime.video import VideoReader
+from x2sam_rt.runtime.writers import ResultWriter
+
+DECODE, WRITE = "decode", "write"
+
+
+@dataclass(frozen=True, eq=False)
+class RunFrame:
+    """One frame's result, with the milliseconds of everything that was done for it, reading and writing too."""
+
+    result: FrameResult
+    timings: dict[str, float]
+
+
+def run_video(
+    runtime: Runtime,
+    path: Path,
+    ask: Ask,
+    writers: Sequence[ResultWriter] = (),
+    *,
+    allow_truncated: bool = False,
+    on_text: OnText | None = None,
+    on_ready: Callable[[int | None], None] = lambda frames: None,
+) -> Iterator[RunFrame]:
+    """Streams a file, one result per frame. on_ready: told the number of frames (None = unknown) once the instruction
+    is answered. A writer whose stream breaks off discards its output.
+
+    Raises VideoError, PromptError.
+    """
+    with contextlib.ExitStack() as stack:
+        clip = read_clip(path, ask, allow_truncated=allow_truncated)
+        session = stack.enter_context(runtime.stream(ask, clip=clip, on_text=on_text))
+        video = stack.enter_context(VideoReader(path, allow_truncated=allow_truncated))
+        for writer in writers:
+            stack.enter_context(writer)
+        on_ready(video.num_frames)
+        frames, started = iter(video), time.perf_counter()
+        while (frame := next(frames, None)) is not None:
+            decoded = time.perf_counter()
+            result = session.step(frame.pixels)
+            stepped = time.perf_counter()
+            for writer in writers:
+                writer.write(frame.pixels, result, frame.timestamp)
+            written = time.perf_counter()
+            milliseconds = {DECODE: (decoded - started) * 1e3, WRITE: (written - stepped) * 1e3}
+            yield RunFrame(result, {DECODE: milliseconds[DECODE], **result.timings, WRITE: milliseconds[WRITE]})
+            started = time.perf_counter()
+
+
+def answer_video(
+    runtime: Runtime, path: Path, ask: Ask, *, allow_truncated: bool = False, on_text: OnText | None = None
+) -> str:
+    """The answer to an instruction that draws no masks: the language model alone, no frame is segmented."""
+    clip = read_clip(path, ask, allow_truncated=allow_truncated)
+    with runtime.stream(ask, clip=clip, on_text=on_text) as session:
+        assert session.answer is not None, "a clip was given, so the answer is there"
+        return session.answer.text.text
+
+
+def run_image(
+    runtime: Runtime, path: Path, ask: Ask, writers: Sequence[ResultWriter] = (), *, on_text: OnText | None = None
+) -> FrameResult:
+    """Raises VideoError for an unreadable image, PromptError."""
+    with contextlib.ExitStack() as stack:
+        pixels = read_image(path)
+        result = runtime.segment_image(pixels, ask, on_text=on_text)
+        for writer in writers:
+            stack.enter_context(writer).write(pixels, result)
+    return result

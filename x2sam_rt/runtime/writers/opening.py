@@ -1,0 +1,45 @@
+"""Writers by the name of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from x2sam_rt.errors import VideoError
+from x2sam_rt.runtime.video import VideoReader
+from x2sam_rt.runtime.writers.base import ResultWriter
+from x2sam_rt.runtime.writers.coco import CocoRleWriter
+from x2sam_rt.runtime.writers.davis import DavisWriter
+from x2sam_rt.runtime.writers.overlay import OverlayImageWriter, OverlayVideoWriter
+from x2sam_rt.runtime.writers.panoptic import PanopticWriter
+
+_VIDEO, _IMAGE, _MASKS = (".mp4", ".mkv", ".mov"), (".png", ".jpg", ".jpeg"), (".jsonl",)
+
+
+def open_writers(
+    source: Path, outputs: Sequence[Path], davis: Path | None, panoptic: Path | None
+) -> list[ResultWriter]:
+    """source: the file that is segmented; an overlay video takes its frame rate. outputs: the suffix says what is
+    written. davis, panoptic: folders.
+
+    Raises VideoError for a suffix nobody writes.
+    """
+    writers = [_by_suffix(path, source) for path in outputs]
+    if davis is not None:
+        writers.append(DavisWriter(davis, source.stem))
+    if panoptic is not None:
+        writers.append(PanopticWriter(panoptic))
+    return writers
+
+
+def _by_suffix(path: Path, source: Path) -> ResultWriter:
+    suffix = path.suffix.lower()
+    if suffix in _MASKS:
+        return CocoRleWriter(path)
+    if suffix in _IMAGE:
+        return OverlayImageWriter(path)
+    if suffix in _VIDEO:
+        with VideoReader(source) as video:
+            return OverlayVideoWriter(path, video.frame_rate)
+    known = ", ".join(_VIDEO + _IMAGE + _MASKS)
+    raise VideoError(f"{path}: cannot write {suffix or 'a file without suffix'}; wanted one of {known}.")
