@@ -1,1 +1,33 @@
 """x2sam-rt: a trained X2SAM checkpoint as engines, run as a live stream in fixed memory."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from x2sam_rt.config import ModelConfig
+    from x2sam_rt.runtime.asking import Ask
+    from x2sam_rt.runtime.prompts import Prompt
+    from x2sam_rt.runtime.results import FrameResult, Segment
+    from x2sam_rt.runtime.runtime import Runtime
+    from x2sam_rt.runtime.session import VideoSession
+
+__all__ = ["Ask", "FrameResult", "ModelConfig", "Prompt", "Runtime", "Segment", "VideoSession"]
+
+_HOME = {
+    "Ask": "x2sam_rt.runtime.asking",
+    "FrameResult": "x2sam_rt.runtime.results",
+    "ModelConfig": "x2sam_rt.config",
+    "Prompt": "x2sam_rt.runtime.prompts",
+    "Runtime": "x2sam_rt.runtime.runtime",
+    "Segment": "x2sam_rt.runtime.results",
+    "VideoSession": "x2sam_rt.runtime.session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads public names at first use: `x2sam-rt --help` must not wait for PyTorch."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)

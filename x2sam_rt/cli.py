@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -95,6 +96,8 @@ def run(
     region: Regions = None,
     explain: Annotated[bool, typer.Option("--explain", help="Have the answer explained (reasoning).")] = False,
     generate: Annotated[bool, typer.Option("--generate", help="Let the model write its answer.")] = False,
+    answer: Annotated[str | None, typer.Option(help="Take this text as the answer, with its <p>…</p> and <SEG>.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Where a generated answer is cut off.")] = 2048,
     threshold: Threshold = None,
     output: Annotated[
         list[Path] | None,
@@ -118,7 +121,8 @@ def run(
     if media is None or (video and image):
         raise typer.BadParameter("give one of --video and --image", param_hint="--video / --image")
     with reporting():
-        ask = _ask(task_name, prompt, things, stuff, region, explain, generate, threshold)
+        asked = _ask(task_name, prompt, things, stuff, region, threshold)
+        ask = replace(asked, explain=explain, generate=generate, answer=answer, max_new_tokens=max_new_tokens)
         with Runtime.load(bundle) as runtime:
             warn_untrained(runtime.manifest.trained)
             if video and not task(ask.task).draws_masks:
@@ -194,7 +198,7 @@ def profile(
     with reporting():
         if task_name == "referring" and not prompt:
             prompt = ["the object"]
-        ask = _ask(task_name, prompt, things, stuff, region, False, False, None)
+        ask = _ask(task_name, prompt, things, stuff, region, None)
         with Runtime.load(bundle) as runtime:
             started = time.perf_counter()
             frames = with_progress(runtime, video, ask, [], allow_truncated)
@@ -212,8 +216,6 @@ def _ask(
     things: str,
     stuff: str,
     region: list[str] | None,
-    explain: bool,
-    generate: bool,
     threshold: float | None,
 ) -> Ask:
     """The options of a command as an instruction. A task that takes a question gets the prompt as one."""
@@ -231,8 +233,6 @@ def _ask(
         stuff=_split(stuff),
         regions=tuple(parse_region(text) for text in region or ()),
         question=question,
-        explain=explain,
-        generate=generate,
         options=PostProcessOptions(threshold=threshold),
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from x2sam_rt.errors import PromptError
+from x2sam_rt.model.language import MAX_NEW_TOKENS
+from x2sam_rt.model.tokenizer import SEG
 from x2sam_rt.runtime.postprocess.options import PostProcessOptions
 from x2sam_rt.runtime.prompts import RegionPrompt
 from x2sam_rt.runtime.tasks import TASKS, Instruction, Media, Wording, instruction, task
@@ -16,7 +18,8 @@ class Ask:
 
     task: a name of the table of tasks. phrases: what to look for. things, stuff: category names. regions: visual
     prompts (`Prompt.point(…)`). question: free text (chat, reasoning). explain: have the answer explained.
-    generate: let the model write its answer even where it is known beforehand.
+    generate: let the model write its answer even where it is known beforehand. answer: take this text as the answer,
+    with its `<p>phrases</p>` and `<SEG>` (a caption to ground). max_new_tokens: where a generated answer is cut off.
     """
 
     task: str = "referring"
@@ -27,11 +30,13 @@ class Ask:
     question: str | None = None
     explain: bool = False
     generate: bool = False
+    answer: str | None = None
+    max_new_tokens: int = MAX_NEW_TOKENS
     options: PostProcessOptions = PostProcessOptions()
 
     def instruction(self, media: Media, wording: Wording) -> Instruction:
         """Raises PromptError for what the task cannot be asked."""
-        return instruction(
+        asked = instruction(
             task(self.task),
             media=media,
             phrases=self.phrases,
@@ -43,6 +48,13 @@ class Ask:
             generate=self.generate,
             wording=wording,
         )
+        return asked if self.answer is None else _answered(asked, self.answer)
+
+
+def _answered(asked: Instruction, answer: str) -> Instruction:
+    if asked.task.draws_masks and SEG not in answer:
+        raise PromptError(f"The given answer {answer!r} has no {SEG}, which masks are drawn for; put it at the end.")
+    return replace(asked, answer=answer).answered(answer)
 
 
 def as_ask(prompt: str | Ask) -> Ask:

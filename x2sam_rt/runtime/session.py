@@ -150,6 +150,7 @@ class VideoSession:
             instruction.answer,
             self._region_tokens(instruction, clip),
             on_text=pending.on_text,
+            max_new_tokens=pending.ask.max_new_tokens,
         )
         if not instruction.task.draws_masks:
             return Answer(instruction, link(reply.text), None, None)

@@ -1,0 +1,32 @@
+# make demo and make test set everything up by themselves; make venv does only that.
+PYTHON ?= python3
+VENV := .venv
+# The PyTorch the suite is checked with. Another: make TORCH='torch==2.11.0'. Installed first, so that no later
+# requirement pulls in a larger build.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+
+.PHONY: venv demo test lint clean
+
+venv: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml CMakeLists.txt $(wildcard x2sam_rt/kernels/csrc/cpu/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+demo: venv
+	$(BIN)/python -m x2sam_rt.demo demo
+
+test: venv lint
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build demo

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from x2sam_rt.errors import BundleError, EngineError
+from x2sam_rt.export.bundle_writer import export_bundle
+from x2sam_rt.model.checkpoint import Checkpoint
+from x2sam_rt.runtime.bundle import MANIFEST, load_manifest
+from x2sam_rt.runtime.runtime import Runtime
+
+EXPORT = "import sys; from x2sam_rt.cli import app; app(sys.argv[1:])"
+
+
+@pytest.fixture
+def bundle(onnx_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(onnx_bundle, tmp_path / "bundle"))
+
+
+def change(bundle: Path, **fields: object) -> None:
+    path = bundle / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_manifest_says_what_is_in_the_bundle(onnx_bundle: Path, toy: Checkpoint) -> None:
+    manifest = load_manifest(onnx_bundle)
+    assert manifest.model == toy.model.config
+    assert [stage.name for stage in manifest.stages] == [
+        "frame_encoder",
+        "memory_attention",
+        "mask_decoder",
+        "memory_encoder",
+        "vision_encoder",
+    ]
+    assert max(manifest.errors.values()) < 1e-4
+    on_disk = {p.relative_to(onnx_bundle).as_posix() for p in onnx_bundle.rglob("*") if p.is_file()}
+    assert on_disk == {MANIFEST, *manifest.files}
+
+
+@pytest.mark.parametrize("name", ["stages/mask_decoder.onnx", "language/model.safetensors", "wording.json"])
+def test_a_flipped_byte_is_found(bundle: Path, name: str) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{name}: its SHA-256.*export again"):
+        Runtime.load(bundle)
+
+
+def test_a_missing_file_is_named(bundle: Path) -> None:
+    (bundle / "stages/memory_attention.onnx").unlink()
+    with pytest.raises(BundleError, match=r"memory_attention\.onnx.*missing"):
+        Runtime.load(bundle)
+
+
+def test_a_cut_file_is_named_without_hashing(bundle: Path) -> None:
+    path = bundle / "stages/frame_encoder.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"frame_encoder\.onnx: \d+ bytes, wanted"):
+        Runtime.load(bundle, check_hashes=False)
+
+
+def test_a_missing_stage_is_named(bundle: Path) -> None:
+    stages = json.loads((bundle / MANIFEST).read_text())["stages"]
+    change(bundle, stages=[stage for stage in stages if stage["name"] != "memory_encoder"])
+    with pytest.raises(BundleError, match="no stage 'memory_encoder'"):
+        Runtime.load(bundle)
+
+
+@pytest.mark.parametrize(
+    ("schema", "advice"), [(2, "update x2sam-rt"), (0, "x2sam-rt export"), ("one", "x2sam-rt export")]
+)
+def test_another_schema_says_what_to_do(bundle: Path, schema: object, advice: str) -> None:
+    change(bundle, schema=schema)
+    with pytest.raises(BundleError, match=advice):
+        Runtime.load(bundle)
+
+
+def test_foreign_manifests_are_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"found no manifest\.json"):
+        Runtime.load(tmp_path)
+    change(bundle, owner="somebody")
+    with pytest.raises(BundleError, match="owner"):
+        Runtime.load(bundle)
+    (bundle / MANIFEST).write_text("[]")
+    with pytest.raises(BundleError, match="found list"):
+        Runtime.load(bundle)
+    (bundle / MANIFEST).write_bytes(b"\xff\xfe{")
+    with pytest.raises(BundleError, match="not JSON"):
+        Runtime.load(bundle)
+
+
+def test_a_manifest_cannot_point_outside(bundle: Path) -> None:
+    record = {"sha256": "0" * 64, "size": 1}
+    change(bundle, files={"../secret": record})
+    with pytest.raises(BundleError, match="outside the bundle"):
+        Runtime.load(bundle)
+
+
+def test_another_backend_is_refused(bundle: Path) -> None:
+    change(bundle, backend="tensorrt")
+    with pytest.raises(EngineError, match="'tensorrt'"):
+        Runtime.load(bundle)
+
+
+def test_nothing_is_overwritten_unasked(toy: Checkpoint, torch_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="--overwrite"):
+        export_bundle(toy, torch_bundle, "torch")
+    with pytest.raises(BundleError, match="is no bundle"):
+        export_bundle(toy, tmp_path, "torch", overwrite=True)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: the write fails in the middle of the weights."""
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); {EXPORT}"
+    done = subprocess.run(
+        [sys.executable, "-c", limited, "export", "toy", "-o", str(tmp_path / "out"), "--engine", "torch"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Cannot write" in done.stderr
+    assert "free space" in " ".join(done.stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_export_cannot_be_loaded(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = [sys.executable, "-c", EXPORT, "export", "toy", "-o", str(output), "--engine", "torch"]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".out.*/bundle/language")) and running.poll() is None:
+        assert time.monotonic() < deadline, "the export never began to write"
+        time.sleep(0.002)
+    os.kill(running.pid, signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
+    assert not output.exists()
+    for folder in (output, *tmp_path.glob(".out.*/bundle")):
+        with pytest.raises(BundleError):
+            Runtime.load(folder)
