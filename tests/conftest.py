@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ FIXTURES = TESTS / "fixtures"
 sys.path.insert(0, str(TESTS))  # recordings.py and replay.py serve as scripts too
 
 torch.set_num_threads(1)
+# Before Triton is first imported: without a GPU its kernels run in the interpreter.
+os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ def test_rooms_import_only_what_lies_below_them() -> None:
 
 
 def test_running_a_stream_needs_no_exporter() -> None:
-    code = "import sys, x2sam_rt, x2sam_rt.runtime.runtime; print([m for m in sys.modules if m.startswith('x2sam_rt.export')])"
+    loaded = "[name for name in sys.modules if name.startswith('x2sam_rt.export')]"
+    code = f"import sys, x2sam_rt.runtime.runtime; print({loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -39,9 +39,7 @@ def test_generation_is_greedy_and_exact(toy: Checkpoint, tmp_path: Path) -> None
 @pytest.mark.parametrize("case", ["video_generate", "video_gcg"])
 def test_adapters_are_merged(tmp_path: Path, case: str) -> None:
     folder = FIXTURES / "toy_lora"
-    checkpoint = load_checkpoint(
-        folder, vlm=str(folder / "vlm"), tokenizer=embedded_checkpoint() / "tokenizer"
-    )
+    checkpoint = load_checkpoint(folder, vlm=str(folder / "vlm"), tokenizer=embedded_checkpoint() / "tokenizer")
     replay = Replay(checkpoint, build_engines(checkpoint.model, "torch", tmp_path), "torch")
     _check(replay, folder, case, False, "torch")
 

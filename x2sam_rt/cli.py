@@ -38,7 +38,7 @@ Regions = Annotated[
     typer.Option(
         "--region",
         "-r",
-        help='Visual prompt: "point:x,y", "box:x0,y0,x1,y1", "scribble:x,y;x,y" or "mask:file.png", with "@frame" behind.',
+        help='"point:x,y", "box:x0,y0,x1,y1", "scribble:x,y;x,y;…" or "mask:file.png", with "@frame" behind.',
     ),
 ]
 Threshold = Annotated[float | None, typer.Option(help="Least score of a result, 0…1; default: the task's own.")]
@@ -80,8 +80,9 @@ def export(
             on_step=lambda step: progress.update(bar, advance=1, description=step),
         )
         progress.update(bar, completed=8, description="done")
-    size = sum(record.size for record in manifest.files.values()) / 2**20
-    console.print(f"{output}: {len(manifest.stages)} stages for {manifest.backend}, {size:.1f} MiB")
+    console.print(
+        f"{output}: {len(manifest.stages)} stages for {manifest.backend}, {manifest.num_bytes / 2**20:.1f} MiB"
+    )
 
 
 @app.command(epilog=_EPILOG)
@@ -96,7 +97,9 @@ def run(
     region: Regions = None,
     explain: Annotated[bool, typer.Option("--explain", help="Have the answer explained (reasoning).")] = False,
     generate: Annotated[bool, typer.Option("--generate", help="Let the model write its answer.")] = False,
-    answer: Annotated[str | None, typer.Option(help="Take this text as the answer, with its <p>…</p> and <SEG>.")] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="Take this text as the answer, with its <p>…</p> and <SEG>.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Where a generated answer is cut off.")] = 2048,
     threshold: Threshold = None,
     output: Annotated[
@@ -157,8 +160,8 @@ def verify(bundle: Bundle) -> None:
         failed = [check for check in checks if not check.passed]
         if failed:
             raise VerificationError(
-                f"{len(failed)} of {len(checks)} checks are out of bounds (marked above). Do not use this bundle here; "
-                "export it again on this machine, or with --engine torch."
+                f"{len(failed)} of {len(checks)} checks are out of bounds (marked above). "
+                "Do not use this bundle here; export it again on this machine, or with --engine torch."
             )
     console.print(f"{len(checks)} checks passed.")
 

@@ -1,6 +1,6 @@
 """The demonstration: export the embedded checkpoint, stream a video through it, show masks and times.
 
-    python -m x2sam_rt.demo FOLDER
+python -m x2sam_rt.demo FOLDER
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def draw_frame(moment: float) -> Pixels:
     frame[(abs(columns - square_x) < 28) & (abs(rows - height * 0.55) < 28)] = (40, 70, 200)
     circle_x, circle_y = width * (0.15 + 0.7 * moment), height * (0.45 + 0.2 * np.sin(6 * moment))
     frame[(columns - circle_x) ** 2 + (rows - circle_y) ** 2 < 32**2] = (215, 45, 40)
-    return frame.astype(np.uint8)
+    pixels: Pixels = frame.astype(np.uint8)
+    return pixels
 
 
 def write_clip(path: Path) -> None:

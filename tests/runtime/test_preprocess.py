@@ -58,7 +58,11 @@ def test_odd_clip_repeats_its_last_frame() -> None:
 
 @pytest.mark.parametrize(
     ("size", "frames", "budget"),
-    [((540, 960), 16, PixelBudget(4096, 4194304)), ((7, 1080), 1, PixelBudget(65536, 16777216)), ((33, 31), 3, PixelBudget(1024, 4096))],
+    [
+        ((540, 960), 16, PixelBudget(4096, 4194304)),
+        ((7, 1080), 1, PixelBudget(65536, 16777216)),
+        ((33, 31), 3, PixelBudget(1024, 4096)),
+    ],
     ids=["long clip", "thin image", "tiny budget"],
 )
 def test_vision_size_keeps_the_budget(size: tuple[int, int], frames: int, budget: PixelBudget) -> None:

@@ -24,7 +24,7 @@ def deformable_attention(
     grids = 2 * locations - 1
     sampled = []
     for level, (plane, (height, width)) in enumerate(
-        zip(value.split([h * w for h, w in spatial_shapes], dim=1), spatial_shapes, strict=True)
+        zip(torch.split(value, [h * w for h, w in spatial_shapes], dim=1), spatial_shapes, strict=True)
     ):
         plane = plane.permute(0, 2, 3, 1).reshape(batch * heads, head_dim, height, width)
         grid = grids[:, :, :, level].transpose(1, 2).reshape(batch * heads, queries, points, 2)
@@ -40,7 +40,7 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def slot_attention(query: Tensor, key: Tensor, value: Tensor, key_shift: Tensor) -> Tensor:
-    """One-head attention to a memory of slots, all slots under one softmax (spec of X2SAM's memory attention).
+    """One-head attention to a memory of slots, all slots under one softmax (X2SAM, memory attention).
 
     query: (tokens, dim). key, value: (slots, slot_tokens, dim), keys without their temporal term.
     key_shift: (slots, dim), the projected temporal term of each slot, the same for all its keys; because the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from x2sam_rt.errors import PromptError
 from x2sam_rt.model.language import MAX_NEW_TOKENS
@@ -32,7 +32,7 @@ class Ask:
     generate: bool = False
     answer: str | None = None
     max_new_tokens: int = MAX_NEW_TOKENS
-    options: PostProcessOptions = PostProcessOptions()
+    options: PostProcessOptions = field(default_factory=PostProcessOptions)
 
     def instruction(self, media: Media, wording: Wording) -> Instruction:
         """Raises PromptError for what the task cannot be asked."""

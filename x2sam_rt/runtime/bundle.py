@@ -82,6 +82,11 @@ class Manifest:
         found = [spec.name for spec in self.stages]
         raise BundleError(f"The bundle has no stage {name!r} (it has {found}). Export the checkpoint again.")
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files together."""
+        return sum(record.size for record in self.files.values())
+
     def save(self, folder: Path) -> None:
         (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
@@ -110,7 +115,7 @@ def _read_manifest(folder: Path) -> Mapping[str, object]:
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(
-            f"{folder}: found no {MANIFEST}, wanted a finished export. Make one with `x2sam-rt export CHECKPOINT -o DIR`."
+            f"{folder}: found no {MANIFEST}, wanted a finished export: `x2sam-rt export CHECKPOINT -o DIR`."
         )
     try:
         data = json.loads(path.read_text())
@@ -126,7 +131,7 @@ def _check_file(folder: Path, name: str, record: FileRecord, check_hashes: bool)
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise BundleError(f"{folder}: the manifest names {name!r}, outside the bundle. Do not use this bundle.")
     if not path.is_file():
-        raise BundleError(f"{path}: the manifest lists this file, but it is missing. Copy the bundle again, or export.")
+        raise BundleError(f"{path}: the manifest lists it, but it is missing. Copy the bundle again, or export.")
     if path.stat().st_size != record.size:
         raise BundleError(
             f"{path}: {path.stat().st_size} bytes, wanted {record.size}. Copy the bundle again, or export."

@@ -25,7 +25,7 @@ def _summary(manifest: Manifest) -> Table:
         "width": f"{model.dim} channels, {model.mask_decoder.queries} queries",
         "memory": f"{model.memory.slots} slots of 3 × {model.slot_tokens} tokens",
         "language": f"{model.language_dim} channels, {model.language['text_config']['num_hidden_layers']} layers",
-        "size": f"{sum(record.size for record in manifest.files.values()) / 2**20:.1f} MiB, {len(manifest.files)} files",
+        "size": f"{manifest.num_bytes / 2**20:.1f} MiB, {len(manifest.files)} files",
         "built with": f"x2sam-rt {environment.x2sam_rt}, torch {environment.torch}, "
         f"onnxruntime {environment.onnxruntime}, {environment.gpu or 'no GPU'}",
         "built on": environment.platform,

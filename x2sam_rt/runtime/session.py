@@ -29,7 +29,7 @@ _NOTHING = -1
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the language model made of an instruction: text with its phrases linked to conditions, and how to segment."""
+    """What the language model made of an instruction: its text, phrases linked to conditions, and how to segment."""
 
     instruction: Instruction
     text: LinkedText

@@ -9,11 +9,20 @@ import onnxruntime
 import torch
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.kernels import available, onnx_ops
+from x2sam_rt.kernels import available, onnxruntime_library
 from x2sam_rt.runtime.bundle import StageSpec
 from x2sam_rt.runtime.engines.engine import Tensors, check_tensors
 
 _PROVIDER = "CPUExecutionProvider"
+_STATE = onnxruntime.capi.onnxruntime_pybind11_state
+_LOAD_ERRORS = (
+    _STATE.Fail,
+    _STATE.InvalidArgument,
+    _STATE.InvalidGraph,
+    _STATE.InvalidProtobuf,
+    _STATE.NotImplemented,
+    _STATE.RuntimeException,
+)
 
 
 class OnnxRuntimeEngine:
@@ -26,10 +35,10 @@ class OnnxRuntimeEngine:
         # Prompts change shapes; a plan per shape would grow with every new one.
         options.enable_mem_pattern = False
         if available().cpu:  # else the graph runs its kernels' bodies of standard operators
-            onnx_ops.register(options)
+            onnxruntime_library.register(options)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDER])
-        except onnxruntime.capi.onnxruntime_pybind11_state.Fail as error:
+        except _LOAD_ERRORS as error:
             raise EngineError(
                 f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load this stage ({error}). "
                 "Export the checkpoint again with the installed versions."

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from x2sam_rt.errors import VideoError
+from x2sam_rt.runtime.replacement import reporting_write_errors
 from x2sam_rt.runtime.video import VideoReader
 from x2sam_rt.runtime.writers.base import ResultWriter
 from x2sam_rt.runtime.writers.coco import CocoRleWriter
@@ -26,6 +27,8 @@ def open_writers(
     """
     writers = [_by_suffix(path, source) for path in outputs]
     if davis is not None:
+        with reporting_write_errors(davis):
+            davis.mkdir(exist_ok=True)  # the sequences of several runs share it
         writers.append(DavisWriter(davis, source.stem))
     if panoptic is not None:
         writers.append(PanopticWriter(panoptic))

@@ -1,0 +1,216 @@
+"""Memory attention: native against its twin, contract, dispatch, torch.compile and torch.export."""
+
+from __future__ import annotations
+
+import logging
+import resource
+
+import pytest
+import torch
+from checks import assert_as_exact_as, needs_library, random
+from torch import Tensor
+
+from x2sam_rt.errors import EngineError, KernelUnavailable
+from x2sam_rt.kernels import dispatch, reference
+from x2sam_rt.kernels.memory_attention import self_attention, slot_attention
+
+SELF_SHAPES = [
+    pytest.param(1, 1, 32, id="one-of-each"),
+    pytest.param(1, 300, 256, id="one-query"),
+    pytest.param(70, 1, 64, id="one-key"),
+    pytest.param(799, 129, 128, id="no-multiple-of-a-tile"),
+    pytest.param(257, 1023, 256, id="just-beside-the-tiles"),
+    pytest.param(97, 97, 48, id="dim-48"),
+    pytest.param(5, 65536, 32, id="the-longest"),
+    pytest.param(0, 5, 32, id="no-query"),
+]
+SLOT_SHAPES = [
+    pytest.param(300, 1, 5, 32, id="one-slot"),
+    pytest.param(33, 8, 1, 64, id="one-token-slots"),
+    pytest.param(1, 3, 129, 256, id="one-query"),
+    pytest.param(130, 5, 131, 128, id="odd-slots"),
+    pytest.param(9, 8, 4096, 64, id="a-full-bank"),
+]
+
+
+@needs_library
+@pytest.mark.parametrize(("queries", "tokens", "dim"), SELF_SHAPES)
+def test_self_attention_is_as_exact_as_torch(queries: int, tokens: int, dim: int) -> None:
+    q, k, v = random(queries, dim, seed=1, scale=2), random(tokens, dim, seed=2), random(tokens, dim, seed=3)
+    if queries == 0:
+        assert self_attention(q, k, v, backend="native").shape == (0, dim)
+        return
+    exact = reference.self_attention(q.double(), k.double(), v.double())
+    assert_as_exact_as(self_attention(q, k, v, backend="native"), reference.self_attention(q, k, v), exact)
+
+
+def slot_inputs(queries: int, slots: int, tokens: int, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    q, k, v = random(queries, dim, seed=1), random(slots, tokens, dim, seed=2), random(slots, tokens, dim, seed=3)
+    return q, k, v, random(slots, dim, seed=4)
+
+
+def exact_slot_attention(*inputs: Tensor) -> Tensor:
+    q, k, v, shift = (tensor.double() for tensor in inputs)
+    return reference.slot_attention(q, k, v, shift)
+
+
+@needs_library
+@pytest.mark.parametrize(("queries", "slots", "tokens", "dim"), SLOT_SHAPES)
+def test_slot_attention_is_as_exact_as_torch(queries: int, slots: int, tokens: int, dim: int) -> None:
+    inputs = slot_inputs(queries, slots, tokens, dim)
+    native = slot_attention(*inputs, backend="native")
+    assert_as_exact_as(native, reference.slot_attention(*inputs), exact_slot_attention(*inputs))
+
+
+@needs_library
+def test_a_partly_filled_ring_is_read_in_place() -> None:
+    """The live slots are a prefix; what lies behind them must not be looked at."""
+    q, ring_k, ring_v, shift = slot_inputs(40, 5, 19, 64)
+    ring_k[3:], ring_v[3:] = float("nan"), float("nan")
+    inputs = (q, ring_k[:3], ring_v[:3], shift[:3])
+    native = slot_attention(*inputs, backend="native")
+    assert_as_exact_as(native, reference.slot_attention(*inputs), exact_slot_attention(*inputs))
+
+
+@needs_library
+def test_a_wrapped_ring_gives_the_same_as_slots_in_order() -> None:
+    q, k, v, shift = slot_inputs(40, 5, 19, 64)
+    wrapped = [2, 3, 4, 0, 1]
+    turned = slot_attention(q, k[wrapped], v[wrapped], shift[wrapped], backend="native")
+    in_order = slot_attention(q, k, v, shift, backend="native")
+    assert_as_exact_as(turned, in_order, exact_slot_attention(q, k, v, shift))
+
+
+@needs_library
+@pytest.mark.parametrize("channels_strided", [False, True])
+def test_strided_views(channels_strided: bool) -> None:
+    q, k, v, shift = slot_inputs(21, 2, 18, 64)
+    wide = [torch.empty(*tensor.shape[:-1], 128).normal_() for tensor in (q, k, v, shift)]
+    views = [tensor[..., ::2] if channels_strided else tensor[..., 64:] for tensor in wide]
+    for view, tensor in zip(views, (q, k, v, shift), strict=True):
+        view.copy_(tensor)
+    assert torch.equal(slot_attention(*views, backend="native"), slot_attention(q, k, v, shift, backend="native"))
+
+
+@needs_library
+@pytest.mark.parametrize("scale", [30.0, 1e4], ids=["peaked", "far-beyond-exp"])
+def test_large_scores_neither_overflow_nor_vanish(scale: float) -> None:
+    q, k, v = random(50, 32, seed=1, scale=scale), random(60, 32, seed=2), random(60, 32, seed=3)
+    exact = reference.self_attention(q.double(), k.double(), v.double())
+    assert_as_exact_as(self_attention(q, k, v, backend="native"), reference.self_attention(q, k, v), exact)
+
+
+@needs_library
+def test_one_key_that_outweighs_a_thousand_small_ones() -> None:
+    q = random(1000, 256)
+    exact = reference.self_attention(q.double(), q.double(), q.double())
+    assert_as_exact_as(self_attention(q, q, q, backend="native"), reference.self_attention(q, q, q), exact)
+
+
+@needs_library
+def test_unusable_keys_are_not_hidden() -> None:
+    q, k, v = random(20, 32), random(40, 32), random(40, 32)
+    k[17, 3] = float("nan")
+    assert self_attention(q, k, v, backend="native").isnan().all()
+
+
+@needs_library
+def test_memory_does_not_grow_with_queries_times_keys() -> None:
+    """16,384² scores would take 1 GiB; the kernel's own space stays under 64 MiB. One channel step keeps it quick."""
+    q = random(16384, 16)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    self_attention(q, q, q, backend="native")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch", pytest.param("native", marks=needs_library)])
+def test_an_empty_bank_is_refused(backend: str) -> None:
+    q, k, v, shift = slot_inputs(4, 0, 9, 32)
+    with pytest.raises(EngineError, match="slots must be at least 1, got 0; the first frame"):
+        slot_attention(q, k, v, shift, backend=backend)
+
+
+def test_wrong_tensors_are_named() -> None:
+    q, k, v, shift = slot_inputs(4, 2, 9, 32)
+    with pytest.raises(EngineError, match=r"value must be \(2, 9, 32\) float32 on cpu, got \(2, 8, 32\) float32"):
+        slot_attention(q, k, v[:, :8], shift)
+    with pytest.raises(EngineError, match=r"key_shift must be .* float32 on cpu, got \(2, 32\) float64"):
+        slot_attention(q, k, v, shift.double())
+    with pytest.raises(EngineError, match=r"key must be \(tokens, 32\)"):
+        self_attention(q, k, v)
+    with pytest.raises(EngineError, match="a float type is wanted"):
+        self_attention(q.int(), q.int(), q.int())
+
+
+def test_unknown_backend_lists_the_known() -> None:
+    q = random(2, 32)
+    with pytest.raises(
+        KernelUnavailable, match='no backend "fast"; there are auto, native, cuda, cudnn, triton, torch'
+    ):
+        self_attention(q, q, q, backend="fast")
+
+
+def test_native_says_why_it_cannot_serve() -> None:
+    q = random(2, 24)
+    with pytest.raises(KernelUnavailable, match="dim must be a multiple of 16, got 24"):
+        self_attention(q, q, q, backend="native")
+    q = random(2, 32).bfloat16()
+    with pytest.raises(KernelUnavailable, match=r"it takes float32 on the CPU, got torch\.bfloat16 on cpu"):
+        self_attention(q, q, q, backend="native")
+    q = random(2, 32).requires_grad_()
+    with pytest.raises(KernelUnavailable, match="no gradient"):
+        self_attention(q, q, q, backend="native")
+
+
+def test_auto_logs_its_choice_once(caplog: pytest.LogCaptureFixture) -> None:
+    dispatch._log_choice.cache_clear()
+    q = random(3, 24).bfloat16()
+    with caplog.at_level(logging.INFO, logger=dispatch.__name__):
+        self_attention(q, q, q)
+        self_attention(q, q, q)
+    assert [record.message.split(" (")[0] for record in caplog.records] == ["self_attention runs on backend torch"]
+
+
+def test_gradients_flow_in_auto() -> None:
+    inputs = [tensor.requires_grad_() for tensor in slot_inputs(6, 2, 5, 32)]
+    own = torch.autograd.grad(slot_attention(*inputs).square().sum(), inputs)
+    plain = torch.autograd.grad(reference.slot_attention(*inputs).square().sum(), inputs)
+    for gradient, expected in zip(own, plain, strict=True):
+        assert torch.equal(gradient, expected)
+
+
+class Attend(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = torch.nn.Linear(32, 32)  # its weights require gradients, as in a real model
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, shift: Tensor) -> Tensor:
+        return slot_attention(self.project(q), k, v, shift)
+
+
+def test_compiles_without_graph_breaks() -> None:
+    module, inputs = Attend(), slot_inputs(6, 2, 5, 32)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        assert torch.equal(compiled(*inputs), module(*inputs))
+    compiled(*inputs).sum().backward()
+    assert module.project.weight.grad is not None
+
+
+def test_exports_as_one_operation_for_any_number_of_slots() -> None:
+    slots, tokens = torch.export.Dim("slots"), torch.export.Dim("tokens")
+    memory = {0: slots, 1: tokens}
+    dynamic = ({0: torch.export.Dim("queries")}, memory, memory, {0: slots})
+    module = Attend()
+    program = torch.export.export(module, slot_inputs(6, 2, 5, 32), dynamic_shapes=dynamic)
+    called = [str(node.target) for node in program.graph.nodes if "x2sam_rt" in str(node.target)]
+    assert called == ["x2sam_rt.slot_attention.default"]
+    inputs = slot_inputs(9, 4, 3, 32)
+    with torch.no_grad():
+        assert torch.equal(program.module()(*inputs), module(*inputs))
+
+
+def test_operations_are_registered_soundly() -> None:
+    q, k, v, shift = slot_inputs(6, 2, 5, 32)
+    torch.library.opcheck(torch.ops.x2sam_rt.self_attention.default, (q, k[0], v[0], "auto"))
+    torch.library.opcheck(torch.ops.x2sam_rt.slot_attention.default, (q, k, v, shift, "auto"))

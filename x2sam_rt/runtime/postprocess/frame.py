@@ -1,0 +1,37 @@
+"""What post-processing starts from: one frame's logits and the sizes they go through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from x2sam_rt.runtime.results import Segmentation
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameLogits:
+    """mask_logits: (Q, h, w) fp32, on any grid; class_logits: (Q, C + 1) fp32, background last.
+
+    side: S, the segmentor's input side. scaled_size: (height, width) of the frame inside the S×S input, the rest is
+    padding. original_size: (height, width) of the frame itself.
+    """
+
+    mask_logits: Tensor
+    class_logits: Tensor
+    side: int
+    scaled_size: Size
+    original_size: Size
+
+    def probabilities(self, labels: int) -> Tensor:
+        """(Q, labels): softmax over the conditions and the background; background and padding left out."""
+        return self.class_logits.softmax(-1)[:, :-1][:, :labels]
+
+
+class PostProcessor(Protocol):
+    """Turns a frame's logits into segments; may remember earlier frames of the stream."""
+
+    def __call__(self, frame: FrameLogits) -> Segmentation: ...
