@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Before anything imports Triton: without a GPU its kernels run in the interpreter.
+os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
+
 from x2sam_rt.export.bundle_writer import export_bundle
 from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
 from x2sam_rt.model.embedded import embedded_checkpoint
@@ -18,8 +21,6 @@ FIXTURES = TESTS / "fixtures"
 sys.path.insert(0, str(TESTS))  # recordings.py and replay.py serve as scripts too
 
 torch.set_num_threads(1)
-# Before Triton is first imported: without a GPU its kernels run in the interpreter.
-os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
 
 
 @pytest.fixture(scope="session")
