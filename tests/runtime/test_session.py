@@ -150,6 +150,16 @@ def test_a_region_is_read_on_its_own_frame(runtime: Runtime) -> None:
         assert session.step(clip[3]).index == 3
 
 
+def test_more_regions_than_the_context_holds(runtime: Runtime) -> None:
+    context = runtime.manifest.model.language["text_config"]["max_position_embeddings"]
+    regions = tuple(Prompt.point(x % 60, 5 + x // 60) for x in range(context // 64))
+    with (
+        runtime.stream(Ask("vgd", regions=regions)) as session,
+        pytest.raises(PromptError, match=rf"tokens long; the language model holds {context}.*fewer frames, regions"),
+    ):
+        session.step(frames(1)[0])
+
+
 def test_step_needs_an_open_session_with_an_instruction(runtime: Runtime) -> None:
     session = runtime.stream()
     with pytest.raises(SessionError, match="before any instruction"):
