@@ -12,7 +12,7 @@ import torch
 # Before anything imports Triton: without a GPU its kernels run in the interpreter.
 os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
 
-from x2sam_rt.export.bundle_writer import export_bundle
+from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
 from x2sam_rt.model.embedded import embedded_checkpoint
 
@@ -31,12 +31,12 @@ def toy() -> Checkpoint:
 @pytest.fixture(scope="session")
 def onnx_bundle(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx") / "bundle"
-    export_bundle(toy, folder, "onnxruntime", trained=False)
+    export_bundle(ExportPlan(toy, "onnxruntime", trained=False), folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def torch_bundle(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("torch") / "bundle"
-    export_bundle(toy, folder, "torch", trained=False)
+    export_bundle(ExportPlan(toy, "torch", trained=False), folder)
     return folder

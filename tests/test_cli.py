@@ -12,8 +12,7 @@ from typer.testing import CliRunner, Result
 
 from x2sam_rt.cli import app
 from x2sam_rt.demo import draw_frame
-from x2sam_rt.export.bundle_writer import file_sha256
-from x2sam_rt.runtime.bundle import MANIFEST
+from x2sam_rt.runtime.bundle import MANIFEST, file_sha256
 from x2sam_rt.runtime.video import VideoReader, VideoWriter
 from x2sam_rt.runtime.writers import read_coco_rle
 
@@ -109,6 +108,18 @@ def test_verify_passes_on_both_backends(onnx_bundle: Path, torch_bundle: Path) -
         result = call("verify", bundle)
         assert result.exit_code == 0, result.output
         assert "18 checks passed" in result.stdout
+
+
+def test_bf16_streams_and_is_verified(clip: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    assert call("export", "toy", "-o", bundle, "--engine", "torch", "--precision", "bf16").exit_code == 0
+    result = call("verify", bundle)
+    assert result.exit_code == 0, result.output
+    result = call("run", bundle, "--video", clip, "-t", "vgd", "-r", "point:40,40", "-o", tmp_path / "masks.jsonl")
+    assert result.exit_code == 0, result.output
+    refused = call("export", "toy", "-o", tmp_path / "other", "--precision", "bf16")
+    assert refused.exit_code == 1
+    assert "--engine torch" in refused.stderr
 
 
 def test_verify_finds_a_wrong_engine(onnx_bundle: Path, tmp_path: Path) -> None:

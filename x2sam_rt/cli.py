@@ -28,6 +28,11 @@ class EngineName(StrEnum):
     torch = "torch"
 
 
+class PrecisionName(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
 Bundle = Annotated[Path, typer.Argument(help="Folder made by `x2sam-rt export`.")]
 Video = Annotated[Path | None, typer.Option(help="Video file to stream.")]
 Phrases = Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to look for; repeat for several.")]
@@ -53,7 +58,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
     vlm: Annotated[str | None, typer.Option(help="Base Qwen3-VL of a training checkpoint: folder or hub name.")] = None,
     engine: Annotated[EngineName, typer.Option(help="What runs the stages.")] = EngineName.onnxruntime,
-    precision: Annotated[str, typer.Option(help="Only fp32 so far.")] = "fp32",
+    precision: Annotated[PrecisionName, typer.Option(help="bf16 needs --engine torch.")] = PrecisionName.fp32,
     config: Annotated[Path | None, typer.Option(help="Model configuration; default: beside the checkpoint.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer folder; default: beside the checkpoint.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
@@ -62,20 +67,17 @@ def export(
 
     Example: x2sam-rt export pytorch_model.bin --vlm Qwen/Qwen3-VL-4B-Instruct -o bundle
     """
-    from x2sam_rt.export.bundle_writer import export_bundle
+    from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
     from x2sam_rt.model.checkpoint import load_checkpoint
 
-    if precision != "fp32":
-        raise typer.BadParameter(f"{precision!r} is not available yet; fp32 is.", param_hint="--precision")
     with reporting(), progress_bar() as progress:
         bar = progress.add_task("load checkpoint", total=8)
         path = embedded_checkpoint() if checkpoint == EMBEDDED else Path(checkpoint)
         loaded = load_checkpoint(path, vlm=vlm, config=config, tokenizer=tokenizer)
+        plan = ExportPlan(loaded, engine.value, precision.value, trained=checkpoint != EMBEDDED)
         manifest = export_bundle(
-            loaded,
+            plan,
             output,
-            engine.value,
-            trained=checkpoint != EMBEDDED,
             overwrite=overwrite,
             on_step=lambda step: progress.update(bar, advance=1, description=step),
         )
@@ -145,8 +147,9 @@ def run(
 @app.command(epilog=_EPILOG)
 def verify(bundle: Bundle) -> None:
     """Check a bundle's engines against PyTorch on this machine, stage by stage and over a whole clip."""
-    from x2sam_rt.export.verify import verify_bundle
+    from x2sam_rt.export.verify import BOUNDS, verify_bundle
     from x2sam_rt.export.verify_report import verification_tables
+    from x2sam_rt.runtime.bundle import load_manifest
 
     with reporting():
         with progress_bar() as progress:
@@ -155,9 +158,10 @@ def verify(bundle: Bundle) -> None:
             for check in verify_bundle(bundle):
                 checks.append(check)
                 progress.update(bar, advance=1)
-        for table in verification_tables(checks):
+        bounds = BOUNDS[load_manifest(bundle).precision]
+        for table in verification_tables(checks, bounds):
             console.print(table)
-        failed = [check for check in checks if not check.passed]
+        failed = [check for check in checks if not check.passed(bounds)]
         if failed:
             raise VerificationError(
                 f"{len(failed)} of {len(checks)} checks are out of bounds (marked above). "

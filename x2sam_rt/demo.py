@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from x2sam_rt.export.bundle_writer import export_bundle
+from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.model.checkpoint import load_checkpoint
 from x2sam_rt.model.embedded import embedded_checkpoint
 from x2sam_rt.runtime.asking import Ask
@@ -52,9 +52,8 @@ def run_demo(folder: Path) -> None:
     clip, bundle = folder / "clip.mp4", folder / "bundle"
     write_clip(clip)
     console.print(f"exporting the embedded checkpoint to {bundle} …")
-    export_bundle(
-        load_checkpoint(embedded_checkpoint()), bundle, "onnxruntime", trained=False, overwrite=bundle.exists()
-    )
+    plan = ExportPlan(load_checkpoint(embedded_checkpoint()), "onnxruntime", trained=False)
+    export_bundle(plan, bundle, overwrite=bundle.exists())
     with Runtime.load(bundle) as runtime:
         warn_untrained(runtime.manifest.trained)
         writers = [OverlayVideoWriter(folder / "masked.mp4", _RATE), CocoRleWriter(folder / "masks.jsonl")]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from x2sam_rt.errors import BundleError, EngineError
-from x2sam_rt.export.bundle_writer import export_bundle
+from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.model.checkpoint import Checkpoint
 from x2sam_rt.runtime.bundle import MANIFEST, load_manifest
 from x2sam_rt.runtime.runtime import Runtime
@@ -112,9 +112,9 @@ def test_another_backend_is_refused(bundle: Path) -> None:
 
 def test_nothing_is_overwritten_unasked(toy: Checkpoint, torch_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="--overwrite"):
-        export_bundle(toy, torch_bundle, "torch")
+        export_bundle(ExportPlan(toy, "torch"), torch_bundle)
     with pytest.raises(BundleError, match="is no bundle"):
-        export_bundle(toy, tmp_path, "torch", overwrite=True)
+        export_bundle(ExportPlan(toy, "torch"), tmp_path, overwrite=True)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:

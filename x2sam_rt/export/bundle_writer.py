@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 
 from x2sam_rt.errors import BundleError
 from x2sam_rt.export.engines import backend_specs, build_engine
-from x2sam_rt.export.verify import stage_error
+from x2sam_rt.export.verify import reference_module, stage_error
 from x2sam_rt.model.checkpoint import Checkpoint
-from x2sam_rt.model.stages import stage_module
+from x2sam_rt.model.precision import cast_parameters, dtype_of
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.bundle import (
     LANGUAGE,
@@ -31,6 +31,8 @@ from x2sam_rt.runtime.bundle import (
     Backend,
     BuildEnvironment,
     Manifest,
+    Precision,
+    StageSpec,
     file_sha256,
     record_files,
 )
@@ -40,45 +42,57 @@ from x2sam_rt.runtime.weights import LANGUAGE_WEIGHTS, STAGE_WEIGHTS, split_weig
 OnStep = Callable[[str], None]
 
 
+@dataclass(frozen=True, eq=False)
+class ExportPlan:
+    """What is exported and how. trained: False marks weights that were never trained."""
+
+    checkpoint: Checkpoint
+    backend: Backend
+    precision: Precision = "fp32"
+    trained: bool = True
+
+    @property
+    def specs(self) -> tuple[StageSpec, ...]:
+        """Raises EngineError for a backend and precision that do not go together."""
+        return backend_specs(self.checkpoint.model, self.backend, self.precision)
+
+
 def export_bundle(
-    checkpoint: Checkpoint,
-    output: Path,
-    backend: Backend,
-    *,
-    trained: bool = True,
-    overwrite: bool = False,
-    on_step: OnStep = lambda step: None,
+    plan: ExportPlan, output: Path, *, overwrite: bool = False, on_step: OnStep = lambda step: None
 ) -> Manifest:
-    """Builds every engine, measures each against PyTorch and writes the bundle.
+    """Builds every engine, measures each against PyTorch in fp32 and writes the bundle.
 
     Everything goes to a folder beside `output`, which is renamed when it is complete; a failed or killed export
-    leaves nothing that could be loaded. trained: False marks weights that were never trained. on_step: told what is
-    done next.
+    leaves nothing that could be loaded. The checkpoint's weights are cast to the plan's precision in place. on_step:
+    told what is done next.
 
     Raises BundleError when `output` exists (unless overwrite replaces a bundle there) or the disk cannot take it,
     EngineError when a stage cannot be built.
     """
     _check_output(output, overwrite)
+    specs = plan.specs
+    cast_parameters(plan.checkpoint.model, dtype_of(plan.precision))
     with _written_beside(output) as folder:
-        errors = _write_stages(checkpoint, backend, folder, on_step)
+        errors = {}
+        for spec in specs:
+            on_step(spec.name)
+            errors[spec.name] = _write_stage(plan, spec, folder)
         on_step("weights")
-        _write_weights(checkpoint, folder)
+        _write_weights(plan.checkpoint, folder)
         DEFAULT_WORDING.save(folder / WORDING)
         on_step("manifest")
-        manifest = _manifest(checkpoint, backend, folder, errors, trained)
+        manifest = _manifest(plan, folder, errors)
         manifest.save(folder)
     return manifest
 
 
-def _write_stages(checkpoint: Checkpoint, backend: Backend, folder: Path, on_step: OnStep) -> dict[str, float]:
-    """Builds the engines. Returns each one's error against PyTorch."""
-    errors = {}
-    for spec in backend_specs(checkpoint.model, backend):
-        on_step(spec.name)
-        engine = build_engine(checkpoint.model, spec, backend, folder)
-        errors[spec.name] = stage_error(engine, stage_module(checkpoint.model, spec.name))
-        engine.close()
-    return errors
+def _write_stage(plan: ExportPlan, spec: StageSpec, folder: Path) -> float:
+    """Builds the engine. Returns its error against PyTorch."""
+    model = plan.checkpoint.model
+    engine = build_engine(model, spec, plan.backend, folder)
+    error = stage_error(engine, reference_module(model, spec.name))
+    engine.close()
+    return error
 
 
 def _write_weights(checkpoint: Checkpoint, folder: Path) -> None:
@@ -93,19 +107,18 @@ def _write_weights(checkpoint: Checkpoint, folder: Path) -> None:
     Tokenizer.load(checkpoint.tokenizer_folder, rows).inner.save_pretrained(tokenizer)
 
 
-def _manifest(
-    checkpoint: Checkpoint, backend: Backend, folder: Path, errors: dict[str, float], trained: bool
-) -> Manifest:
+def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manifest:
+    config = plan.checkpoint.model.config
     return Manifest(
         schema=SCHEMA,
-        model=replace(checkpoint.model.config, language=dict(checkpoint.model.config.language)),
-        backend=backend,
-        precision="fp32",
-        stages=backend_specs(checkpoint.model, backend),
+        model=replace(config, language=dict(config.language)),
+        backend=plan.backend,
+        precision=plan.precision,
+        stages=plan.specs,
         files=record_files(folder),
-        checkpoint=checkpoint.path.name,
-        checkpoint_sha256=file_sha256(checkpoint.path),
-        trained=trained,
+        checkpoint=plan.checkpoint.path.name,
+        checkpoint_sha256=file_sha256(plan.checkpoint.path),
+        trained=plan.trained,
         environment=BuildEnvironment(
             x2sam_rt=version("x2sam-rt"),
             torch=torch.__version__,

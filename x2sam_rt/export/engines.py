@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from x2sam_rt.errors import EngineError
 from x2sam_rt.export.onnx import export_onnx
 from x2sam_rt.export.stages import stage_specs
+from x2sam_rt.model.precision import dtype_of
 from x2sam_rt.model.stages import stage_module
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import StageSpec
@@ -17,27 +17,28 @@ from x2sam_rt.runtime.engines.torch_engine import TorchEngine
 from x2sam_rt.runtime.pipeline import Engines
 from x2sam_rt.runtime.weights import STAGE_WEIGHTS
 
-OnStage = Callable[[str], None]
+_FILES = {"torch": STAGE_WEIGHTS, "onnxruntime": "stages/{stage}.onnx"}
 
 
-def build_engines(model: X2SAM, backend: str, folder: Path, on_stage: OnStage = lambda name: None) -> Engines:
-    """Every stage of a model as an engine. folder: where engine files go. on_stage: told each stage before it is built.
+def build_engines(model: X2SAM, backend: str, folder: Path, precision: str = "fp32") -> Engines:
+    """Every stage of a model as an engine. The model's weights are in that precision. folder: where engine files go.
 
-    Raises EngineError for a backend this machine cannot build.
+    Raises EngineError for a backend or precision that cannot be built here.
     """
-    engines = {}
-    for spec in backend_specs(model, backend):
-        on_stage(spec.name)
-        engines[spec.name] = build_engine(model, spec, backend, folder)
-    return Engines(**engines)
+    specs = backend_specs(model, backend, precision)
+    return Engines(**{spec.name: build_engine(model, spec, backend, folder) for spec in specs})
 
 
-def backend_specs(model: X2SAM, backend: str) -> tuple[StageSpec, ...]:
+def backend_specs(model: X2SAM, backend: str, precision: str) -> tuple[StageSpec, ...]:
     """The contract of every stage, with the engine files of a backend."""
-    files = {"torch": STAGE_WEIGHTS, "onnxruntime": "stages/{stage}.onnx"}
-    if backend not in files:
-        raise EngineError(f"Backend {backend!r} cannot be built here; wanted one of {sorted(files)}.")
-    return stage_specs(model.config, "float32", files[backend])
+    if backend not in _FILES:
+        raise EngineError(f"Backend {backend!r} cannot be built here; wanted one of {', '.join(_FILES)}.")
+    if backend == "onnxruntime" and precision != "fp32":
+        raise EngineError(
+            f"ONNX Runtime on a CPU computes fp32 only; found {precision!r}. Export with --engine torch for bf16."
+        )
+    dtype = str(dtype_of(precision)).removeprefix("torch.")
+    return stage_specs(model.config, dtype, _FILES[backend])
 
 
 def build_engine(model: X2SAM, spec: StageSpec, backend: str, folder: Path) -> Engine:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from x2sam_rt.export.stages import EXAMPLE_SIZES, empty_tensors, example_tensors
 from x2sam_rt.kernels import kernels_on
 from x2sam_rt.model.conditions import PromptEmbeddings
+from x2sam_rt.model.precision import cast_parameters
 from x2sam_rt.model.stages import STAGE_MODULES, stage_module
+from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.bundle import StageSpec
+from x2sam_rt.runtime.bundle import StageSpec, TensorSpec
 from x2sam_rt.runtime.engines.engine import Engine, Tensors
 from x2sam_rt.runtime.engines.torch_engine import TorchEngine
 from x2sam_rt.runtime.pipeline import Engines, Pipeline
@@ -23,8 +26,18 @@ from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.tasks import DEFAULT_WORDING
 from x2sam_rt.runtime.weights import load_reference_model
 
-# Largest error relative to max(1, largest reference value), and least IoU of the masks.
-ERROR_BOUND, IOU_BOUND = 1e-3, 0.999
+
+@dataclass(frozen=True)
+class Bounds:
+    """error: largest, relative to max(1, largest reference value). iou: least, of the masks of a frame."""
+
+    error: float
+    iou: float
+
+
+# A bf16 step rounds by 2⁻⁹, and a frame passes some sixty layers; on random weights, whose masks are all outline, a
+# sound bf16 engine was measured at error 0.06 and IoU 0.98. A wrong engine is off by whole units.
+BOUNDS = {"fp32": Bounds(1e-3, 0.999), "bf16": Bounds(0.15, 0.95)}
 
 
 @dataclass(frozen=True)
@@ -35,9 +48,8 @@ class StageCheck:
     sizes: str
     error: float
 
-    @property
-    def passed(self) -> bool:
-        return self.error <= ERROR_BOUND
+    def passed(self, bounds: Bounds) -> bool:
+        return self.error <= bounds.error
 
 
 @dataclass(frozen=True)
@@ -49,26 +61,52 @@ class ClipCheck:
     error: float
     iou: float
 
-    @property
-    def passed(self) -> bool:
-        return self.error <= ERROR_BOUND and self.iou >= IOU_BOUND
+    def passed(self, bounds: Bounds) -> bool:
+        return self.error <= bounds.error and self.iou >= bounds.iou
 
 
-class ReferenceEngine(TorchEngine):
-    """The PyTorch model on plain PyTorch kernels: ours must not vouch for themselves."""
+class ReferenceEngine:
+    """The PyTorch model in fp32 on plain PyTorch kernels: ours must not vouch for themselves."""
+
+    def __init__(self, spec: StageSpec, module: nn.Module) -> None:
+        self.spec = _widened(spec)
+        self._engine = TorchEngine(self.spec, module)
 
     def run(self, inputs: Tensors, outputs: Tensors) -> None:
         with kernels_on("torch"):
-            super().run(inputs, outputs)
+            self._engine.run(inputs, outputs)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def reference_module(model: X2SAM, stage: str) -> nn.Module:
+    """A stage of the model with the same weights, as fp32."""
+    module = stage_module(model, stage)
+    if next(module.parameters()).dtype == torch.float32:
+        return module
+    return cast_parameters(copy.deepcopy(module), torch.float32)
+
+
+def _widened(spec: StageSpec) -> StageSpec:
+    def widen(tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(replace(t, dtype="float32") if t.dtype == "bfloat16" else t for t in tensors)
+
+    return replace(spec, inputs=widen(spec.inputs), outputs=widen(spec.outputs))
 
 
 def stage_error(engine: Engine, module: nn.Module, sizes: Mapping[str, int] = EXAMPLE_SIZES) -> float:
-    """Largest error of any output on random inputs, relative to max(1, largest reference value); NaN counts as ∞."""
+    """Largest error of any output on random inputs, relative to max(1, largest reference value); NaN counts as ∞.
+
+    module: the stage in fp32.
+    """
     spec = engine.spec
+    reference_engine = ReferenceEngine(spec, module)
     inputs = example_tensors(spec.inputs, sizes, spec.name)
-    ours, reference = empty_tensors(spec.outputs, sizes), empty_tensors(spec.outputs, sizes)
+    ours, reference = empty_tensors(spec.outputs, sizes), empty_tensors(reference_engine.spec.outputs, sizes)
     engine.run(inputs, ours)
-    ReferenceEngine(spec, module).run(inputs, reference)
+    wide = {name: value.float() if value.is_floating_point() else value for name, value in inputs.items()}
+    reference_engine.run(wide, reference)
     return max(relative_error(ours[name], reference[name]) for name in reference)
 
 
@@ -129,7 +167,7 @@ def verify_bundle(folder: Path) -> Iterator[StageCheck | ClipCheck]:
     """
     with Runtime.load(folder) as runtime:
         model = load_reference_model(runtime.manifest, folder)
-        modules = {name: stage_module(model, name) for name in STAGE_MODULES}
+        modules = {name: reference_module(model, name) for name in STAGE_MODULES}
         config = runtime.manifest.model
         yield from check_stages(runtime.engines, modules, config.memory.slots)
         specs = runtime.manifest.stages

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from x2sam_rt.export.verify import ERROR_BOUND, IOU_BOUND, ClipCheck, StageCheck
+from x2sam_rt.export.verify import Bounds, ClipCheck, StageCheck
 
 
-def verification_tables(checks: Sequence[StageCheck | ClipCheck]) -> Iterator[Table]:
-    stages = Table("stage", "sizes", "error", "", title=f"stages (error ≤ {ERROR_BOUND:g})")
-    clip = Table("frame", "live slots", "error", "mask IoU", "", title=f"whole clip (IoU ≥ {IOU_BOUND:g})")
+def verification_tables(checks: Sequence[StageCheck | ClipCheck], bounds: Bounds) -> Iterator[Table]:
+    stages = Table("stage", "sizes", "error", "", title=f"stages (error ≤ {bounds.error:g})")
+    clip = Table("frame", "live slots", "error", "mask IoU", "", title=f"whole clip (IoU ≥ {bounds.iou:g})")
     for check in checks:
-        mark = "ok" if check.passed else "[red]out of bounds[/red]"
+        mark = "ok" if check.passed(bounds) else "[red]out of bounds[/red]"
         if isinstance(check, StageCheck):
             stages.add_row(check.stage, check.sizes, f"{check.error:.1e}", mark)
         else:

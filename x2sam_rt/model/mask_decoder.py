@@ -146,12 +146,12 @@ class MaskDecoder(nn.Module):
         """
         grids = [feature.shape[-2:] for feature in features]
         values = [f[0].flatten(1).T + self.level_embed.weight[s] for s, f in enumerate(features)]
-        keys = [value + self.get_buffer(f"position_{s}") for s, value in enumerate(values)]
+        keys = [value + self.get_buffer(f"position_{s}").to(value.dtype) for s, value in enumerate(values)]
         hidden = self.queries_features.weight + seg_embed
         masks, states = self._predict(hidden, mask_features)
         for index, layer in enumerate(self.decoder.layers):
             scale = index % NUM_SCALES
-            allowed = attention_mask(masks, (int(grids[scale][0]), int(grids[scale][1])))
+            allowed = attention_mask(masks.float(), (int(grids[scale][0]), int(grids[scale][1])))
             hidden = layer(
                 hidden, self.queries_embedder.weight, keys[scale], values[scale], allowed, tokens, token_mask
             )

@@ -90,8 +90,8 @@ class MemoryAttention(nn.Module):
     def forward_scale(self, scale: int, feature: Tensor, memory: Tensor, time: Tensor) -> Tensor:
         position: Tensor = getattr(self, f"position_{scale}")
         table: Tensor = getattr(self, f"rotary_{scale}")
-        tokens = (feature[0] + _POSITION_WEIGHT * position).flatten(1).T
-        memory_key = memory + self.get_buffer("memory_position")
+        tokens = (feature[0] + _POSITION_WEIGHT * position.to(feature.dtype)).flatten(1).T
+        memory_key = memory + self.get_buffer("memory_position").to(memory.dtype)
         for layer in self.layers:
             tokens = layer(tokens, memory, memory_key, time, table)
         out: Tensor = self.layer_norm(tokens)

@@ -94,8 +94,9 @@ class MemoryEncoder(nn.Module):
 
         Returns one slot (scales, (S/16)², D).
         """
-        guidance = mask_fusion(class_logits, mask_logits)[None, None] * _MASK_SCALE + _MASK_BIAS
-        mask = self.mask_downsampler(guidance)
+        fused = mask_fusion(class_logits.float(), mask_logits.float())
+        guidance = fused[None, None] * _MASK_SCALE + _MASK_BIAS
+        mask = self.mask_downsampler(guidance.to(mask_logits.dtype))
         slots = [self._fuse(scale, feature, mask) for scale, feature in enumerate(features)]
         return torch.stack([slot[0].flatten(1).T for slot in slots])
 

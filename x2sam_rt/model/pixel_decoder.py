@@ -46,7 +46,7 @@ class PixelDecoder(Mask2FormerPixelDecoder):  # type: ignore[misc]
         """
         levels = list(reversed(pyramid))
         tokens = torch.cat([self._project(i, level) for i, level in enumerate(levels)], dim=1)
-        position = self.positions + self._level_embedding()
+        position = self.positions.to(tokens.dtype) + self._level_embedding()
         for layer in self.encoder.layers:
             tokens = self._encoder_layer(layer, tokens, position)
         maps = [
@@ -76,10 +76,12 @@ class PixelDecoder(Mask2FormerPixelDecoder):  # type: ignore[misc]
         value = attention.value_proj(tokens).view(batch, count, heads, -1)
         offsets = attention.sampling_offsets(query).view(batch, count, heads, levels, points, 2)
         weights = attention.attention_weights(query).view(batch, count, heads, levels * points).softmax(-1)
-        extent = torch.tensor([(w, h) for h, w in self.shapes], dtype=tokens.dtype, device=tokens.device)
+        extent = torch.tensor([(w, h) for h, w in self.shapes], dtype=torch.float32, device=tokens.device)
         locations = self.reference[None, :, None, None, None] + offsets / extent[:, None]
-        sampled = deformable_attention(value, self.shapes, locations, weights.view(batch, count, heads, levels, points))
-        out: Tensor = attention.output_proj(sampled)
+        weights = weights.view(batch, count, heads, levels, points)
+        # Places between pixels need fp32, whatever the model's precision.
+        sampled = deformable_attention(value.float(), self.shapes, locations.float(), weights.float())
+        out: Tensor = attention.output_proj(sampled.to(tokens.dtype))
         return out
 
     def _finest(self, lateral: Tensor, coarse: Tensor) -> Tensor:

@@ -42,9 +42,10 @@ def region_tokens(projected_map: Tensor, masks: Tensor) -> Tensor:
     Each region's 256 points are read bilinearly (align_corners) and averaged in runs of 4.
     """
     side = int(projected_map.shape[1] ** 0.5)
-    cells = projected_map.transpose(1, 2).view(1, -1, side, side)
-    points = torch.stack([region_points(mask) for mask in masks]).to(projected_map.dtype)
+    cells = projected_map.float().transpose(1, 2).reshape(1, -1, side, side)
+    points = torch.stack([region_points(mask) for mask in masks]).float()
     extent = torch.tensor(masks.shape[-2:], dtype=points.dtype, device=points.device)
     grid = (2 * points / extent - 1).flip(-1)[None]  # x before y
     sampled = F.grid_sample(cells, grid, mode="bilinear", align_corners=True)[0]  # (dim, R, 256)
-    return sampled.view(sampled.shape[0], len(masks), REGION_TOKENS, -1).mean(-1).permute(1, 2, 0)
+    tokens = sampled.view(sampled.shape[0], len(masks), REGION_TOKENS, -1).mean(-1).permute(1, 2, 0)
+    return tokens.to(projected_map.dtype)

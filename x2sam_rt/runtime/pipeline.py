@@ -26,6 +26,13 @@ class Engines:
     memory_encoder: Engine
     vision_encoder: Engine
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the floating tensors that cross a stage's border."""
+        frame = next(tensor for tensor in self.frame_encoder.spec.inputs if tensor.name == "frame")
+        dtype: torch.dtype = getattr(torch, frame.dtype)
+        return dtype
+
     def close(self) -> None:
         for engine in vars(self).values():
             engine.close()
@@ -64,7 +71,8 @@ class _DecoderPrompt:
 class Pipeline:
     """One stream's buffers and memory bank around the shared engines. Everything is allocated here, once."""
 
-    def __init__(self, engines: Engines, config: ModelConfig, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, engines: Engines, config: ModelConfig) -> None:
+        dtype = engines.dtype
         self.bank = MemoryBank(config, dtype)
         self.timer = StageTimer()
         self._engines, self._config, self._dtype = engines, config, dtype
