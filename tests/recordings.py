@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from x2sam_rt.export.verify import mask_iou
+
 Backend = Literal["torch", "onnxruntime"]
 # Largest error, relative to max(1, largest reference value).
 BOUNDS: dict[Backend, float] = {"torch": 1e-4, "onnxruntime": 1e-3}
@@ -78,16 +80,6 @@ class Comparison:
     def failures(self, backend: Backend) -> list[str]:
         failed = [name for name, error in self.errors.items() if error > BOUNDS[backend]]
         return failed + [f"{name} (IoU {iou:.4f})" for name, iou in self.ious.items() if iou < MASK_IOU]
-
-
-def mask_iou(ours: Tensor, reference: Tensor) -> float:
-    """IoU of two sets of masks taken together; two empty sets agree."""
-    union = int((ours | reference).sum())
-    return int((ours & reference).sum()) / union if union else 1.0
-
-
-def max_error(ours: Tensor, reference: Tensor) -> float:
-    return float((ours.double() - reference.double()).abs().max() / reference.abs().max().clamp_min(1))
 
 
 def as_float(value: bool) -> Tensor:

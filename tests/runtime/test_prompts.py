@@ -149,9 +149,9 @@ def test_mask_of_another_rank() -> None:
 
 def test_unreadable_mask(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(PromptError, match="Cannot read"):
+    with pytest.raises(PromptError, match="Cannot use"):
         Prompt.mask(tmp_path / "text.png")
-    with pytest.raises(PromptError, match="no mask image"):
+    with pytest.raises(PromptError, match="no such file"):
         Prompt.mask(tmp_path / "missing.png")
 
 

@@ -151,10 +151,11 @@ def check_clip(ours: Pipeline, reference: Pipeline, prompt: PromptEmbeddings, fr
         live = len(reference.bank)
         one, other = ours.step(pixels, prompt), reference.step(pixels, prompt)
         errors = [relative_error(getattr(one, name), getattr(other, name)) for name in vars(other)]
-        yield ClipCheck(frame, live, max(errors), _iou(one.mask_logits > 0, other.mask_logits > 0))
+        yield ClipCheck(frame, live, max(errors), mask_iou(one.mask_logits > 0, other.mask_logits > 0))
 
 
-def _iou(ours: Tensor, reference: Tensor) -> float:
+def mask_iou(ours: Tensor, reference: Tensor) -> float:
+    """IoU of two sets of bool masks taken together; two empty sets agree."""
     union = int((ours | reference).sum())
     return int((ours & reference).sum()) / union if union else 1.0
 

@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
-from x2sam_rt.errors import PromptError
+from x2sam_rt.errors import PromptError, VideoError
+from x2sam_rt.runtime.image import read_mask
 from x2sam_rt.runtime.results import BoolMask
 
 PromptKind = Literal["point", "box", "scribble", "mask"]
@@ -190,16 +190,9 @@ def _numbers(part: str, text: str) -> list[float]:
 
 def _read_mask(path: Path) -> BoolMask:
     try:
-        with Image.open(path) as image:
-            if image.format == "JPEG":  # its ringing would set stray pixels all around the region
-                raise PromptError(f"{path}: JPEG does not keep a mask's edges; save the mask as PNG.")
-            # Palette and grey images hold indices; colours are judged by their brightness.
-            plane = image if image.mode in ("1", "L", "P", "I", "I;16", "F") else image.convert("L")
-            return np.asarray(np.asarray(plane) != 0, dtype=np.bool_)
-    except FileNotFoundError:
-        raise PromptError(f"There is no mask image {path}.") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise PromptError(f"Cannot read the mask image {path}: {error}.") from error
+        return read_mask(path)
+    except VideoError as error:
+        raise PromptError(f"Cannot use the prompt mask: {error}") from error
 
 
 def _stroke(vertices: Sequence[Vertex], radius: int, height: int, width: int) -> BoolMask:
