@@ -144,20 +144,27 @@ class MaskDecoder(nn.Module):
 
         Returns mask logits (Q, S/4, S/4) and query states (Q, D), the normalised queries.
         """
-        grids = [feature.shape[-2:] for feature in features]
         values = [f[0].flatten(1).T + self.level_embed.weight[s] for s, f in enumerate(features)]
         keys = [value + self.get_buffer(f"position_{s}").to(value.dtype) for s, value in enumerate(values)]
+        # A layer only asks where a resized mask is positive. Resizing is linear, as is the product with the mask
+        # features, so these are resized once, instead of every query's mask before every layer.
+        resized = [_resize(mask_features, feature.shape[-2:]) for feature in features]
         hidden = self.queries_features.weight + seg_embed
-        masks, states = self._predict(hidden, mask_features)
         for index, layer in enumerate(self.decoder.layers):
             scale = index % NUM_SCALES
-            allowed = attention_mask(masks.float(), (int(grids[scale][0]), int(grids[scale][1])))
+            masks, _ = self._predict(hidden, resized[scale])
+            allowed = attention_mask(masks.float(), (int(masks.shape[-2]), int(masks.shape[-1])))
             hidden = layer(
                 hidden, self.queries_embedder.weight, keys[scale], values[scale], allowed, tokens, token_mask
             )
-            masks, states = self._predict(hidden, mask_features)
-        return masks, states
+        return self._predict(hidden, mask_features)
 
     def _predict(self, hidden: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor]:
         states = self.decoder.layernorm(hidden)
         return self.decoder.mask_predictor(states, mask_features), states
+
+
+def _resize(maps: Tensor, size: torch.Size) -> Tensor:
+    if maps.shape[-2:] == size:
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
