@@ -21,7 +21,7 @@ from rich.table import Table
 from timer import save
 
 from x2sam_rt.demo import draw_frame
-from x2sam_rt.export.bundle_writer import export_bundle
+from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.model.checkpoint import load_checkpoint
 from x2sam_rt.model.embedded import embedded_checkpoint
 from x2sam_rt.runtime.bundle import Backend
@@ -70,7 +70,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work:
         for backend in backends:
             bundle = Path(work) / backend
-            export_bundle(checkpoint, bundle, backend, trained=False)
+            export_bundle(ExportPlan(checkpoint, backend, trained=False), bundle)
             gc.collect()
             rows.append(row(backend, *measure(bundle, options.frames)))
     table = Table(*rows[0])

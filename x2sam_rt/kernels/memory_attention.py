@@ -82,7 +82,7 @@ def _cudnn_obstacle(*tensors: Tensor) -> str | None:
 def _native_obstacle(query: Tensor, *others: Tensor) -> str | None:
     if query.shape[-1] % native.DIM_STEP:
         return f"dim must be a multiple of {native.DIM_STEP}, got {query.shape[-1]}"
-    return native.obstacle(query, *others)
+    return native.obstacle(query, *others, dtypes=(torch.float32, torch.bfloat16))
 
 
 SELF_ATTENTION = Operation(

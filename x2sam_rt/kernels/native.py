@@ -1,4 +1,4 @@
-"""The CPU library through ctypes: raw pointers and strides in, float32 tensors out."""
+"""The CPU library through ctypes: raw pointers and strides in, tensors out; float32, and bfloat16 in attention."""
 
 from __future__ import annotations
 
@@ -79,11 +79,17 @@ def onnxruntime_calls() -> int:
     return int(_library().x2sam_onnxruntime_calls())
 
 
-def obstacle(*tensors: Tensor) -> str | None:
+def multiplies_bfloat16() -> bool:
+    """Whether the library and this processor have bfloat16 instructions (AVX512-BF16). Raises KernelUnavailable."""
+    return bool(_library().x2sam_has_bf16())
+
+
+def obstacle(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> str | None:
     """Why the library cannot take these tensors, or None."""
     for tensor in tensors:
-        if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
-            return f"it takes float32 on the CPU, got {tensor.dtype} on {tensor.device}"
+        if tensor.device.type != "cpu" or tensor.dtype not in dtypes:
+            names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+            return f"it takes {names} on the CPU, got {tensor.dtype} on {tensor.device}"
     if not libraries.built("x2sam_cpu"):
         return f"the CPU kernels were not built; {INSTALL_HINT}"
     return None
@@ -106,22 +112,30 @@ def _planes(tensor: Tensor) -> Tensor:
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """As `reference.self_attention`, float32, dim a multiple of 16."""
+    """As `reference.self_attention`, float32 or bfloat16, dim a multiple of 16.
+
+    bfloat16: products are summed and the softmax is computed in float32; only the weights of the values are rounded.
+    Without bfloat16 instructions the tensors are converted and attended to in float32.
+    """
     return _attend(query, key[None], value[None], None)
 
 
 def slot_attention(query: Tensor, key: Tensor, value: Tensor, key_shift: Tensor) -> Tensor:
-    """As `reference.slot_attention`, float32, dim a multiple of 16; keys and values are read where they lie."""
+    """As `reference.slot_attention`; dtypes as `self_attention`. Unless converted, keys and values are not copied."""
     return _attend(query, key, value, _rows(key_shift))
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, shift: Tensor | None) -> Tensor:
+    if query.dtype == torch.bfloat16 and not multiplies_bfloat16():
+        widened = None if shift is None else shift.float()
+        return _attend(query.float(), key.float(), value.float(), widened).bfloat16()
     query, key, value = _rows(query), _rows(key), _rows(value)
     out = torch.empty(query.shape, dtype=query.dtype)
     pointers = (query.data_ptr(), key.data_ptr(), value.data_ptr(), None if shift is None else shift.data_ptr())
     sizes = (query.shape[0], *key.shape)
     strides = (query.stride(0), *key.stride()[:2], *value.stride()[:2], 0 if shift is None else shift.stride(0))
-    _call("x2sam_attention", _Attention(*pointers, out.data_ptr(), *sizes, *strides))
+    function = "x2sam_attention_bf16" if query.dtype == torch.bfloat16 else "x2sam_attention"
+    _call(function, _Attention(*pointers, out.data_ptr(), *sizes, *strides))
     return out
 
 

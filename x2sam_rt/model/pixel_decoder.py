@@ -37,6 +37,8 @@ class PixelDecoder(Mask2FormerPixelDecoder):  # type: ignore[misc]
         self._sizes = [side * side for side in config.grids]
         positions = [sine_position(side, config.dim).flatten(1).T for side in config.grids]
         self.register_buffer("positions", torch.cat(positions), persistent=False)
+        # Offsets are in cells of their level.
+        self.register_buffer("cell", torch.tensor([(1 / w, 1 / h) for h, w in self.shapes]), persistent=False)
         self.register_buffer("reference", torch.cat([_cell_centres(side) for side in config.grids]), persistent=False)
 
     def forward(self, pyramid: tuple[Tensor, Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
@@ -76,8 +78,7 @@ class PixelDecoder(Mask2FormerPixelDecoder):  # type: ignore[misc]
         value = attention.value_proj(tokens).view(batch, count, heads, -1)
         offsets = attention.sampling_offsets(query).view(batch, count, heads, levels, points, 2)
         weights = attention.attention_weights(query).view(batch, count, heads, levels * points).softmax(-1)
-        extent = torch.tensor([(w, h) for h, w in self.shapes], dtype=torch.float32, device=tokens.device)
-        locations = self.reference[None, :, None, None, None] + offsets / extent[:, None]
+        locations = self.reference[None, :, None, None, None] + offsets * self.cell[:, None]
         weights = weights.view(batch, count, heads, levels, points)
         # Places between pixels need fp32, whatever the model's precision.
         sampled = deformable_attention(value.float(), self.shapes, locations.float(), weights.float())

@@ -14,6 +14,8 @@ from x2sam_rt.runtime.bundle import StageSpec
 from x2sam_rt.runtime.engines.engine import Tensors, check_tensors
 
 _PROVIDER = "CPUExecutionProvider"
+# The fused add-and-norm runs on one thread and is slower than its parts (frame encoder: 8 %).
+_SLOW_FUSION = "SkipLayerNormFusion"
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
 _LOAD_ERRORS = (
     _STATE.Fail,
@@ -37,7 +39,9 @@ class OnnxRuntimeEngine:
         if available().cpu:  # else the graph runs its kernels' bodies of standard operators
             onnxruntime_library.register(options)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDER])
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=[_PROVIDER], disabled_optimizers=[_SLOW_FUSION]
+            )
         except _LOAD_ERRORS as error:
             raise EngineError(
                 f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load this stage ({error}). "

@@ -10,15 +10,19 @@
 namespace x2sam {
 
 // Strides count elements. The innermost dimension is dense everywhere.
-struct AttentionArgs {
-  const float* query;      // queries x dim
-  const float* key;        // slots x slot_tokens x dim
-  const float* value;      // slots x slot_tokens x dim
-  const float* key_shift;  // slots x dim, or null
-  float* out;              // queries x dim, dense
+template <class Number>
+struct AttentionArgsOf {
+  const Number* query;      // queries x dim
+  const Number* key;        // slots x slot_tokens x dim
+  const Number* value;      // slots x slot_tokens x dim
+  const Number* key_shift;  // slots x dim, or null
+  Number* out;              // queries x dim, dense
   int64_t queries, slots, slot_tokens, dim;
   int64_t query_row, key_slot, key_row, value_slot, value_row, shift_row;
 };
+
+using AttentionArgs = AttentionArgsOf<float>;
+using AttentionBf16Args = AttentionArgsOf<uint16_t>;  // bfloat16 by its bits
 
 struct DeformableArgs {
   const float* value;             // batch x tokens x heads x head_dim
@@ -65,5 +69,9 @@ struct Kernels {
 
 // The best table for the processor this runs on.
 const Kernels& kernels();
+
+// Attention in bfloat16, or null where the processor has no instructions for it. Returns as those in Kernels.
+using AttentionBf16 = bool (*)(const AttentionBf16Args&, const Threads&);
+AttentionBf16 attention_bf16();
 
 }  // namespace x2sam

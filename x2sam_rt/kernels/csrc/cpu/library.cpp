@@ -20,10 +20,16 @@ namespace avx512 {
 extern const Kernels table;
 }
 #endif
+#ifdef X2SAM_HAS_AVX512BF16
+namespace avx512bf16 {
+bool attention_bf16(const AttentionBf16Args&, const Threads&);
+}
+#endif
 
 namespace {
 
-// X2SAM_CPU_ISA=baseline|avx2 asks for a lesser set than the processor has (to compare, or to rule one out).
+// X2SAM_CPU_ISA=baseline|avx2|avx512 asks for a lesser set than the processor has (to compare, or to rule one out);
+// any of them rules out the bfloat16 instructions.
 const Kernels& best_table() {
 #ifdef X2SAM_HAS_AVX2
   const char* wish = std::getenv("X2SAM_CPU_ISA");
@@ -37,6 +43,14 @@ const Kernels& best_table() {
   return baseline::table;
 }
 
+AttentionBf16 best_attention_bf16() {
+#ifdef X2SAM_HAS_AVX512BF16
+  const bool wide = std::strcmp(kernels().isa, "avx512") == 0;
+  if (wide && !std::getenv("X2SAM_CPU_ISA") && __builtin_cpu_supports("avx512bf16")) return avx512bf16::attention_bf16;
+#endif
+  return nullptr;
+}
+
 }  // namespace
 
 const Kernels& kernels() {
@@ -44,17 +58,30 @@ const Kernels& kernels() {
   return chosen;
 }
 
+AttentionBf16 attention_bf16() {
+  static const AttentionBf16 chosen = best_attention_bf16();
+  return chosen;
+}
+
 }  // namespace x2sam
 
+using x2sam::attention_bf16;
 using x2sam::kernels;
 using x2sam::own_threads;
 
 X2SAM_EXPORT const char* x2sam_isa() { return kernels().isa; }
 
+X2SAM_EXPORT int x2sam_has_bf16() { return attention_bf16() != nullptr; }
+
 // Each returns 0, or 1 when there was no memory for the work space.
 
 X2SAM_EXPORT int x2sam_attention(const x2sam::AttentionArgs* args, size_t threads) {
   return kernels().attention(*args, own_threads(threads)) ? 0 : 1;
+}
+
+// Only where x2sam_has_bf16.
+X2SAM_EXPORT int x2sam_attention_bf16(const x2sam::AttentionBf16Args* args, size_t threads) {
+  return attention_bf16()(*args, own_threads(threads)) ? 0 : 1;
 }
 
 X2SAM_EXPORT int x2sam_deformable(const x2sam::DeformableArgs* args, size_t threads) {

@@ -33,6 +33,7 @@ constexpr int kTileVectors = 4;  // of 32 registers
 constexpr int kTileVectors = 2;  // of 16 registers
 #endif
 constexpr int kTileRows = 6;
+constexpr int64_t kPanel = kTileVectors * kLanes;  // columns that one register tile spans
 
 typedef float Floats __attribute__((vector_size(kLanes * 4)));
 typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
