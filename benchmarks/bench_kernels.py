@@ -1,4 +1,4 @@
-"""The CPU kernels against torch and ONNX Runtime: float32, the shapes of a 256² input.
+"""The CPU kernels against torch and ONNX Runtime: the shapes of a 256² input, attention in bfloat16 too.
 
     python benchmarks/bench_kernels.py [--threads 2] [--rounds 25]
 
@@ -34,7 +34,7 @@ Side = Callable[[], object]
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured against what; target: the speedup that must be reached."""
+    """What is measured against what; target: the speedup that must be reached; gflop: the work, where it is counted."""
 
     kernel: str
     shape: str
@@ -42,31 +42,48 @@ class Case:
     own: Side
     baseline: Side
     target: float
+    gflop: float | None = None
 
 
-def attention_cases() -> Iterator[Case]:
+def attention_cases(dtype: torch.dtype) -> Iterator[Case]:
+    name = str(dtype).removeprefix("torch.")
     for height, width in SHAPES:
         tokens = height * width
-        q, k, v = torch.randn(3, tokens, DIM)
+        q, k, v = torch.randn(3, tokens, DIM, dtype=dtype)
         yield Case(
             "self_attention",
-            f"{tokens} x {tokens}, d {DIM}",
+            f"{tokens} x {tokens}, d {DIM}, {name}",
             "torch SDPA",
             partial(self_attention, q, k, v, backend="native"),
             partial(reference.self_attention, q, k, v),
             1.0,
+            attention_gflop(tokens, tokens),
         )
-        for slots in (1, 8):
-            key, value = torch.randn(2, slots, SLOT_TOKENS, DIM)
-            shift = torch.randn(slots, DIM)
+        for slots in (1, 5, 8):
+            key, value = torch.randn(2, slots, SLOT_TOKENS, DIM, dtype=dtype)
+            shift = torch.randn(slots, DIM, dtype=dtype)
             yield Case(
                 "slot_attention",
-                f"{tokens} x {slots}*{SLOT_TOKENS}, d {DIM}",
+                f"{tokens} x {slots}*{SLOT_TOKENS}, d {DIM}, {name}",
                 "torch SDPA over the concatenated slots",
                 partial(slot_attention, q, key, value, shift, backend="native"),
                 partial(reference.slot_attention, q, key, value, shift),
                 1.0,
+                attention_gflop(tokens, slots * SLOT_TOKENS),
             )
+
+
+def attention_gflop(queries: int, keys: int) -> float:
+    """The two matrix products."""
+    return 4e-9 * queries * keys * DIM
+
+
+def all_cases(threads: int) -> Iterator[Case]:
+    yield from attention_cases(torch.float32)
+    if native.multiplies_bfloat16():
+        yield from attention_cases(torch.bfloat16)
+    yield from mask_cases()
+    yield from deformable_cases(threads)
 
 
 def mask_cases() -> Iterator[Case]:
@@ -140,11 +157,21 @@ def session_run(feeds: Mapping[str, np.ndarray[Any, Any]], threads: int, *, nati
     return lambda: session.run(None, feeds)
 
 
+def gflop_per_second(case: Case, result: Comparison) -> tuple[float, float] | None:
+    """Of the kernel and of the baseline."""
+    if case.gflop is None:
+        return None
+    return case.gflop / result.own.median_ms * 1e3, case.gflop / result.baseline.median_ms * 1e3
+
+
 def report(case: Case, result: Comparison) -> None:
     verdict = "ok" if result.speedup >= case.target else f"below {case.target:g}"
+    rates = gflop_per_second(case, result)
+    rate = "" if rates is None else f"{rates[0]:.0f} against {rates[1]:.0f} GFLOP/s"
     print(
         f"{case.kernel:38} {case.shape:50} {result.own.median_ms:9.3f} {result.baseline.median_ms:9.3f} ms "
-        f"{result.speedup:6.2f}x  {verdict:10} ({case.baseline_name})"
+        f"{result.speedup:6.2f}x  {rate:26} {verdict:10} ({case.baseline_name})",
+        flush=True,
     )
 
 
@@ -158,7 +185,7 @@ def main() -> None:
     print(f"instruction set {native.instruction_set()}, {options.threads} threads; own, baseline, speedup")
     rows = []
     with torch.no_grad():
-        for case in (*attention_cases(), *mask_cases(), *deformable_cases(options.threads)):
+        for case in all_cases(options.threads):
             result = compare(case.own, case.baseline, rounds=options.rounds)
             report(case, result)
             rows.append(
@@ -167,6 +194,7 @@ def main() -> None:
                     "shape": case.shape,
                     "baseline": case.baseline_name,
                     "target": case.target,
+                    "gflop_per_second": gflop_per_second(case, result),
                     "result": result,
                 }
             )

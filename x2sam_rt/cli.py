@@ -17,7 +17,7 @@ from x2sam_rt.runtime.postprocess.options import PostProcessOptions
 from x2sam_rt.runtime.prompts import parse_region
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.tasks import TASKS, task
-from x2sam_rt.terminal import console, print_text, progress_bar, reporting, warn_untrained, with_progress
+from x2sam_rt.terminal import console, linked_text, print_text, progress_bar, reporting, warn_untrained, with_progress
 
 _EPILOG = "Exit codes: 0 done · 1 an error, which says what to do · 2 wrong usage · 3 engines out of bounds."
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Run X2SAM as a live stream.", epilog=_EPILOG)
@@ -250,7 +250,7 @@ def _split(names: str) -> tuple[str, ...]:
 
 def _print_result(result: FrameResult) -> None:
     if result.text:
-        console.print(result.text, markup=False)
+        console.print(linked_text(result))
     if not result.segments:
         console.print("no segments")
     for segment in result.segments:

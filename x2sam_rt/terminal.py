@@ -12,11 +12,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from x2sam_rt.errors import VerificationError, X2SamError
+from x2sam_rt.runtime.colors import color_of
 
 if TYPE_CHECKING:
     from x2sam_rt.runtime.asking import Ask
+    from x2sam_rt.runtime.results import FrameResult
     from x2sam_rt.runtime.run import RunFrame
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.writers import ResultWriter
@@ -51,6 +54,17 @@ def print_text(text: str) -> None:
     """Generated text as it grows."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def linked_text(result: FrameResult) -> Text:
+    """The answer, each phrase in the colour its mask has in the overlay."""
+    text = Text(result.text)
+    ids = {segment.label_id: segment.id for segment in result.segments}
+    for span in result.spans:
+        if span.label_id in ids:
+            red, green, blue = color_of(ids[span.label_id])
+            text.stylize(f"bold rgb({red},{green},{blue})", span.start, span.end)
+    return text
 
 
 def with_progress(

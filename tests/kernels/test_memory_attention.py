@@ -11,7 +11,7 @@ from checks import assert_as_exact_as, needs_library, random
 from torch import Tensor
 
 from x2sam_rt.errors import EngineError, KernelUnavailable
-from x2sam_rt.kernels import dispatch, reference
+from x2sam_rt.kernels import available, dispatch, native, reference
 from x2sam_rt.kernels.memory_attention import self_attention, slot_attention
 
 SELF_SHAPES = [
@@ -31,12 +31,21 @@ SLOT_SHAPES = [
     pytest.param(130, 5, 131, 128, id="odd-slots"),
     pytest.param(9, 8, 4096, 64, id="a-full-bank"),
 ]
+needs_bfloat16 = pytest.mark.skipif(
+    available().cpu is None or not native.multiplies_bfloat16(), reason="no bfloat16 instructions"
+)
+DTYPES = [
+    pytest.param(torch.float32, id="fp32", marks=needs_library),
+    pytest.param(torch.bfloat16, id="bf16", marks=needs_bfloat16),
+]
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
-@needs_library
+@each_dtype
 @pytest.mark.parametrize(("queries", "tokens", "dim"), SELF_SHAPES)
-def test_self_attention_is_as_exact_as_torch(queries: int, tokens: int, dim: int) -> None:
-    q, k, v = random(queries, dim, seed=1, scale=2), random(tokens, dim, seed=2), random(tokens, dim, seed=3)
+def test_self_attention_is_as_exact_as_torch(queries: int, tokens: int, dim: int, dtype: torch.dtype) -> None:
+    q = random(queries, dim, seed=1, scale=2).to(dtype)
+    k, v = random(tokens, dim, seed=2).to(dtype), random(tokens, dim, seed=3).to(dtype)
     if queries == 0:
         assert self_attention(q, k, v, backend="native").shape == (0, dim)
         return
@@ -44,9 +53,11 @@ def test_self_attention_is_as_exact_as_torch(queries: int, tokens: int, dim: int
     assert_as_exact_as(self_attention(q, k, v, backend="native"), reference.self_attention(q, k, v), exact)
 
 
-def slot_inputs(queries: int, slots: int, tokens: int, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def slot_inputs(
+    queries: int, slots: int, tokens: int, dim: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     q, k, v = random(queries, dim, seed=1), random(slots, tokens, dim, seed=2), random(slots, tokens, dim, seed=3)
-    return q, k, v, random(slots, dim, seed=4)
+    return q.to(dtype), k.to(dtype), v.to(dtype), random(slots, dim, seed=4).to(dtype)
 
 
 def exact_slot_attention(*inputs: Tensor) -> Tensor:
@@ -54,70 +65,73 @@ def exact_slot_attention(*inputs: Tensor) -> Tensor:
     return reference.slot_attention(q, k, v, shift)
 
 
-@needs_library
+@each_dtype
 @pytest.mark.parametrize(("queries", "slots", "tokens", "dim"), SLOT_SHAPES)
-def test_slot_attention_is_as_exact_as_torch(queries: int, slots: int, tokens: int, dim: int) -> None:
-    inputs = slot_inputs(queries, slots, tokens, dim)
-    native = slot_attention(*inputs, backend="native")
-    assert_as_exact_as(native, reference.slot_attention(*inputs), exact_slot_attention(*inputs))
+def test_slot_attention_is_as_exact_as_torch(
+    queries: int, slots: int, tokens: int, dim: int, dtype: torch.dtype
+) -> None:
+    inputs = slot_inputs(queries, slots, tokens, dim, dtype)
+    own = slot_attention(*inputs, backend="native")
+    assert_as_exact_as(own, reference.slot_attention(*inputs), exact_slot_attention(*inputs))
 
 
-@needs_library
-def test_a_partly_filled_ring_is_read_in_place() -> None:
+@each_dtype
+def test_a_partly_filled_ring_is_read_in_place(dtype: torch.dtype) -> None:
     """The live slots are a prefix; what lies behind them must not be looked at."""
-    q, ring_k, ring_v, shift = slot_inputs(40, 5, 19, 64)
+    q, ring_k, ring_v, shift = slot_inputs(40, 5, 19, 64, dtype)
     ring_k[3:], ring_v[3:] = float("nan"), float("nan")
     inputs = (q, ring_k[:3], ring_v[:3], shift[:3])
-    native = slot_attention(*inputs, backend="native")
-    assert_as_exact_as(native, reference.slot_attention(*inputs), exact_slot_attention(*inputs))
+    own = slot_attention(*inputs, backend="native")
+    assert_as_exact_as(own, reference.slot_attention(*inputs), exact_slot_attention(*inputs))
 
 
-@needs_library
-def test_a_wrapped_ring_gives_the_same_as_slots_in_order() -> None:
-    q, k, v, shift = slot_inputs(40, 5, 19, 64)
+@each_dtype
+def test_a_wrapped_ring_gives_the_same_as_slots_in_order(dtype: torch.dtype) -> None:
+    q, k, v, shift = slot_inputs(40, 5, 19, 64, dtype)
     wrapped = [2, 3, 4, 0, 1]
     turned = slot_attention(q, k[wrapped], v[wrapped], shift[wrapped], backend="native")
     in_order = slot_attention(q, k, v, shift, backend="native")
     assert_as_exact_as(turned, in_order, exact_slot_attention(q, k, v, shift))
 
 
-@needs_library
-@pytest.mark.parametrize("channels_strided", [False, True])
-def test_strided_views(channels_strided: bool) -> None:
-    q, k, v, shift = slot_inputs(21, 2, 18, 64)
-    wide = [torch.empty(*tensor.shape[:-1], 128).normal_() for tensor in (q, k, v, shift)]
-    views = [tensor[..., ::2] if channels_strided else tensor[..., 64:] for tensor in wide]
+@each_dtype
+@pytest.mark.parametrize("channels", [slice(0, 128, 2), slice(64, 128), slice(33, 97)], ids=["strided", "half", "odd"])
+def test_strided_views(channels: slice, dtype: torch.dtype) -> None:
+    q, k, v, shift = slot_inputs(21, 2, 17, 64, dtype)
+    wide = [torch.full((*tensor.shape[:-1], 129), torch.nan, dtype=dtype) for tensor in (q, k, v, shift)]
+    views = [tensor[..., channels] for tensor in wide]
     for view, tensor in zip(views, (q, k, v, shift), strict=True):
         view.copy_(tensor)
     assert torch.equal(slot_attention(*views, backend="native"), slot_attention(q, k, v, shift, backend="native"))
 
 
-@needs_library
+@each_dtype
 @pytest.mark.parametrize("scale", [30.0, 1e4], ids=["peaked", "far-beyond-exp"])
-def test_large_scores_neither_overflow_nor_vanish(scale: float) -> None:
-    q, k, v = random(50, 32, seed=1, scale=scale), random(60, 32, seed=2), random(60, 32, seed=3)
+def test_large_scores_neither_overflow_nor_vanish(scale: float, dtype: torch.dtype) -> None:
+    q = random(50, 32, seed=1, scale=scale).to(dtype)
+    k, v = random(60, 32, seed=2).to(dtype), random(60, 32, seed=3).to(dtype)
     exact = reference.self_attention(q.double(), k.double(), v.double())
     assert_as_exact_as(self_attention(q, k, v, backend="native"), reference.self_attention(q, k, v), exact)
 
 
-@needs_library
-def test_one_key_that_outweighs_a_thousand_small_ones() -> None:
-    q = random(1000, 256)
+@each_dtype
+def test_one_key_that_outweighs_a_thousand_small_ones(dtype: torch.dtype) -> None:
+    q = random(1000, 256).to(dtype)
     exact = reference.self_attention(q.double(), q.double(), q.double())
     assert_as_exact_as(self_attention(q, q, q, backend="native"), reference.self_attention(q, q, q), exact)
 
 
-@needs_library
-def test_unusable_keys_are_not_hidden() -> None:
-    q, k, v = random(20, 32), random(40, 32), random(40, 32)
+@each_dtype
+def test_unusable_keys_are_not_hidden(dtype: torch.dtype) -> None:
+    q, k, v = random(20, 32).to(dtype), random(40, 32).to(dtype), random(40, 32).to(dtype)
     k[17, 3] = float("nan")
     assert self_attention(q, k, v, backend="native").isnan().all()
 
 
-@needs_library
-def test_memory_does_not_grow_with_queries_times_keys() -> None:
+@each_dtype
+def test_memory_does_not_grow_with_queries_times_keys(dtype: torch.dtype) -> None:
     """16,384² scores would take 1 GiB; the kernel's own space stays under 64 MiB. One channel step keeps it quick."""
-    q = random(16384, 16)
+    q = random(16384, 16).to(dtype)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     self_attention(q, q, q, backend="native")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
@@ -154,8 +168,8 @@ def test_native_says_why_it_cannot_serve() -> None:
     q = random(2, 24)
     with pytest.raises(KernelUnavailable, match="dim must be a multiple of 16, got 24"):
         self_attention(q, q, q, backend="native")
-    q = random(2, 32).bfloat16()
-    with pytest.raises(KernelUnavailable, match=r"it takes float32 on the CPU, got torch\.bfloat16 on cpu"):
+    q = random(2, 32).half()
+    with pytest.raises(KernelUnavailable, match=r"takes float32 or bfloat16 on the CPU, got torch\.float16 on cpu"):
         self_attention(q, q, q, backend="native")
     q = random(2, 32).requires_grad_()
     with pytest.raises(KernelUnavailable, match="no gradient"):

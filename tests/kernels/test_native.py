@@ -66,6 +66,29 @@ def test_the_plainest_instruction_set_can_be_asked_for_and_agrees() -> None:
     assert total == pytest.approx(self_attention(q, q, q, backend="torch").double().sum().item(), abs=1e-3)
 
 
+PRINT_CHOICE = """
+import torch
+from x2sam_rt.errors import KernelUnavailable
+from x2sam_rt.kernels.memory_attention import self_attention
+q = torch.linspace(-3, 3, 70 * 32).sin().view(70, 32).bfloat16()
+print(torch.equal(self_attention(q, q, q), self_attention(q, q, q, backend="torch")))
+try:
+    self_attention(q, q, q, backend="native")
+except KernelUnavailable as refusal:
+    print(refusal)
+"""
+
+
+@needs_library
+def test_without_bfloat16_instructions_auto_runs_on_torch_and_native_says_what_is_missing() -> None:
+    environment = {**os.environ, "X2SAM_CPU_ISA": "avx512"}
+    command = [sys.executable, "-c", PRINT_CHOICE]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    same, refusal = output.splitlines()
+    assert same == "True"
+    assert refusal.endswith("bfloat16 needs a processor with AVX512-BF16 and a compiler that knows it; use float32")
+
+
 @needs_library
 def test_threads_do_not_change_the_result() -> None:
     q, classes, masks = random(1000, 32), random(20, 4), random(20, 40, 40)

@@ -118,6 +118,15 @@ def test_an_answer_without_masks_says_so_and_returns_the_text(runtime: Runtime) 
     assert "draws no masks" in str(caught.value)
 
 
+def test_generated_text_arrives_as_it_grows(runtime: Runtime) -> None:
+    pieces: list[str] = []
+    with runtime.stream(Ask("chat", question="what is it?", max_new_tokens=12), on_text=pieces.append) as session:
+        result = session.step(frames(1)[0])
+    assert len(pieces) > 1
+    assert result.text.startswith("".join(pieces).lstrip()[:5])
+    assert result.segments == ()
+
+
 def test_a_given_answer_is_grounded(runtime: Runtime) -> None:
     given = "<p>the boy</p> jumps on <p>a bed</p>. <SEG>."
     with runtime.stream(Ask("gcg", answer=given)) as session:

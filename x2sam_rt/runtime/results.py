@@ -53,8 +53,8 @@ class FrameResult:
     """Result of one `VideoSession.step`.
 
     index: the frame's number in its stream, from 0. text: the model's answer to the current instruction, without
-    marks. spans: its phrases, each with the condition (`Segment.label_id`) it names. timings: milliseconds per
-    stage, in the order the stages ran.
+    marks; empty where the answer was known beforehand. spans: its phrases, each with the condition
+    (`Segment.label_id`) it names. timings: milliseconds per stage, in the order the stages ran.
     """
 
     index: int

@@ -159,7 +159,9 @@ class VideoSession:
         answered = instruction.answered(reply.text) if instruction.answer is None else instruction
         masks = self._prompt_masks(answered, clip)
         postprocess = answered.task.postprocessor(answered, pending.ask.options, masks)
-        return Answer(answered, link(reply.text), reply.embeddings, postprocess)
+        # The words of an answer known beforehand are ours and say nothing.
+        said = reply.text if instruction.answer is None or pending.ask.answer is not None else ""
+        return Answer(answered, link(said), reply.embeddings, postprocess)
 
     def _region_tokens(self, instruction: Instruction, clip: Clip) -> Tensor:
         """(regions, 64, dim), each read from the features of the frame it was drawn on."""

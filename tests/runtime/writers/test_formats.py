@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from x2sam_rt.errors import VideoError
 from x2sam_rt.runtime.colors import color_of
 from x2sam_rt.runtime.results import FrameResult, Segment, Segmentation
+from x2sam_rt.runtime.tasks import TextSpan
 from x2sam_rt.runtime.writers import (
     CocoRleWriter,
     DavisWriter,
@@ -43,7 +44,7 @@ def result(size: tuple[int, int], *, index: int = 0, ids: tuple[int, ...] = (0, 
         mask = random.random(size) < 0.5
         map[mask] = id
         segments.append(Segment(mask, f"Ding {id} ä", place, 1 / (3 + place), id, is_thing=place % 2 == 0))
-    return FrameResult(index, Segmentation(tuple(segments), map, empty), f"a text “{index}”")
+    return FrameResult(index, Segmentation(tuple(segments), map, empty), f"a text “{index}”", (TextSpan(2, 6, index),))
 
 
 def pixels(size: tuple[int, int]) -> np.ndarray:  # type: ignore[type-arg]
@@ -63,7 +64,7 @@ def test_coco_round_trip(tmp_path: Path, size: tuple[int, int]) -> None:
         (2, None, size),
     ]
     for frame, one in zip(frames, results, strict=True):
-        assert frame.text == one.text
+        assert (frame.text, frame.spans) == (one.text, one.spans)
         for got, wanted in zip(frame.segments, one.segments, strict=True):
             np.testing.assert_array_equal(got.mask, wanted.mask)
             assert (got.id, got.label, got.label_id, got.score, got.is_thing) == (
@@ -80,7 +81,7 @@ def test_coco_lines_are_what_pycocotools_understands(tmp_path: Path) -> None:
     with CocoRleWriter(tmp_path / "out.jsonl") as writer:
         writer.write(pixels((31, 17)), one, 0.5)
     record = json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8"))
-    assert sorted(record) == ["frame", "segments", "size", "text", "timestamp"]
+    assert sorted(record) == ["frame", "segments", "size", "spans", "text", "timestamp"]
     for entry, segment in zip(record["segments"], one.segments, strict=True):
         rle = entry["rle"]
         np.testing.assert_array_equal(coco_mask.decode(rle), segment.mask)

@@ -15,6 +15,7 @@ from x2sam_rt.errors import VideoError
 from x2sam_rt.runtime.orientation import Pixels
 from x2sam_rt.runtime.replacement import Replacement, reporting_write_errors
 from x2sam_rt.runtime.results import BoolMask, FrameResult, Segment
+from x2sam_rt.runtime.tasks.spans import TextSpan
 from x2sam_rt.runtime.writers.base import ResultWriter
 
 
@@ -38,14 +39,23 @@ class SegmentRecord(TypedDict):
     rle: RunLengths
 
 
+class SpanRecord(TypedDict):
+    """text[start:end] names the condition `label_id`."""
+
+    start: int
+    end: int
+    label_id: int
+
+
 class FrameRecord(TypedDict):
-    """One line of the file. size: [height, width]. timestamp: seconds, null if unknown."""
+    """One line of the file. size: [height, width]. timestamp: seconds, null if unknown. spans: phrases of the text."""
 
     frame: int
     timestamp: float | None
     size: list[int]
     segments: list[SegmentRecord]
     text: str
+    spans: list[SpanRecord]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +67,7 @@ class CocoFrame:
     size: tuple[int, int]
     segments: tuple[Segment, ...]
     text: str
+    spans: tuple[TextSpan, ...]
 
 
 class CocoRleWriter(ResultWriter):
@@ -75,6 +86,7 @@ class CocoRleWriter(ResultWriter):
             size=[height, width],
             segments=[_record(segment) for segment in result.segments],
             text=result.text,
+            spans=[SpanRecord(start=s.start, end=s.end, label_id=s.label_id) for s in result.spans],
         )
         with reporting_write_errors(self._replacement.target):
             self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
@@ -159,4 +171,5 @@ def _frame(record: FrameRecord) -> CocoFrame:
         )
         for entry in record["segments"]
     )
-    return CocoFrame(record["frame"], record["timestamp"], (height, width), segments, record["text"])
+    spans = tuple(TextSpan(**span) for span in record["spans"])
+    return CocoFrame(record["frame"], record["timestamp"], (height, width), segments, record["text"], spans)
