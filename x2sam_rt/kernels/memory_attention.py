@@ -19,8 +19,10 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor, *, backend: str = 
     """One-head attention over a scale's own tokens, scores scaled by 1/√dim.
 
     query: (queries, dim); key, value: (tokens, dim), one float dtype; rows may be strided. Returns (queries, dim).
-    backend: "auto", "native" (CPU, float32), "cuda" (Hopper, bfloat16), "cudnn" (CUDA, bfloat16 or float16), "triton"
-    (CUDA) or "torch"; "auto" is native on a CPU and torch elsewhere. Memory does not grow as queries × tokens.
+    backend: "auto", "native" (CPU, float32; bfloat16 on processors with AVX512-BF16), "cuda" (Hopper, bfloat16),
+    "cudnn" (CUDA, bfloat16 or float16), "triton" (CUDA) or "torch"; "auto" is native on a CPU and torch elsewhere.
+    For bfloat16 on other CPUs it is torch too: converting to float32 for the native kernel is no faster than torch
+    with AVX-512 and slower with less. Memory does not grow as queries × tokens.
     Raises EngineError when the tensors do not fit, KernelUnavailable when the backend cannot serve.
     """
     if needs_grad(query, key, value):
@@ -82,7 +84,10 @@ def _cudnn_obstacle(*tensors: Tensor) -> str | None:
 def _native_obstacle(query: Tensor, *others: Tensor) -> str | None:
     if query.shape[-1] % native.DIM_STEP:
         return f"dim must be a multiple of {native.DIM_STEP}, got {query.shape[-1]}"
-    return native.obstacle(query, *others, dtypes=(torch.float32, torch.bfloat16))
+    obstacle = native.obstacle(query, *others, dtypes=(torch.float32, torch.bfloat16))
+    if obstacle is None and query.dtype == torch.bfloat16 and not native.multiplies_bfloat16():
+        return "bfloat16 needs a processor with AVX512-BF16 and a compiler that knows it; use float32"
+    return obstacle
 
 
 SELF_ATTENTION = Operation(

@@ -112,23 +112,19 @@ def _planes(tensor: Tensor) -> Tensor:
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """As `reference.self_attention`, float32 or bfloat16, dim a multiple of 16.
+    """As `reference.self_attention`, float32 or (where `multiplies_bfloat16`) bfloat16, dim a multiple of 16.
 
-    bfloat16: products are summed and the softmax is computed in float32; only the weights of the values are rounded.
-    Without bfloat16 instructions the tensors are converted and attended to in float32.
+    bfloat16: sums and the softmax are float32; only the weights of the values and the result are rounded.
     """
     return _attend(query, key[None], value[None], None)
 
 
 def slot_attention(query: Tensor, key: Tensor, value: Tensor, key_shift: Tensor) -> Tensor:
-    """As `reference.slot_attention`; dtypes as `self_attention`. Unless converted, keys and values are not copied."""
+    """As `reference.slot_attention`; dtypes and dim as `self_attention`; keys and values are read where they lie."""
     return _attend(query, key, value, _rows(key_shift))
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, shift: Tensor | None) -> Tensor:
-    if query.dtype == torch.bfloat16 and not multiplies_bfloat16():
-        widened = None if shift is None else shift.float()
-        return _attend(query.float(), key.float(), value.float(), widened).bfloat16()
     query, key, value = _rows(query), _rows(key), _rows(value)
     out = torch.empty(query.shape, dtype=query.dtype)
     pointers = (query.data_ptr(), key.data_ptr(), value.data_ptr(), None if shift is None else shift.data_ptr())
