@@ -25,7 +25,6 @@ from x2sam_rt.export.engines import build_engines
 from x2sam_rt.export.stages import empty_tensors
 from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
 from x2sam_rt.model.conditions import PromptEmbeddings
-from x2sam_rt.model.memory_attention import memory_position_map
 from x2sam_rt.model.region_sampler import region_map
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.engines.engine import Engine
@@ -190,7 +189,7 @@ class Replay:
     def _inside(self, case: Case, comparison: Comparison) -> None:
         """What no engine gives away: the encoder's pyramid and the memory's constant position map."""
         segmentor = self.model.segmentor
-        position = memory_position_map(segmentor.memory_attention, self.config.grids[0])
+        position = segmentor.memory_attention.memory_position.T
         for index, frame in enumerate(case.input("frames")):
             pyramid, _ = segmentor.encoder(frame[None])
             for level, features in enumerate(pyramid):

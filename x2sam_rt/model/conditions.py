@@ -21,10 +21,6 @@ class PromptEmbeddings:
     conditions: Tensor
     tokens: Tensor
 
-    @property
-    def num_conditions(self) -> int:
-        return len(self.conditions) - 1
-
 
 def prompt_embeddings(seg: Tensor, spans: Sequence[Tensor], background: Tensor) -> PromptEmbeddings:
     """seg: (D,) projected state at `<SEG>`. spans: per condition (tokens, D) projected states of its tokens, from

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -96,9 +95,3 @@ class MemoryAttention(nn.Module):
             tokens = layer(tokens, memory, memory_key, time, table)
         out: Tensor = self.layer_norm(tokens)
         return out.T.reshape(feature.shape)
-
-
-def memory_position_map(attention: MemoryAttention, side: int) -> Tensor:
-    """The position map of a slot as a feature map, (1, D, side, side)."""
-    position = attention.get_buffer("memory_position")
-    return torch.reshape(position.T, (1, -1, side, side))
