@@ -37,6 +37,7 @@ from x2sam_rt.config import (
     read_json,
 )
 from x2sam_rt.export.engines import build_engines
+from x2sam_rt.export.verify import mask_iou
 from x2sam_rt.model.conditions import PromptEmbeddings
 from x2sam_rt.model.embedded import embedded_checkpoint
 from x2sam_rt.model.precision import cast_parameters, dtype_of
@@ -191,11 +192,6 @@ def row(name: str, own: list[Frame], reference: list[Frame]) -> Row:
         iou=round(min(mask_iou(one.masks, other.masks) for one, other in pairs), 5),
         foreground=round(statistics.mean(float(frame.masks.float().mean()) for frame in own), 3),
     )
-
-
-def mask_iou(own: Tensor, reference: Tensor) -> float:
-    union = int((own | reference).sum())
-    return int((own & reference).sum()) / union if union else 1.0
 
 
 def cpu_has_bf16() -> bool:

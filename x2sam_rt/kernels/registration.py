@@ -16,7 +16,7 @@ def register(name: str, function: Callable[..., Any], fake: Callable[..., Any]) 
     fake: gives an output of the right shape and dtype without computing.
     """
     qualified = f"{NAMESPACE}::{name}"
-    # Not torch.library.custom_op: its Python layers take 25 µs a call, as long as a small kernel.
+    # Not torch.library.custom_op: its Python layers cost as much as a small kernel.
     torch.library.define(qualified, torch.library.infer_schema(function, mutates_args=()))
     torch.library.impl(qualified, "default", function)
     torch.library.register_fake(qualified, fake)

@@ -48,6 +48,8 @@ class RecentFrames:
         return len(self._frames)
 
     def add(self, index: int, frame: Tensor) -> None:
+        if self._frames and self._frames[-1][0] == index:  # its step failed, and it is tried again
+            self._frames.pop()
         self._frames.append((index, frame.clone()))
 
     def clip(self) -> Clip:

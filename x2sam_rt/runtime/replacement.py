@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from x2sam_rt.errors import VideoError
 
@@ -73,3 +76,26 @@ def replacing(target: str | Path) -> Iterator[Path]:
     except BaseException:
         replacement.discard()
         raise
+
+
+class PublishedOnClose(ABC):
+    """An output that, as a context manager, is published when the body ends and discarded when it raises."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finishes the output and gives it its name."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Removes what was written."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.discard()

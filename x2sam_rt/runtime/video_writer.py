@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import av
 import numpy as np
@@ -15,12 +13,12 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from x2sam_rt.errors import VideoError
 from x2sam_rt.runtime.orientation import Pixels
-from x2sam_rt.runtime.replacement import Replacement, reporting_write_errors
+from x2sam_rt.runtime.replacement import PublishedOnClose, Replacement, reporting_write_errors
 
 _TICKS = 90_000  # per second: divides every usual frame rate, 30000/1001 included
 
 
-class VideoWriter:
+class VideoWriter(PublishedOnClose):
     """An MP4 file with one H.264 stream (libx264, yuv420p, BT.709), renamed to `path` by `close`.
 
     yuv420p halves the colour planes, so an odd width or height is padded to even by repeating the last column
@@ -88,17 +86,6 @@ class VideoWriter:
         with suppress(OSError):  # the data are unwanted; what stopped the writing is on its way to the user
             self._container.close()
         self._replacement.discard()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.discard()
 
     def _describe_stream(self) -> None:
         self._stream.width = self.width + self.width % 2

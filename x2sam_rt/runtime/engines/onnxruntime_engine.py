@@ -14,7 +14,7 @@ from x2sam_rt.runtime.bundle import StageSpec
 from x2sam_rt.runtime.engines.engine import Tensors, check_tensors
 
 _PROVIDER = "CPUExecutionProvider"
-# The fused add-and-norm runs on one thread and is slower than its parts (frame encoder: 8 %).
+# ONNX Runtime's fused add-and-norm has been slower on CPUs than its parts.
 _SLOW_FUSION = "SkipLayerNormFusion"
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
 _LOAD_ERRORS = (

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from types import TracebackType
-from typing import Self
+from abc import abstractmethod
 
 from x2sam_rt.runtime.orientation import Pixels
+from x2sam_rt.runtime.replacement import PublishedOnClose
 from x2sam_rt.runtime.results import FrameResult
 
 
-class ResultWriter(ABC):
+class ResultWriter(PublishedOnClose):
     """Takes a stream's results one by one, in constant memory, and publishes its output when it is closed.
 
     As a context manager it closes itself; left by an exception it discards its output instead, so that a half
@@ -28,18 +27,3 @@ class ResultWriter(ABC):
     @abstractmethod
     def close(self) -> None:
         """Finishes the output and gives it its name. Raises VideoError if nothing was written to it."""
-
-    @abstractmethod
-    def discard(self) -> None:
-        """Removes what was written."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.discard()
