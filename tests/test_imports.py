@@ -14,7 +14,11 @@ ROOMS = {
     "kernels": {"kernels"},
     "model": {"model", "kernels"},
     "runtime": {"runtime", "model", "kernels"},
-    "export": {"export", "runtime", "model", "kernels"},
+    "data": {"data", "runtime", "model", "kernels"},
+    "evaluation": {"evaluation", "data", "runtime", "model", "kernels"},
+    "export": {"export", "evaluation", "data", "runtime", "model", "kernels"},
+    # Lies in the model's folder, but asks as the runtime asks and learns from the data.
+    "model/training": {"data", "runtime", "model", "kernels"},
 }
 EVERYBODYS = {"config", "errors"}
 
@@ -36,6 +40,7 @@ def test_rooms_import_only_what_lies_below_them() -> None:
         f"{path.relative_to(PACKAGE)} imports {room}"
         for name, allowed in ROOMS.items()
         for path in (PACKAGE / name).rglob("*.py")
+        if name == "model/training" or PACKAGE / "model/training" not in path.parents
         for room in imported_rooms(path) - allowed - EVERYBODYS
     ]
     assert wrong == []

@@ -53,3 +53,11 @@ class SessionError(X2SamError):
 
 class VerificationError(X2SamError):
     """Engines that disagree with the PyTorch model by more than their bounds."""
+
+
+class DataError(X2SamError):
+    """A labelled example, or a data set on disk, that cannot be learnt from or measured with."""
+
+
+class TrainingError(X2SamError):
+    """A training run that cannot start, go on or be resumed."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder
 
@@ -33,6 +33,8 @@ class PixelDecoder(Mask2FormerPixelDecoder):  # type: ignore[misc]
             num_attention_heads=decoder.heads,
         )
         super().__init__(parent, feature_channels=[config.dim] * NUM_SCALES)
+        # The parent leaves this one to whatever memory it got.
+        nn.init.normal_(self.level_embed)
         self.shapes = [(side, side) for side in config.grids]
         self._sizes = [side * side for side in config.grids]
         positions = [sine_position(side, config.dim).flatten(1).T for side in config.grids]

@@ -1,0 +1,1 @@
+"""Labelled examples: what training learns from and evaluation measures with."""

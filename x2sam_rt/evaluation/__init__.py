@@ -1,0 +1,1 @@
+"""Accuracy: metrics, and measuring them through every engine."""

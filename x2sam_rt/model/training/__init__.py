@@ -1,0 +1,1 @@
+"""Training: the losses, stages and loop that make a checkpoint."""
