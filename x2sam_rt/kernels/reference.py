@@ -35,19 +35,20 @@ def deformable_attention(
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """One-head attention over a scale's own tokens. query, key, value: (tokens, dim). Returns (tokens, dim)."""
-    return F.scaled_dot_product_attention(query[None, None], key[None, None], value[None, None])[0, 0]
+    """One-head attention over a scale's own tokens. query, key, value: (…, tokens, dim). Returns (…, tokens, dim)."""
+    heads = (tensor.reshape(-1, 1, *tensor.shape[-2:]) for tensor in (query, key, value))
+    return F.scaled_dot_product_attention(*heads).view(query.shape)
 
 
 def slot_attention(query: Tensor, key: Tensor, value: Tensor, key_shift: Tensor) -> Tensor:
     """One-head attention to a memory of slots, all slots under one softmax (X2SAM, memory attention).
 
-    query: (tokens, dim). key, value: (slots, slot_tokens, dim), keys without their temporal term.
+    query: (…, tokens, dim). key, value: (…, slots, slot_tokens, dim), keys without their temporal term.
     key_shift: (slots, dim), the projected temporal term of each slot, the same for all its keys; because the
-    keys are not rotated, q·(k + shift) = q·k + q·shift is exact. Returns (tokens, dim).
+    keys are not rotated, q·(k + shift) = q·k + q·shift is exact. Returns (…, tokens, dim).
     """
-    keys = (key + key_shift[:, None]).flatten(0, 1)
-    return self_attention(query, keys, value.flatten(0, 1))
+    keys = (key + key_shift[:, None]).flatten(-3, -2)
+    return self_attention(query, keys, value.flatten(-3, -2))
 
 
 def mask_fusion(class_logits: Tensor, mask_logits: Tensor) -> Tensor:

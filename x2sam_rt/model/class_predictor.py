@@ -20,6 +20,6 @@ class ClassPredictor(nn.Module):
 
         Returns (Q, C + 1): exp(logit_scale) · cosine, clamped to ±50; −1e6 where padded.
         """
-        cosine = F.normalize(states.float(), dim=-1) @ F.normalize(conditions.float(), dim=-1).T
+        cosine = F.normalize(states.float(), dim=-1) @ F.normalize(conditions.float(), dim=-1).mT
         logits = (self.logit_scale.float().exp() * cosine).clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT)
-        return logits.masked_fill(~condition_mask, _PADDED).to(states.dtype)
+        return logits.masked_fill(~condition_mask.unsqueeze(-2), _PADDED).to(states.dtype)

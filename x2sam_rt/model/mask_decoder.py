@@ -12,11 +12,17 @@ from x2sam_rt.model.position import sine_position
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, allowed: Tensor | None = None) -> Tensor:
-    """Multi-head attention. query: (Q, D); key, value: (N, D); allowed: bool, broadcastable to (Q, N)."""
-    q, k, v = (t.view(t.shape[0], heads, -1).transpose(0, 1)[None] for t in (query, key, value))
-    mask = None if allowed is None else allowed.expand(query.shape[0], key.shape[0])[None, None]
+    """Multi-head attention. query: (…, Q, D); key, value: (…, N, D); allowed: bool, broadcastable to (…, Q, N)."""
+    q, k, v = (_split_heads(t, heads) for t in (query, key, value))
+    # One axis for the heads and one for the batch: exporters and fused attention want exactly four.
+    mask = None if allowed is None else allowed.reshape(-1, 1, *allowed.shape[-2:]).expand(-1, -1, q.shape[-2], -1)
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return attended[0].transpose(0, 1).reshape(query.shape)
+    return attended.transpose(-3, -2).reshape(query.shape)
+
+
+def _split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(…, N, D) to (batch, heads, N, D / heads)."""
+    return tokens.reshape(-1, tokens.shape[-2], heads, tokens.shape[-1] // heads).transpose(1, 2)
 
 
 class PackedAttention(nn.Module):
@@ -81,7 +87,7 @@ class MaskDecoderLayer(nn.Module):
         token_mask: Tensor,
     ) -> Tensor:
         hidden = self.cross_attn_layer_norm(hidden + self.cross_attn(hidden + position, key, value, allowed))
-        words = self.text_cross_attn(hidden + position, tokens, tokens, token_mask)
+        words = self.text_cross_attn(hidden + position, tokens, tokens, token_mask.unsqueeze(-2))
         hidden = self.text_cross_attn_layer_norm(hidden + words)
         hidden = self.self_attn_layer_norm(hidden + self.self_attn(hidden, position))
         update = self.fc2(F.relu(self.fc1(hidden)))
@@ -101,9 +107,9 @@ class MaskPredictor(nn.Module):
         )
 
     def forward(self, queries: Tensor, mask_features: Tensor) -> Tensor:
-        embedded = self.mask_embedder(queries)
-        out: Tensor = (embedded @ mask_features[0].flatten(1)).view(-1, *mask_features.shape[-2:])
-        return out
+        """queries: (Q, D) and mask_features (1, D, h, w), or both with a batch in front. Returns (…, Q, h, w)."""
+        masks = self.mask_embedder(queries) @ mask_features.flatten(2)
+        return masks.view(*queries.shape[:-1], *mask_features.shape[-2:])
 
 
 class MaskDecoderTrunk(nn.Module):
@@ -142,26 +148,47 @@ class MaskDecoder(nn.Module):
         """features: conditioned features low to high, each (1, D, h, w). mask_features: (1, D, S/4, S/4). seg_embed:
         (1, D), the projected state at `<SEG>`. tokens: (T, D) condition tokens; token_mask: (T,) bool, False = padding.
 
-        Returns mask logits (Q, S/4, S/4) and query states (Q, D), the normalised queries.
+        Returns mask logits (Q, S/4, S/4) and query states (Q, D), the normalised queries. For a batch of B frames all
+        of these, `seg_embed` (B, 1, D) among them, have B in front.
         """
-        values = [f[0].flatten(1).T + self.level_embed.weight[s] for s, f in enumerate(features)]
+        return self.predict(self.queries(features, mask_features, seg_embed, tokens, token_mask)[-1], mask_features)
+
+    def queries(
+        self,
+        features: tuple[Tensor, ...],
+        mask_features: Tensor,
+        seg_embed: Tensor,
+        tokens: Tensor,
+        token_mask: Tensor,
+    ) -> list[Tensor]:
+        """The queries before the first layer and after each, (Q, D); training learns from all. Arguments: `forward`."""
+        values = [f.flatten(2).mT + self.level_embed.weight[s] for s, f in enumerate(features)]
         keys = [value + self.get_buffer(f"position_{s}").to(value.dtype) for s, value in enumerate(values)]
         # A layer only asks where a resized mask is positive. Resizing is linear, as is the product with the mask
         # features, so these are resized once, instead of every query's mask before every layer.
         resized = [_resize(mask_features, feature.shape[-2:]) for feature in features]
-        hidden = self.queries_features.weight + seg_embed
+        hidden = [self.queries_features.weight + seg_embed]
         for index, layer in enumerate(self.decoder.layers):
             scale = index % NUM_SCALES
-            masks, _ = self._predict(hidden, resized[scale])
-            allowed = attention_mask(masks.float(), (int(masks.shape[-2]), int(masks.shape[-1])))
-            hidden = layer(
-                hidden, self.queries_embedder.weight, keys[scale], values[scale], allowed, tokens, token_mask
+            allowed = _may_attend(self.predict(hidden[-1], resized[scale])[0])
+            hidden.append(
+                layer(
+                    hidden[-1], self.queries_embedder.weight, keys[scale], values[scale], allowed, tokens, token_mask
+                )
             )
-        return self._predict(hidden, mask_features)
+        return hidden
 
-    def _predict(self, hidden: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor]:
-        states = self.decoder.layernorm(hidden)
+    def predict(self, queries: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask logits and query states of queries (Q, D)."""
+        states = self.decoder.layernorm(queries)
         return self.decoder.mask_predictor(states, mask_features), states
+
+
+def _may_attend(masks: Tensor) -> Tensor:
+    """Mask logits (…, Q, h, w) at a layer's grid. Returns (…, Q, h·w) bool; without gradient, as a threshold has none."""
+    height, width = int(masks.shape[-2]), int(masks.shape[-1])
+    allowed = attention_mask(masks.detach().float().flatten(0, -3), (height, width))
+    return allowed.view(*masks.shape[:-2], -1)
 
 
 def _resize(maps: Tensor, size: torch.Size) -> Tensor:

@@ -44,9 +44,9 @@ class PixelDecoder(Mask2FormerPixelDecoder):  # type: ignore[misc]
         self.register_buffer("reference", torch.cat([_cell_centres(side) for side in config.grids]), persistent=False)
 
     def forward(self, pyramid: tuple[Tensor, Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-        """pyramid: high to low resolution, each (1, D, h, w).
+        """pyramid: high to low resolution, each (B, D, h, w).
 
-        Returns pixel features, low to high resolution, each (1, D, h, w), and mask features (1, D, S/4, S/4).
+        Returns pixel features, low to high resolution, each (B, D, h, w), and mask features (B, D, S/4, S/4).
         """
         levels = list(reversed(pyramid))
         tokens = torch.cat([self._project(i, level) for i, level in enumerate(levels)], dim=1)
@@ -54,7 +54,7 @@ class PixelDecoder(Mask2FormerPixelDecoder):  # type: ignore[misc]
         for layer in self.encoder.layers:
             tokens = self._encoder_layer(layer, tokens, position)
         maps = [
-            part.transpose(1, 2).view(1, -1, height, width)
+            part.mT.unflatten(-1, (height, width))
             for part, (height, width) in zip(torch.split(tokens, self._sizes, dim=1), self.shapes, strict=True)
         ]
         return (maps[0], maps[1], maps[2]), self.mask_projection(self._finest(pyramid[0], maps[-1]))

@@ -22,7 +22,7 @@ class FrameEncoder(nn.Module):
         self.pixel_decoder = segmentor.pixel_decoder
 
     def forward(self, frame: Tensor, first: Tensor) -> tuple[Tensor, ...]:
-        """frame: (1, 3, S, S) normalised. first: (1,), 1.0 for the first frame of a clip, else 0.0.
+        """frame: (1, 3, S, S) normalised. first: (1,), 1.0 for the first frame of a clip, else 0.0. Both may be batches.
 
         Returns pixel features low to high (3 × (1, D, h, w)), mask features (1, D, S/4, S/4) and the region source
         (1, S/16, S/16, C).
@@ -32,7 +32,7 @@ class FrameEncoder(nn.Module):
         return low, middle, high, mask_features, region_source
 
     def decode(self, pyramid: tuple[Tensor, Tensor, Tensor], first: Tensor) -> tuple[Tensor, ...]:
-        no_memory = first * self.no_memory_embedding[0, 0][None, :, None, None]
+        no_memory = first.view(-1, 1, 1, 1) * self.no_memory_embedding[0, 0][None, :, None, None]
         high, middle, low = pyramid
         features, mask_features = self.pixel_decoder((high + no_memory, middle + no_memory, low + no_memory))
         return *features, mask_features
