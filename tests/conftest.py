@@ -14,18 +14,20 @@ os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())
 
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
-from x2sam_rt.model.embedded import embedded_checkpoint
 
 TESTS = Path(__file__).parent
 FIXTURES = TESTS / "fixtures"
 sys.path.insert(0, str(TESTS))  # recordings.py and replay.py serve as scripts too
+
+from recordings import RANDOM_TOY
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def toy() -> Checkpoint:
-    return load_checkpoint(embedded_checkpoint())
+    """A small model of random weights: what is computed shows, whatever the embedded model learnt."""
+    return load_checkpoint(RANDOM_TOY)
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 from conftest import FIXTURES
-from recordings import Backend, read_cases
+from recordings import RANDOM_TOY, Backend, read_cases
 from replay import Replay
 
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
-from x2sam_rt.model.embedded import embedded_checkpoint
 from x2sam_rt.runtime.runtime import Runtime
 
 STREAMING = pytest.mark.parametrize("streaming", [False, True], ids=["stages", "stream"])
@@ -39,7 +38,7 @@ def test_generation_is_greedy_and_exact(toy: Checkpoint, tmp_path: Path) -> None
 @pytest.mark.parametrize("case", ["video_generate", "video_gcg"])
 def test_adapters_are_merged(tmp_path: Path, case: str) -> None:
     folder = FIXTURES / "toy_lora"
-    checkpoint = load_checkpoint(folder, vlm=str(folder / "vlm"), tokenizer=embedded_checkpoint() / "tokenizer")
+    checkpoint = load_checkpoint(folder, vlm=str(folder / "vlm"), tokenizer=RANDOM_TOY / "tokenizer")
     replay = Replay(checkpoint, build_engines(checkpoint.model, "torch", tmp_path), "torch")
     _check(replay, folder, case, False, "torch")
 
@@ -49,7 +48,7 @@ def test_adapters_are_merged(tmp_path: Path, case: str) -> None:
 def test_edges(tmp_path: Path, case: str, streaming: bool) -> None:
     """Queries with nothing left to attend to, clamped class logits, a background that always wins."""
     folder = FIXTURES / "toy_edge"
-    checkpoint = load_checkpoint(folder, tokenizer=embedded_checkpoint() / "tokenizer")
+    checkpoint = load_checkpoint(folder, tokenizer=RANDOM_TOY / "tokenizer")
     replay = Replay(checkpoint, build_engines(checkpoint.model, "torch", tmp_path), "torch")
     _check(replay, folder, case, streaming, "torch")
 

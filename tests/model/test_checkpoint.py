@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import FIXTURES
+from recordings import RANDOM_TOY
 from safetensors.torch import load_file, save_file
 
 from x2sam_rt.errors import CheckpointError, ConfigError
 from x2sam_rt.model.checkpoint import empty_model, load_checkpoint, training_layout
-from x2sam_rt.model.embedded import embedded_checkpoint
 from x2sam_rt.model.published_config import PUBLISHED
 
 LORA = FIXTURES / "toy_lora"
-TOKENIZER = embedded_checkpoint() / "tokenizer"
+TOKENIZER = RANDOM_TOY / "tokenizer"
 
 
 @pytest.fixture
 def single(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(embedded_checkpoint(), tmp_path / "single"))
+    return Path(shutil.copytree(RANDOM_TOY, tmp_path / "single"))
 
 
 @pytest.fixture

@@ -93,18 +93,35 @@ class LanguageModel:
         return self._run(self.embed(token_ids), cache)[0]
 
     def _run(self, embeds: Tensor, cache: DynamicCache, visual: VisualInput | None = None) -> Tensor:
-        start = cache.get_seq_length()
-        positions = torch.arange(start, start + len(embeds), device=embeds.device).expand(3, 1, -1)
+        places = None if visual is None else _mask(visual.positions, len(embeds))[None]
+        deepstack = None if visual is None else visual.deepstack
+        return self.states(embeds[None], places, deepstack, cache)[0]
+
+    def states(
+        self,
+        embeds: Tensor,
+        visual_places: Tensor | None = None,
+        deepstack: Tensor | None = None,
+        cache: DynamicCache | None = None,
+    ) -> Tensor:
+        """The last layer's output before the final norm, (B, tokens, dim), with gradients where they are wanted.
+
+        embeds: (B, tokens, dim); as every token sees only those before it, shorter sequences may be padded at their
+        end. visual_places: (B, tokens) bool. deepstack: (levels, all visual tokens of the batch, dim). cache: tokens
+        before these; these are appended.
+        """
+        start = 0 if cache is None else cache.get_seq_length()
+        positions = torch.arange(start, start + embeds.shape[1], device=embeds.device).expand(3, len(embeds), -1)
         with _InputOf(self.text.norm) as before_norm:
             self.text(
-                inputs_embeds=embeds[None],
+                inputs_embeds=embeds,
                 position_ids=positions,
                 past_key_values=cache,
-                use_cache=True,
-                visual_pos_masks=None if visual is None else _mask(visual.positions, len(embeds))[None],
-                deepstack_visual_embeds=None if visual is None else list(visual.deepstack),
+                use_cache=cache is not None,
+                visual_pos_masks=visual_places,
+                deepstack_visual_embeds=None if deepstack is None else list(deepstack),
             )
-        return before_norm.value[0]
+        return before_norm.value
 
 
 def _mask(positions: Tensor, length: int) -> Tensor:

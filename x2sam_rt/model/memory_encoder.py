@@ -95,10 +95,16 @@ class MemoryEncoder(nn.Module):
         Returns one slot (scales, (S/16)², D).
         """
         fused = mask_fusion(class_logits.float(), mask_logits.float())
-        guidance = fused[None, None] * _MASK_SCALE + _MASK_BIAS
-        mask = self.mask_downsampler(guidance.to(mask_logits.dtype))
+        return self.encode(features, fused[None].to(mask_logits.dtype))[0]
+
+    def encode(self, features: tuple[Tensor, ...], fused: Tensor) -> Tensor:
+        """features: as `forward`, a batch of B frames. fused: (B, S/4, S/4), 0…1: what each frame's masks say.
+
+        Returns (B, scales, (S/16)², D).
+        """
+        mask = self.mask_downsampler(fused[:, None] * _MASK_SCALE + _MASK_BIAS)
         slots = [self._fuse(scale, feature, mask) for scale, feature in enumerate(features)]
-        return torch.stack([slot[0].flatten(1).T for slot in slots])
+        return torch.stack([slot.flatten(2).mT for slot in slots], dim=1)
 
     def _fuse(self, scale: int, feature: Tensor, mask: Tensor) -> Tensor:
         out: Tensor = self.projection(self.memory_fuser(self.vision_downsampler[scale](feature) + mask))
