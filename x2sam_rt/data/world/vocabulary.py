@@ -38,7 +38,7 @@ STUFF_RGB: dict[Stuff, tuple[int, int, int]] = {
     "sand": (190, 180, 156),
 }
 # Radius in pixels of a 128-pixel frame, and speed in such pixels per frame.
-RADIUS: dict[Size, tuple[float, float]] = {"small": (10.0, 13.0), "large": (19.0, 25.0)}
+RADIUS: dict[Size, tuple[float, float]] = {"small": (13.0, 16.0), "large": (20.0, 26.0)}
 SPEED = (1.0, 3.5)
 DIRECTION: dict[Motion, tuple[int, int]] = {
     "still": (0, 0),

@@ -1,0 +1,61 @@
+"""Tiny files in the layouts of public data sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+SIZE = (9, 13)  # rows, columns
+
+
+def write_json(path: Path, document: Any, encoding: str = "utf-8") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, ensure_ascii=False), encoding=encoding)
+
+
+def write_frame(path: Path, seed: int, size: tuple[int, int] = SIZE) -> Pixels:
+    """Noise; PNG whatever its name says, so that it can be compared exactly."""
+    pixels = np.random.default_rng(seed).integers(0, 256, size=(*size, 3)).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, format="PNG")
+    return pixels
+
+
+def write_indices(path: Path, indices: npt.NDArray[np.integer]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(indices.astype(np.uint8))
+    image.putpalette(bytes(range(256)) * 3)
+    image.save(path)
+
+
+def write_ids(path: Path, ids: npt.NDArray[np.integer]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rgb = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+    Image.fromarray(rgb).save(path)
+
+
+def rectangle(top: int, left: int, bottom: int, right: int, size: tuple[int, int] = SIZE) -> Mask:
+    mask = np.zeros(size, dtype=np.bool_)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def packed(mask: Mask) -> dict[str, Any]:
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
+def unpacked(mask: Mask) -> dict[str, Any]:
+    """Run lengths as numbers, counted here."""
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff([0, *edges, flat.size]).tolist()
+    return {"size": list(mask.shape), "counts": [0, *runs] if flat[0] else runs}
