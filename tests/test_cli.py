@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from typer.testing import CliRunner, Result
 
 from x2sam_rt.cli import app
-from x2sam_rt.demo import draw_frame
+from x2sam_rt.data.world import WorldSettings, make_clip
 from x2sam_rt.runtime.bundle import MANIFEST, file_sha256
 from x2sam_rt.runtime.video import VideoReader, VideoWriter
 from x2sam_rt.runtime.writers import read_coco_rle
@@ -23,8 +23,8 @@ FRAMES = 7
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     with VideoWriter(path, 162, 121, 12) as video:
-        for index in range(FRAMES):
-            video.write(np.ascontiguousarray(draw_frame(index / FRAMES)[:121, :162]))
+        for frame in make_clip(0, WorldSettings(side=162, frames=FRAMES)).frames:
+            video.write(np.ascontiguousarray(frame[:121]))
     return path
 
 
@@ -138,6 +138,39 @@ def test_verify_finds_a_wrong_engine(onnx_bundle: Path, tmp_path: Path) -> None:
     assert "out of bounds" in result.stderr
 
 
+def test_eval_measures_bundles_side_by_side(onnx_bundle: Path, tmp_path: Path) -> None:
+    common = ("eval", onnx_bundle, "--split", "unseen", "--limit", 1)
+    result = call(*common, "--knob", "memory=on,off", "-o", tmp_path / "results")
+    assert result.exit_code == 0, result.output
+    assert "weights are random" in result.stderr
+    for shown in ("onnxruntime fp32", "memory=off", "J&F", "frame p50"):
+        assert shown in result.stdout
+    assert {path.suffix for path in (tmp_path / "results").iterdir()} == {".json", ".svg", ".png"}
+    written = json.loads((tmp_path / "results/results.json").read_text())
+    printed = json.loads(call(*common, "--backend", "torch", "--json").stdout)
+    assert [variant["backend"] for variant in (*written["variants"], *printed["variants"])] == [
+        "onnxruntime",
+        "onnxruntime",
+        "torch",
+    ]
+
+
+def test_eval_refuses_what_it_cannot_do(onnx_bundle: Path, tmp_path: Path) -> None:
+    assert call("eval").exit_code == 2
+    for arguments, message in (
+        (("--dataset", "nonsense"), "no data set 'nonsense'"),
+        (("--dataset", "vipseg", "--split", "val"), "--root DIR"),
+        (("--split", "val"), "no split 'val'"),
+        (("--knob", "speed=9"), "no knob 'speed'"),
+        (("--precision", "bf16"), "--precision"),
+        (("--limit", 0), "limit of 0"),
+    ):
+        result = call("eval", onnx_bundle, *arguments, "-o", tmp_path / "results")
+        assert result.exit_code == 1
+        assert message in " ".join(result.stderr.split()), result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_export_names_what_is_missing(tmp_path: Path) -> None:
     result = call("export", tmp_path / "none.bin", "-o", tmp_path / "out")
     assert result.exit_code == 1
@@ -146,7 +179,7 @@ def test_export_names_what_is_missing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["export", "run", "verify", "inspect", "profile"])
+@pytest.mark.parametrize("command", ["export", "run", "verify", "inspect", "profile", "eval"])
 def test_help_teaches(command: str) -> None:
     result = call(command, "--help")
     assert result.exit_code == 0

@@ -1,4 +1,4 @@
-"""The command line: export, run, verify, inspect, profile."""
+"""The command line: export, run, verify, inspect, profile, eval, train."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from x2sam_rt import cli_eval, cli_train
 from x2sam_rt.errors import PromptError, VerificationError
 from x2sam_rt.model.embedded import EMBEDDED, embedded_checkpoint
 from x2sam_rt.runtime.asking import Ask
@@ -21,6 +22,8 @@ from x2sam_rt.terminal import console, linked_text, print_text, progress_bar, re
 
 _EPILOG = "Exit codes: 0 done · 1 an error, which says what to do · 2 wrong usage · 3 engines out of bounds."
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Run X2SAM as a live stream.", epilog=_EPILOG)
+app.add_typer(cli_train.app, name="train")
+app.command("eval", epilog=_EPILOG)(cli_eval.evaluate)
 
 
 class EngineName(StrEnum):
@@ -74,7 +77,7 @@ def export(
         bar = progress.add_task("load checkpoint", total=8)
         path = embedded_checkpoint() if checkpoint == EMBEDDED else Path(checkpoint)
         loaded = load_checkpoint(path, vlm=vlm, config=config, tokenizer=tokenizer)
-        plan = ExportPlan(loaded, engine.value, precision.value, trained=checkpoint != EMBEDDED)
+        plan = ExportPlan(loaded, engine.value, precision.value)
         manifest = export_bundle(
             plan,
             output,

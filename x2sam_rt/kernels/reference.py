@@ -36,8 +36,8 @@ def deformable_attention(
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """One-head attention over a scale's own tokens. query, key, value: (…, tokens, dim). Returns (…, tokens, dim)."""
-    heads = (tensor.reshape(-1, 1, *tensor.shape[-2:]) for tensor in (query, key, value))
-    return F.scaled_dot_product_attention(*heads).view(query.shape)
+    q, k, v = (tensor.reshape(-1, 1, *tensor.shape[-2:]) for tensor in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v).view(query.shape)
 
 
 def slot_attention(query: Tensor, key: Tensor, value: Tensor, key_shift: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class MaskPredictor(nn.Module):
 
     def forward(self, queries: Tensor, mask_features: Tensor) -> Tensor:
         """queries: (Q, D) and mask_features (1, D, h, w), or both with a batch in front. Returns (…, Q, h, w)."""
-        masks = self.mask_embedder(queries) @ mask_features.flatten(2)
+        masks: Tensor = self.mask_embedder(queries) @ mask_features.flatten(2)
         return masks.view(*queries.shape[:-1], *mask_features.shape[-2:])
 
 
@@ -172,9 +172,7 @@ class MaskDecoder(nn.Module):
             scale = index % NUM_SCALES
             allowed = _may_attend(self.predict(hidden[-1], resized[scale])[0])
             hidden.append(
-                layer(
-                    hidden[-1], self.queries_embedder.weight, keys[scale], values[scale], allowed, tokens, token_mask
-                )
+                layer(hidden[-1], self.queries_embedder.weight, keys[scale], values[scale], allowed, tokens, token_mask)
             )
         return hidden
 
@@ -185,7 +183,7 @@ class MaskDecoder(nn.Module):
 
 
 def _may_attend(masks: Tensor) -> Tensor:
-    """Mask logits (…, Q, h, w) at a layer's grid. Returns (…, Q, h·w) bool; without gradient, as a threshold has none."""
+    """Mask logits (…, Q, h, w) at a layer's grid. Returns (…, Q, h·w) bool, without gradient."""
     height, width = int(masks.shape[-2]), int(masks.shape[-1])
     allowed = attention_mask(masks.detach().float().flatten(0, -3), (height, width))
     return allowed.view(*masks.shape[:-2], -1)

@@ -54,7 +54,7 @@ class PixelDecoder(Mask2FormerPixelDecoder):  # type: ignore[misc]
         for layer in self.encoder.layers:
             tokens = self._encoder_layer(layer, tokens, position)
         maps = [
-            part.mT.unflatten(-1, (height, width))
+            part.mT.reshape(len(part), -1, height, width)
             for part, (height, width) in zip(torch.split(tokens, self._sizes, dim=1), self.shapes, strict=True)
         ]
         return (maps[0], maps[1], maps[2]), self.mask_projection(self._finest(pyramid[0], maps[-1]))

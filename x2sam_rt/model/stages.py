@@ -22,7 +22,7 @@ class FrameEncoder(nn.Module):
         self.pixel_decoder = segmentor.pixel_decoder
 
     def forward(self, frame: Tensor, first: Tensor) -> tuple[Tensor, ...]:
-        """frame: (1, 3, S, S) normalised. first: (1,), 1.0 for the first frame of a clip, else 0.0. Both may be batches.
+        """frame: (1, 3, S, S) normalised. first: (1,), 1.0 for a clip's first frame, else 0.0. Both may be batches.
 
         Returns pixel features low to high (3 × (1, D, h, w)), mask features (1, D, S/4, S/4) and the region source
         (1, S/16, S/16, C).

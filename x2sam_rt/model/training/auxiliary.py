@@ -1,0 +1,198 @@
+"""Dense help for small models: heads that name attributes of cells and words, and find the conditions in the features.
+
+They teach features and words what there is to tell apart long before the masks could, and are thrown away after
+training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from x2sam_rt.config import NUM_SCALES, ModelConfig
+from x2sam_rt.model.training.batch import Batch
+from x2sam_rt.model.training.forward import Prediction
+
+# The kind of attribute that stuff has none of: 0.
+_COLOUR = 1
+
+
+class AttributeHeads(nn.Module):
+    """One linear classifier per kind of attribute and map.
+
+    classes: how many values each kind has. The maps: the frames' own features and the conditioned ones at every
+    scale, the mask features, and the visual tower's tokens.
+    """
+
+    def __init__(self, config: ModelConfig, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        self.own = nn.ModuleList(nn.Conv2d(config.dim, sum(classes), 1) for _ in range(NUM_SCALES))
+        self.conditioned = nn.ModuleList(nn.Conv2d(config.dim, sum(classes), 1) for _ in range(NUM_SCALES))
+        self.fine = nn.Conv2d(config.dim, sum(classes), 1)
+        self.visual = nn.Linear(config.language_dim, sum(classes))
+
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """The mean cross-entropy over all maps and attributes; zero when the batch has no labels. What a frame does
+        not show, its own features need not know; the conditioned ones must have it from memory."""
+        if batch.attributes is None or batch.shown is None:
+            return prediction.mask_features.new_zeros(())
+        shown = batch.shown
+        own = [self._loss(h(f), batch.attributes, shown) for h, f in zip(self.own, prediction.own, strict=True)]
+        fine = self._loss(self.fine(prediction.mask_features), batch.attributes, shown)
+        losses = [*own, fine]
+        if batch.frames.shape[1] > 1:
+            everything = torch.ones_like(shown)
+            losses += [
+                self._loss(head(features), batch.attributes, everything)
+                for head, features in zip(self.conditioned, prediction.conditioned, strict=True)
+            ]
+        return torch.stack(losses).mean() + self._visual_loss(prediction.visual, batch)
+
+    def _loss(self, logits: Tensor, attributes: Tensor, shown: Tensor) -> Tensor:
+        labels = _at_cells(attributes, logits.shape[-1])
+        # Things cover little of a frame; were they not weighed apart, there would be no need to learn their shapes.
+        thing = labels[:, _COLOUR] > 0
+        labels = labels.masked_fill(~shown[..., None, None], -1)
+        parts = torch.split(logits, list(self.classes), dim=1)
+        losses = [
+            _cross_entropy(part, labels[:, kind], where) for kind, part in enumerate(parts) for where in (thing, ~thing)
+        ]
+        return torch.stack(losses).mean()
+
+    def _visual_loss(self, visual: Tensor, batch: Batch) -> Tensor:
+        """On the tokens of each pair of frames, by the labels of the pair's first frame."""
+        assert batch.attributes is not None
+        assert batch.shown is not None
+        logits = self.visual(visual).mT.unflatten(-1, (batch.vision.height // 2, batch.vision.width // 2))
+        return self._loss(logits, batch.attributes[batch.pair_frames], batch.shown[batch.pair_frames])
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, where: Tensor) -> Tensor:
+    """Mean over the known cells of one part of the frames; zero when there are none."""
+    chosen = labels.masked_fill(~where, -1)
+    if not (chosen >= 0).any():
+        return logits.new_zeros(())
+    return F.cross_entropy(logits, chosen, ignore_index=-1)
+
+
+def _at_cells(attributes: Tensor, side: int) -> Tensor:
+    """(frames, K, S, S) read at the centres of a side × side grid."""
+    step = attributes.shape[-1] // side
+    return attributes[..., step // 2 :: step, step // 2 :: step]
+
+
+class OutlineHead(nn.Module):
+    """Every cell draws, pixel by pixel, what within it is a thing. Categories of shapes are too coarse a label to
+    learn edges and corners from; their pixels are not."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.steps = [config.image_size // side for side in (*config.grids, config.grids[-1])]
+        self.pixels = nn.ModuleList(nn.Conv2d(config.dim, step**2, 1) for step in self.steps)
+
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """The mean binary cross-entropy over own features and mask features; zero when the batch has no labels."""
+        if batch.attributes is None:
+            return prediction.mask_features.new_zeros(())
+        thing = (batch.attributes[:, _COLOUR, None] > 0).float()
+        maps = (*prediction.own, prediction.mask_features)
+        losses = [
+            F.binary_cross_entropy_with_logits(head(features), F.pixel_unshuffle(thing, step))
+            for head, features, step in zip(self.pixels, maps, self.steps, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+
+class GroundingHead(nn.Module):
+    """Finds every condition in the mask features and the conditioned ones directly: a cosine per cell."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList(nn.Conv2d(config.dim, config.dim, 1) for _ in range(NUM_SCALES + 1))
+        self.words = nn.Linear(config.dim, config.dim)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.bias = nn.Parameter(torch.tensor(-3.0))
+
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Returns the mean BCE + dice over the conditions of labelled frames."""
+        wanted, present = _by_condition(batch, prediction.conditions.shape[1])
+        words = F.normalize(self.words(prediction.conditions), dim=-1)
+        losses = []
+        for head, features in zip(self.maps, (*prediction.conditioned, prediction.mask_features), strict=True):
+            cells = F.normalize(head(features), dim=1)
+            logits = self.scale.exp() * 3 * (words @ cells.flatten(2)) + self.bias
+            right = F.adaptive_avg_pool2d(wanted, (features.shape[-2], features.shape[-1])).flatten(2)
+            losses.append(_mask_loss(logits[present], right[present]))
+        return torch.stack(losses).mean()
+
+
+def _by_condition(batch: Batch, conditions: int) -> tuple[Tensor, Tensor]:
+    """Masks of every condition (B·T, C, h, w), and which of them are real and labelled (B·T, C)."""
+    targets, frames = batch.targets, batch.frames.shape[1]
+    chosen = F.one_hot(targets.conditions, conditions).float() * targets.valid[..., None]
+    masks = torch.einsum("fnhw,fnc->fchw", targets.masks, chosen).clamp_max(1)
+    real = batch.text.pool.any(-1).repeat_interleave(frames, 0)
+    return masks, real & batch.draws[:, None]
+
+
+def _mask_loss(logits: Tensor, right: Tensor) -> Tensor:
+    if not len(logits):
+        return logits.sum()
+    chance = logits.sigmoid()
+    dice = 1 - (2 * (chance * right).sum(1) + 1) / (chance.sum(1) + right.sum(1) + 1)
+    return F.binary_cross_entropy_with_logits(logits, right) + dice.mean()
+
+
+class NamingHead(nn.Module):
+    """Names the attributes of what each condition means and of what each query covers, both by one classifier.
+
+    Masks alone teach colours at once and then stop: a colour finds most objects, and what is wrong with the rest is
+    too faint a hint at the shape. The shared classifier also makes words and queries point the same way, which is
+    what their cosine, the class logit, asks for.
+    """
+
+    def __init__(self, config: ModelConfig, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        self.names = nn.Linear(config.dim, sum(classes))
+        self.length = config.dim**0.5
+
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Returns the mean cross-entropy of the conditions with a target, against the shares of each attribute in the
+        targets' cells over all frames, plus that of the queries, against the shares in their own masks; zero when the
+        batch has no labels."""
+        if batch.attributes is None:
+            return prediction.mask_features.new_zeros(())
+        wanted, real = _by_condition(batch, prediction.conditions.shape[1])
+        labels = _at_cells(batch.attributes, wanted.shape[-1])
+        areas = _areas(labels, wanted * real[..., None, None], self.classes)
+        frames = batch.frames.shape[1]
+        together = areas.view(-1, frames, *areas.shape[1:]).sum(1)
+        words = self._loss(prediction.conditions[::frames], together)
+        masks = (prediction.mask_logits.detach() > 0).float()
+        covered = torch.stack([_areas(labels, layer, self.classes) for layer in masks])
+        return words + self._loss(prediction.states, covered)
+
+    def _loss(self, states: Tensor, areas: Tensor) -> Tensor:
+        """states: (…, D). areas: (…, all classes)."""
+        logits = self.names(F.normalize(states, dim=-1) * self.length)
+        kinds = zip(*(torch.split(values, list(self.classes), dim=-1) for values in (logits, areas)), strict=True)
+        return torch.stack([_soft_cross_entropy(part, area) for part, area in kinds]).mean()
+
+
+def _areas(labels: Tensor, masks: Tensor, classes: Sequence[int]) -> Tensor:
+    """labels: (F, K, h, w), −1 unknown. masks: (F, N, h, w). Returns (F, N, all classes): the cells of each mask by
+    each kind of label."""
+    cells = [F.one_hot(labels[:, kind] + 1, count + 1)[..., 1:] for kind, count in enumerate(classes)]
+    return torch.einsum("fnhw,fhwk->fnk", masks, torch.cat(cells, dim=-1).float())
+
+
+def _soft_cross_entropy(logits: Tensor, areas: Tensor) -> Tensor:
+    """Against the shares of the areas; rows without any area do not count."""
+    total = areas.sum(-1, keepdim=True)
+    each = -(areas / total.clamp_min(1e-6) * logits.log_softmax(-1)).sum(-1)
+    return each.sum() / (total > 0).sum().clamp_min(1)

@@ -1,0 +1,194 @@
+"""The model run so that it can learn: batches of clips, every decoder layer's prediction, gradients throughout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from x2sam_rt.kernels.mask_fusion import mask_fusion
+from x2sam_rt.model.language import LanguageModel
+from x2sam_rt.model.region_sampler import region_map, region_tokens
+from x2sam_rt.model.stages import FrameEncoder
+from x2sam_rt.model.training.batch import Batch
+from x2sam_rt.model.training.losses import MaskTargets
+from x2sam_rt.model.vision_encoder import VisionTower, patch_grid
+from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.prompt_tokens import REGION_PLACE, VISUAL_PLACE
+
+Scales = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """seg: (B, 1, D). conditions: (B, C + 1, D), the background last, padding before it; present: (B, C + 1) bool.
+    tokens: (B, L, D) of which spans (B, L) bool belong to conditions."""
+
+    seg: Tensor
+    conditions: Tensor
+    present: Tensor
+    tokens: Tensor
+    spans: Tensor
+
+    def repeat(self, frames: int) -> Prompts:
+        """One row per frame instead of one per example."""
+        rows = {name: value.repeat_interleave(frames, 0) for name, value in vars(self).items()}
+        return replace(self, **rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Of every frame, and of the queries before the first decoder layer and after each.
+
+    mask_logits: (layers, B·T, Q, S/4, S/4). class_logits: (layers, B·T, Q, C + 1). states: (layers, B·T, Q, D), the
+    normalised queries. own: the frames' own pixel features, low to high, each (B·T, D, h, w); conditioned: what the
+    mask decoder saw of them. mask_features: (B·T, D, S/4, S/4). conditions: (B·T, C, D) without the background.
+    visual: (pairs, tokens, dim) of the visual tower. token_logits: (B, L, V).
+    """
+
+    mask_logits: Tensor
+    class_logits: Tensor
+    states: Tensor
+    own: Scales
+    conditioned: Scales
+    mask_features: Tensor
+    conditions: Tensor
+    visual: Tensor
+    token_logits: Tensor
+
+
+def predict(model: X2SAM, batch: Batch, *, teach_memory: bool) -> Prediction:
+    """Every frame of every clip, its memory filled in order.
+
+    teach_memory: the memory is given the true masks instead of the predicted ones; then all frames are decoded at once.
+    Masks that are not known count as empty.
+    """
+    examples, frames = batch.frames.shape[:2]
+    segmentor = model.segmentor
+    pyramid, region_source = segmentor.encoder(batch.frames.flatten(0, 1))
+    visual, deepstack = _see(model, batch)
+    prompts, token_logits = _read(model, batch, visual, deepstack, region_source)
+    first = (torch.arange(examples * frames, device=batch.frames.device) % frames == 0).float()
+    *own, mask_features = FrameEncoder(segmentor).decode(pyramid, first)
+    remember = _remember_taught if teach_memory else _remember_predicted
+    conditioned = tuple(own) if frames == 1 else remember(model, batch, tuple(own), mask_features, prompts)
+    by_frame = prompts.repeat(frames)
+    masks, classes, states = _decode(model, conditioned, mask_features, by_frame)
+    words = by_frame.conditions[:, :-1]
+    return Prediction(masks, classes, states, tuple(own), conditioned, mask_features, words, visual, token_logits)
+
+
+def _see(model: X2SAM, batch: Batch) -> tuple[Tensor, Tensor]:
+    config = model.config.language["vision_config"]
+    grid = patch_grid(
+        batch.vision.height,
+        batch.vision.width,
+        merge=config["spatial_merge_size"],
+        table_side=int(config["num_position_embeddings"] ** 0.5),
+        head_dim=config["hidden_size"] // config["num_heads"],
+    )
+    patches = batch.vision.patches
+    tables = (table.to(patches.device) for table in (grid.indices, grid.weights, grid.cos, grid.sin))
+    tokens, deepstack = VisionTower(model.vlm.model.visual)(patches, *tables)
+    return tokens, deepstack
+
+
+def _read(
+    model: X2SAM, batch: Batch, visual: Tensor, deepstack: Tensor, region_source: Tensor
+) -> tuple[Prompts, Tensor]:
+    """The language model's states at `<SEG>` and at the conditions' tokens, projected; and its token logits."""
+    text, language = batch.text, LanguageModel(model.vlm)
+    embeds = language.embed(text.ids.clamp_min(0))
+    places = text.ids == VISUAL_PLACE
+    embeds = embeds.masked_scatter(places[..., None], visual.flatten(0, 1).to(embeds.dtype))
+    if batch.regions:
+        regions = _look_at_regions(model, batch, region_source)
+        embeds = embeds.masked_scatter((text.ids == REGION_PLACE)[..., None], regions.flatten(0, 1).to(embeds.dtype))
+    states = language.states(embeds, places, deepstack.flatten(1, 2))
+    projected = model.mlm_projector(states)
+    background = model.bg_embeds.weight.expand(len(states), 1, -1)
+    conditions = torch.cat((text.pool @ projected, background), dim=1)
+    present = F.pad(text.pool.any(-1), (0, 1), value=True)
+    seg = projected[torch.arange(len(states)), text.seg][:, None]
+    # A conversation has no condition at all; its masks are nobody's, but attention must find something.
+    spans = text.spans | ~text.spans.any(-1, keepdim=True)
+    logits = model.vlm.lm_head(language.text.norm(states))
+    return Prompts(seg, conditions, present, projected, spans), logits
+
+
+def _look_at_regions(model: X2SAM, batch: Batch, region_source: Tensor) -> Tensor:
+    frames = batch.frames.shape[1]
+    tokens = [
+        region_tokens(
+            region_map(region_source[region.example * frames + region.frame][None], model.extra_projector),
+            region.mask[None],
+        )
+        for region in batch.regions
+    ]
+    return torch.cat(tokens)
+
+
+def _decode(model: X2SAM, features: Scales, mask_features: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
+    """Mask logits, class logits and query states of every decoder layer."""
+    decoder = model.segmentor.decoder
+    queries = decoder.queries(features, mask_features, prompts.seg, prompts.tokens, prompts.spans)
+    predicted = [decoder.predict(hidden, mask_features) for hidden in queries]
+    classes = [model.segmentor.class_predictor(s, prompts.conditions, prompts.present) for _, s in predicted]
+    masks, states = zip(*predicted, strict=True)
+    return torch.stack(masks), torch.stack(classes), torch.stack(states)
+
+
+def _remember_taught(model: X2SAM, batch: Batch, own: Scales, mask_features: Tensor, prompts: Prompts) -> Scales:
+    """Conditioned features when every slot was made from the frame's true masks."""
+    frames = batch.frames.shape[1]
+    memory = model.segmentor.memory_encoder.encode(own, union(batch.targets))
+    clips = memory.view(-1, frames, *memory.shape[1:])
+    rows = [_condition(model, own, index, frames, clips[index // frames]) for index in range(len(memory))]
+    return tuple(torch.cat(scale) for scale in zip(*rows, strict=True))
+
+
+def _remember_predicted(model: X2SAM, batch: Batch, own: Scales, mask_features: Tensor, prompts: Prompts) -> Scales:
+    """Conditioned features when every slot was made from what the model itself predicted, as at inference. What it
+    predicted counts as given: gradients reach the memory through its features."""
+    frames = batch.frames.shape[1]
+    rows: list[Scales] = [()] * len(mask_features)
+    slots: list[Tensor] = []
+    for time in range(frames):
+        now = torch.arange(time, len(mask_features), frames)
+        for clip, index in enumerate(now.tolist()):
+            bank = torch.stack([slot[clip] for slot in slots]) if slots else own[0].new_zeros(0)
+            rows[index] = _condition(model, own, index, frames, bank)
+        if time + 1 < frames:
+            seen = tuple(torch.cat([rows[index][scale] for index in now.tolist()]) for scale in range(len(own)))
+            fused = _fuse(model, seen, mask_features[now], prompts)
+            slots.append(model.segmentor.memory_encoder.encode(tuple(scale[now] for scale in own), fused))
+    return tuple(torch.cat(scale) for scale in zip(*rows, strict=True))
+
+
+def _condition(model: X2SAM, own: Scales, index: int, frames: int, clip: Tensor) -> Scales:
+    """One frame's features on the slots before it, at most as many as the bank holds."""
+    features = tuple(scale[index : index + 1] for scale in own)
+    time = index % frames
+    oldest = max(0, time - model.config.memory.slots)
+    if time == 0:
+        return features
+    gaps = torch.arange(time - oldest, 0, -1, dtype=torch.float32, device=clip.device)
+    out: Scales = model.segmentor.memory_attention(features, clip[oldest:time], gaps)
+    return out
+
+
+@torch.no_grad()
+def _fuse(model: X2SAM, features: Scales, mask_features: Tensor, prompts: Prompts) -> Tensor:
+    """(B, S/4, S/4): the mask guidance of one frame of every clip."""
+    decoder = model.segmentor.decoder
+    queries = decoder.queries(features, mask_features, prompts.seg, prompts.tokens, prompts.spans)[-1]
+    masks, states = decoder.predict(queries, mask_features)
+    classes = model.segmentor.class_predictor(states, prompts.conditions, prompts.present)
+    return torch.stack([mask_fusion(c.float(), m.float()) for c, m in zip(classes, masks, strict=True)])
+
+
+def union(targets: MaskTargets) -> Tensor:
+    """(frames, h, w), 0…1: where any target is."""
+    return (targets.masks * targets.valid[..., None, None]).amax(1)

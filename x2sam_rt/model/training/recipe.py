@@ -1,0 +1,88 @@
+"""What a training run is: the stages it goes through and how each learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from x2sam_rt.errors import ConfigError
+from x2sam_rt.model.training.losses import LossWeights
+from x2sam_rt.model.training.mixture import Mixture
+from x2sam_rt.model.training.objective import AuxiliaryWeights
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps that learn alike. mixture: what from. trains: prefixes of the parameters that move; ("",) = all.
+    learning_rate: at its highest. start, end: how much of it the stage begins and ends with; it goes from one to the
+    other along half a cosine, after `warmup` steps from zero. taught: part of the video steps, 0…1, whose memory is
+    given the true masks. weights: of the losses.
+    """
+
+    name: str
+    mixture: Mixture
+    steps: int
+    learning_rate: float
+    trains: tuple[str, ...] = ("",)
+    start: float = 1.0
+    end: float = 1.0
+    warmup: int = 0
+    taught: float = 0.0
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 <= self.taught <= 1:
+            raise ConfigError(
+                f"Stage {self.name}: {self.steps} steps, taught {self.taught}; wanted 1 or more, and between 0 and 1."
+            )
+        if self.learning_rate < 0 or self.warmup < 0:
+            raise ConfigError(
+                f"Stage {self.name}: learning rate {self.learning_rate}, {self.warmup} steps of warm-up; "
+                "wanted 0 or more."
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """points: places at which masks are compared; None = every cell (small maps). amp: bf16 autocast. clip_norm:
+    longest gradient. save_every: steps between checkpoints. processes: that share every step, one thread each.
+    accumulate: batches that each process learns from in every step. device: of the model, as torch names it.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    auxiliary: AuxiliaryWeights = field(default_factory=AuxiliaryWeights)
+    points: int | None = None
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    amp: bool = False
+    save_every: int = 500
+    seed: int = 0
+    processes: int = 1
+    accumulate: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("save_every", "processes", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"The recipe's {name} is {getattr(self, name)}; it must be 1 or more.")
+        if not self.stages:
+            raise ConfigError(f"The recipe {self.name} has no stage; there is nothing to train.")
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def description(self) -> str:
+        """In one line, what makes a run this one: others do not go on from its state."""
+        stages = ", ".join(f"{stage.steps} steps of {stage.name}" for stage in self.stages)
+        return f"{self.name}: {stages}; {self.processes} processes, {self.accumulate} batches each, seed {self.seed}"
+
+    def stage_at(self, step: int) -> tuple[Stage, int]:
+        """The stage a step belongs to, and the step's number within it."""
+        within = step
+        for stage in self.stages:
+            if within < stage.steps:
+                return stage, within
+            within -= stage.steps
+        raise ConfigError(f"The recipe {self.name} has {self.steps} steps; step {step} lies behind them.")
