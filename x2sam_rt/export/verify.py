@@ -1,8 +1,9 @@
-"""Verification: engines against the PyTorch model, stage by stage and over whole clips, on this machine."""
+"""Verification: engines against the PyTorch model, stage by stage and over made-up clips, on this machine."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from x2sam_rt.data.world import WorldClip, clip_seed, evaluation_settings, make_clip
+from x2sam_rt.evaluation.backends import assemble, fp32_spec
+from x2sam_rt.evaluation.prediction import Segmenter
+from x2sam_rt.evaluation.runner import Protocol, measure_part
+from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
+from x2sam_rt.evaluation.synthetic import synthetic_parts
 from x2sam_rt.export.stages import EXAMPLE_SIZES, empty_tensors, example_tensors
 from x2sam_rt.kernels import kernels_on
 from x2sam_rt.model.conditions import PromptEmbeddings
@@ -17,27 +24,33 @@ from x2sam_rt.model.precision import cast_parameters
 from x2sam_rt.model.stages import STAGE_MODULES, stage_module
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.bundle import StageSpec, TensorSpec
+from x2sam_rt.runtime.bundle import WORDING, StageSpec
 from x2sam_rt.runtime.engines.engine import Engine, Tensors
 from x2sam_rt.runtime.engines.torch_engine import TorchEngine
 from x2sam_rt.runtime.pipeline import Engines, Pipeline
-from x2sam_rt.runtime.preprocess import vision_input
+from x2sam_rt.runtime.preprocess import segmentor_input, vision_input
 from x2sam_rt.runtime.runtime import Runtime
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING
+from x2sam_rt.runtime.tasks import DEFAULT_WORDING, Wording
 from x2sam_rt.runtime.weights import load_reference_model
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """error: largest, relative to max(1, largest reference value). iou: least, of the masks of a frame."""
+    """error: largest, relative to max(1, largest reference value). iou: least, of the masks of a frame. j_and_f:
+    largest difference of J&F, 0…1, over the clips of a part."""
 
     error: float
     iou: float
+    j_and_f: float
 
 
 # A bf16 step rounds by 2⁻⁹, and a frame passes some sixty layers; on random weights, whose masks are all outline, a
 # sound bf16 engine was measured at error 0.06 and IoU 0.98. A wrong engine is off by whole units.
-BOUNDS = {"fp32": Bounds(1e-3, 0.999), "bf16": Bounds(0.15, 0.95)}
+BOUNDS = {"fp32": Bounds(1e-3, 0.999, 0.002), "bf16": Bounds(0.15, 0.95, 0.005)}
+
+# Clips whose accuracy is compared: enough for a mean, few enough for a minute; a large model takes longer for each.
+_PARTS = ("referring", "object")
+_CLIPS, _LARGE = 8, 256
 
 
 @dataclass(frozen=True)
@@ -65,11 +78,27 @@ class ClipCheck:
         return self.error <= bounds.error and self.iou >= bounds.iou
 
 
+@dataclass(frozen=True)
+class AccuracyCheck:
+    """J&F of one part of the synthetic set, by the engines and by PyTorch in fp32."""
+
+    part: str
+    clips: int
+    ours: float
+    reference: float
+
+    def passed(self, bounds: Bounds) -> bool:
+        return abs(self.ours - self.reference) <= bounds.j_and_f
+
+
+Check = StageCheck | ClipCheck | AccuracyCheck
+
+
 class ReferenceEngine:
     """The PyTorch model in fp32 on plain PyTorch kernels: ours must not vouch for themselves."""
 
     def __init__(self, spec: StageSpec, module: nn.Module) -> None:
-        self.spec = _widened(spec)
+        self.spec = fp32_spec(spec)
         self._engine = TorchEngine(self.spec, module)
 
     def run(self, inputs: Tensors, outputs: Tensors) -> None:
@@ -86,13 +115,6 @@ def reference_module(model: X2SAM, stage: str) -> nn.Module:
     if next(module.parameters()).dtype == torch.float32:
         return module
     return cast_parameters(copy.deepcopy(module), torch.float32)
-
-
-def _widened(spec: StageSpec) -> StageSpec:
-    def widen(tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-        return tuple(replace(t, dtype="float32") if t.dtype == "bfloat16" else t for t in tensors)
-
-    return replace(spec, inputs=widen(spec.inputs), outputs=widen(spec.outputs))
 
 
 def stage_error(engine: Engine, module: nn.Module, sizes: Mapping[str, int] = EXAMPLE_SIZES) -> float:
@@ -138,20 +160,21 @@ def _sizes_to_check(spec: StageSpec, slots: int) -> list[dict[str, int]]:
 
 
 def check_clip(ours: Pipeline, reference: Pipeline, prompt: PromptEmbeddings, frames: int) -> Iterator[ClipCheck]:
-    """Steps two pipelines through one random clip, memory and all. frames: past the bank's slots, so that it wraps.
-
-    A smooth random clip: noise that drifts, so that the memory matters and masks have some extent.
-    """
-    side = reference.side
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.randn(1, 3, 8, 8 + frames, generator=generator)
-    for frame in range(frames):
-        window = coarse[..., frame : frame + 8]
-        pixels = torch.nn.functional.interpolate(window, size=(side, side), mode="bicubic")
+    """Steps two pipelines through one made-up clip, memory and all. frames: past the bank's slots, so that it wraps."""
+    for frame, picture in enumerate(_clip(reference.side, frames).frames):
+        pixels = segmentor_input(torch.from_numpy(picture), reference.side, "stretch").pixels
         live = len(reference.bank)
         one, other = ours.step(pixels, prompt), reference.step(pixels, prompt)
         errors = [relative_error(getattr(one, name), getattr(other, name)) for name in vars(other)]
         yield ClipCheck(frame, live, max(errors), mask_iou(one.mask_logits > 0, other.mask_logits > 0))
+
+
+def check_accuracy(ours: Segmenter, reference: Segmenter, clips: int) -> Iterator[AccuracyCheck]:
+    """The first clips of some parts of the synthetic set, each asked and segmented from beginning to end."""
+    for part in synthetic_parts():
+        if part.name in _PARTS:
+            one, other = (measure_part(segmenter, part, Protocol(limit=clips)) for segmenter in (ours, reference))
+            yield AccuracyCheck(part.name, one.examples, one.headline.value, other.headline.value)
 
 
 def mask_iou(ours: Tensor, reference: Tensor) -> float:
@@ -160,29 +183,42 @@ def mask_iou(ours: Tensor, reference: Tensor) -> float:
     return int((ours & reference).sum()) / union if union else 1.0
 
 
-def verify_bundle(folder: Path) -> Iterator[StageCheck | ClipCheck]:
+def verify_bundle(folder: Path) -> Iterator[Check]:
     """Checks a bundle's engines against the PyTorch model with the same weights, on this machine.
 
-    First every stage alone, then a clip that fills the memory and wraps it, prompted through the language model.
-    Raises BundleError or EngineError when the bundle cannot be loaded.
+    First every stage alone, then a clip that fills the memory and wraps it, prompted through the language model; if
+    these are within bounds and the weights are trained, the accuracy of both. Raises BundleError or EngineError when
+    the bundle cannot be loaded.
     """
     with Runtime.load(folder) as runtime:
-        model = load_reference_model(runtime.manifest, folder)
-        modules = {name: reference_module(model, name) for name in STAGE_MODULES}
-        config = runtime.manifest.model
-        yield from check_stages(runtime.engines, modules, config.memory.slots)
-        specs = runtime.manifest.stages
-        reference = Engines(**{spec.name: ReferenceEngine(spec, modules[spec.name]) for spec in specs})
-        prompt = _prompt(runtime)
-        frames = 2 * config.memory.slots + 2
-        yield from check_clip(Pipeline(runtime.engines, config), Pipeline(reference, config), prompt, frames)
+        manifest, config = runtime.manifest, runtime.manifest.model
+        model = cast_parameters(load_reference_model(manifest, folder), torch.float32)
+        modules = {name: stage_module(model, name) for name in STAGE_MODULES}
+        reference = {spec.name: ReferenceEngine(spec, modules[spec.name]) for spec in manifest.stages}
+        pipelines = Pipeline(runtime.engines, config), Pipeline(Engines(**reference), config)
+        stages = check_stages(runtime.engines, modules, config.memory.slots)
+        clip = check_clip(*pipelines, _prompt(runtime), frames=2 * config.memory.slots + 2)
+        checks: Iterator[StageCheck | ClipCheck] = itertools.chain(stages, clip)
+        sound = True
+        for check in checks:
+            sound = sound and check.passed(BOUNDS[manifest.precision])
+            yield check
+        if manifest.trained and sound:
+            ours = RuntimeSegmenter(runtime, Wording.load(folder / WORDING, DEFAULT_WORDING))
+            _, other = assemble(folder, manifest, model, reference)
+            yield from check_accuracy(ours, other, _CLIPS if config.image_size <= _LARGE else 1)
 
 
 def _prompt(runtime: Runtime) -> PromptEmbeddings:
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (96, 128, 3), generator=generator, dtype=torch.uint8)
-    vision = vision_input([image], runtime.manifest.model.image_budget, video=False)
+    frame = torch.from_numpy(_clip(128, 1).frames[0])
+    vision = vision_input([frame], runtime.manifest.model.image_budget, video=False)
     asked = Ask(phrases=("the red circle", "a dog")).instruction("image", DEFAULT_WORDING)
     reply = runtime.language.reply("image", vision, asked.question, asked.answer, torch.zeros(0))
     assert reply.embeddings is not None, "a known answer has its <SEG>"
     return reply.embeddings
+
+
+def _clip(side: int, frames: int) -> WorldClip:
+    """Objects that move behind an occluder, so that the memory matters."""
+    settings = replace(evaluation_settings("occluded"), side=min(max(side, 32), _LARGE), frames=frames)
+    return make_clip(clip_seed("seen", 0), settings)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from x2sam_rt.evaluation.figures import Figure
+from x2sam_rt.evaluation.report import draw_evaluation, evaluation_table, write_evaluation
+from x2sam_rt.evaluation.results import Evaluation, Machine, PartResult, VariantResult, this_machine, versions
+from x2sam_rt.evaluation.speed import Speed
+
+FAST, NO_SPEED = Speed(12.34, 20.0, 3.0, 7), Speed(None, None, None, 0)
+PART = PartResult("objects", 9, True, (Figure("J&F", 0.8125, 31, headline=True), Figure("J", 0.5, 31)), FAST)
+VARIANT = VariantResult("torch fp32", "bundle", "ab12", True, "torch", "fp32", True, 4, (PART,), FAST)
+EVALUATION = Evaluation(
+    "made", "val", None, False, Machine("cpu", "isa", 1, None, "system"), {"torch": "2"}, (VARIANT,)
+)
+
+
+def text(evaluation: Evaluation) -> str:
+    console = Console(width=160, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
+    console.print(evaluation_table(evaluation))
+    return console.export_text()
+
+
+def test_the_table_has_accuracy_in_percent_and_times() -> None:
+    shown = text(EVALUATION)
+    for part in ("made val", "whole clips", "torch fp32", "objects", "81.2", "31", "12.3"):
+        assert part in shown
+    assert "first frames" in text(replace(EVALUATION, live=True))
+
+
+def test_what_a_variant_did_not_measure_has_a_dash() -> None:
+    other = replace(VARIANT, label="other", parts=(replace(PART, name="words"),), speed=NO_SPEED)
+    rows = [line for line in text(replace(EVALUATION, variants=(VARIANT, other))).splitlines() if "J&F" in line]
+    cells = [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
+    assert cells == [["objects", "J&F", "31", "81.2", "–"], ["words", "J&F", "31", "–", "81.2"]]
+
+
+def test_the_picture_shows_headlines(tmp_path: Path) -> None:
+    control = replace(PART, name="a control", memory=False)
+    slow = replace(VARIANT, label="slow", speed=replace(FAST, frame_p50_ms=99.0), parts=(PART, control))
+    untimed = replace(VARIANT, label="untimed", speed=NO_SPEED)
+    draw_evaluation(replace(EVALUATION, variants=(VARIANT, slow, untimed)), tmp_path / "picture.svg")
+    drawn = (tmp_path / "picture.svg").read_text()
+    for label in ("torch fp32", "slow", "objects: J&amp;F", "milliseconds per frame"):
+        assert f"<!-- {label}" in drawn
+    for label in ("untimed", "a control"):
+        assert f"<!-- {label}" not in drawn
+
+
+def test_files_are_written_and_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    write_evaluation(EVALUATION, folder)
+    write_evaluation(replace(EVALUATION, split="test"), folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "accuracy_speed.png",
+        "accuracy_speed.svg",
+        "results.json",
+    ]
+    written = json.loads((folder / "results.json").read_text())
+    assert written["split"] == "test"
+    assert written["variants"][0]["parts"][0]["figures"][0] == {
+        "name": "J&F",
+        "value": 0.8125,
+        "count": 31,
+        "headline": True,
+    }
+    assert (folder / "accuracy_speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_record_names_machine_and_versions() -> None:
+    assert this_machine().threads >= 1
+    assert set(versions()) == {"python", "x2sam-rt", "torch", "onnxruntime", "numpy"}

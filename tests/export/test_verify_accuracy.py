@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_segmenters import BlindSegmenter, PerfectSegmenter
+from rich.console import Console
+
+from x2sam_rt.data.example import Target
+from x2sam_rt.export import verify
+from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
+from x2sam_rt.export.verify import BOUNDS, AccuracyCheck, ClipCheck, StageCheck, check_accuracy, verify_bundle
+from x2sam_rt.export.verify_report import verification_tables
+from x2sam_rt.model.checkpoint import Checkpoint
+
+
+def shrunk(target: Target) -> Target:
+    """One row of pixels is lost."""
+    masks = target.masks.copy()
+    masks[:, :40] = False
+    return replace(target, masks=masks)
+
+
+def test_accuracy_must_be_the_references() -> None:
+    same = list(check_accuracy(PerfectSegmenter(), PerfectSegmenter(), clips=2))
+    assert [(check.part, check.clips, check.ours) for check in same] == [("referring", 2, 1.0), ("object", 2, 1.0)]
+    assert all(check.passed(BOUNDS["fp32"]) for check in same)
+    for other in (PerfectSegmenter(shrunk), BlindSegmenter()):
+        assert not any(check.passed(BOUNDS["bf16"]) for check in check_accuracy(other, PerfectSegmenter(), clips=2))
+        # Better than the reference is as suspicious.
+        assert not any(check.passed(BOUNDS["bf16"]) for check in check_accuracy(PerfectSegmenter(), other, clips=2))
+
+
+def test_only_trained_weights_have_accuracy(
+    toy: Checkpoint, torch_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "_CLIPS", 1)
+    export_bundle(ExportPlan(toy, "torch", trained=True), tmp_path / "trained")
+    checks = {"random": list(verify_bundle(torch_bundle)), "trained": list(verify_bundle(tmp_path / "trained"))}
+    kinds = {name: {type(check) for check in found} for name, found in checks.items()}
+    assert kinds == {"random": {StageCheck, ClipCheck}, "trained": {StageCheck, ClipCheck, AccuracyCheck}}
+    assert all(check.passed(BOUNDS["fp32"]) for found in checks.values() for check in found)
+
+
+def test_tables_show_what_was_checked() -> None:
+    checks = [StageCheck("frame_encoder", "fixed", 1e-6), AccuracyCheck("referring", 8, 0.5, 0.51)]
+    console = Console(width=120, record=True)
+    for table in verification_tables(checks, BOUNDS["fp32"]):
+        console.print(table)
+    shown = console.export_text()
+    assert "frame_encoder" in shown
+    assert "0.5100" in shown
+    assert "out of bounds" in shown
+    assert "live slots" not in shown

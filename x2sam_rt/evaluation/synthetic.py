@@ -1,0 +1,111 @@
+"""The synthetic set: clips of the made-up world, of seeds that training never draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from x2sam_rt.data.dataset import Dataset, Metric
+from x2sam_rt.data.example import Example
+from x2sam_rt.data.world import SHAPES, STUFF, clip_seed, evaluation_settings, example, make_clip
+from x2sam_rt.errors import DataError
+from x2sam_rt.evaluation.families import AnswerFamily, CaptionFamily, family_of
+from x2sam_rt.evaluation.figures import Family
+from x2sam_rt.evaluation.part import Part
+from x2sam_rt.runtime.tasks import Media
+
+Clips = Literal["clear", "hidden", "occluded"]
+Pairs = Literal["seen", "unseen"]
+PAIRS: tuple[Pairs, ...] = ("seen", "unseen")
+_LONGEST = 96  # tokens of an answer; true ones have half as many, and a model that never stops costs no more
+_LOOK_ALIKES = frozenset({"same_colour", "same_shape"})
+
+
+@dataclass(frozen=True)
+class SyntheticSample:
+    """Example `index` of a task. phrases: how many to refer to; None = as the world draws."""
+
+    name: str
+    task: str
+    media: Media
+    clips: Clips
+    pairs: Pairs
+    index: int
+    phrases: int | None
+
+    def load(self) -> Example:
+        seed = clip_seed(self.pairs, self.index)
+        clip = make_clip(seed, evaluation_settings(self.clips, self.pairs))
+        rng = np.random.default_rng((*seed, int.from_bytes(f"{self.task} {self.media}".encode(), "big")))
+        made = example(clip, self.task, rng, media=self.media, phrases=self.phrases, name=self.name)
+        alone = self.phrases == 1 and not made.tags & _LOOK_ALIKES
+        return replace(
+            made,
+            ask=replace(made.ask, max_new_tokens=_LONGEST),
+            tags=made.tags | {"no look-alike"} if alone else made.tags,
+        )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Examples of one task. control: measured once more without memory."""
+
+    name: str
+    task: str
+    media: Media
+    count: int
+    metric: Metric | Literal["caption", "answer"]
+    clips: Clips = "clear"
+    pairs: Pairs = "seen"
+    phrases: int | None = None
+    control: bool = False
+
+    def parts(self) -> list[Part]:
+        samples = tuple(
+            SyntheticSample(
+                f"synthetic/{self.name}/{index}", self.task, self.media, self.clips, self.pairs, index, self.phrases
+            )
+            for index in range(self.count)
+        )
+        found = [Part(self.name, samples, self._family(samples))]
+        if self.control:
+            found.append(Part(f"{self.name}, without memory", samples, self._family(samples), forget=True))
+        return found
+
+    def _family(self, samples: tuple[SyntheticSample, ...]) -> Callable[[], Family]:
+        match self.metric:
+            case "caption":
+                return CaptionFamily
+            case "answer":
+                return AnswerFamily
+        dataset = Dataset(self.name, self.metric, samples, things=SHAPES, stuff=STUFF)
+        return lambda: family_of(dataset)
+
+
+_ROWS = (
+    _Row("referring", "referring", "video", 64, "j_and_f", phrases=1),
+    _Row("referring, unseen pairs", "referring", "video", 64, "j_and_f", pairs="unseen", phrases=1),
+    _Row("referring, drained", "referring", "video", 32, "j_and_f", "hidden", phrases=1, control=True),
+    _Row("referring, occluded", "referring", "video", 32, "j_and_f", "occluded", phrases=1, control=True),
+    _Row("referring, images", "referring", "image", 64, "giou", phrases=1),
+    _Row("reasoning", "reasoning", "video", 32, "j_and_f"),
+    _Row("object", "object", "video", 48, "j_and_f"),
+    _Row("vgd", "vgd", "video", 24, "vgd"),
+    _Row("panoptic", "panoptic", "video", 24, "panoptic_video"),
+    _Row("panoptic, images", "panoptic", "image", 48, "panoptic_image"),
+    _Row("instance, images", "instance", "image", 48, "ap_image"),
+    _Row("gcg", "gcg", "video", 24, "caption"),
+    _Row("gcg, images", "gcg", "image", 32, "caption"),
+    _Row("chat", "chat", "video", 48, "answer"),
+)
+
+
+def synthetic_parts(pairs: str | None = None) -> tuple[Part, ...]:
+    """Always the same examples. pairs: "seen" or "unseen" for the parts that ask about colours and shapes that
+    training showed together, or never did; None = both. Raises DataError for another name."""
+    if pairs not in (None, *PAIRS):
+        raise DataError(f"The synthetic set has no split {pairs!r}; there are {' and '.join(PAIRS)}.")
+    return tuple(part for row in _ROWS if pairs in (None, row.pairs) for part in row.parts())
