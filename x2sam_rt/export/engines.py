@@ -7,7 +7,9 @@ from pathlib import Path
 from x2sam_rt.errors import EngineError
 from x2sam_rt.export.onnx import export_onnx
 from x2sam_rt.export.stages import stage_specs
+from x2sam_rt.model.folding import folded
 from x2sam_rt.model.precision import dtype_of
+from x2sam_rt.model.prepared.prepare import prepare
 from x2sam_rt.model.stages import stage_module
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import StageSpec
@@ -44,8 +46,8 @@ def backend_specs(model: X2SAM, backend: str, precision: str) -> tuple[StageSpec
 def build_engine(model: X2SAM, spec: StageSpec, backend: str, folder: Path) -> Engine:
     module = stage_module(model, spec.name)
     if backend == "torch":
-        return TorchEngine(spec, module)
+        return TorchEngine(spec, prepare(module))
     path = folder / spec.file
     path.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx(module, spec, path)
+    export_onnx(folded(module), spec, path)
     return OnnxRuntimeEngine(spec, path)

@@ -10,7 +10,7 @@ from x2sam_rt.kernels.memory_attention import self_attention, slot_attention
 from x2sam_rt.model.position import rotary_table, rotate, sine_position, temporal_encoding
 
 # SAM 2 adds the position map to the features at this weight before the first layer.
-_POSITION_WEIGHT = 0.1
+POSITION_WEIGHT = 0.1
 
 
 class AttentionProjections(nn.Module):
@@ -89,7 +89,7 @@ class MemoryAttention(nn.Module):
     def forward_scale(self, scale: int, feature: Tensor, memory: Tensor, time: Tensor) -> Tensor:
         position: Tensor = getattr(self, f"position_{scale}")
         table: Tensor = getattr(self, f"rotary_{scale}")
-        tokens = (feature[0] + _POSITION_WEIGHT * position.to(feature.dtype)).flatten(1).T
+        tokens = (feature[0] + POSITION_WEIGHT * position.to(feature.dtype)).flatten(1).T
         memory_key = memory + self.get_buffer("memory_position").to(memory.dtype)
         for layer in self.layers:
             tokens = layer(tokens, memory, memory_key, time, table)

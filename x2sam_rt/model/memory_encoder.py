@@ -12,7 +12,7 @@ from x2sam_rt.kernels.mask_fusion import mask_fusion
 _NORM_EPS = 1e-6
 _FUSER_KERNEL = 7
 # SAM 2 feeds masks to its memory as logits in ±10.
-_MASK_SCALE, _MASK_BIAS = 20.0, -10.0
+MASK_SCALE, MASK_BIAS = 20.0, -10.0
 
 
 def _channel_norm(norm: nn.LayerNorm, maps: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class MemoryEncoder(nn.Module):
 
         Returns (B, scales, (S/16)², D).
         """
-        mask = self.mask_downsampler(fused[:, None] * _MASK_SCALE + _MASK_BIAS)
+        mask = self.mask_downsampler(fused[:, None] * MASK_SCALE + MASK_BIAS)
         slots = [self._fuse(scale, feature, mask) for scale, feature in enumerate(features)]
         return torch.stack([slot.flatten(2).mT for slot in slots], dim=1)
 

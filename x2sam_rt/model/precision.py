@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TypeVar
 
 import torch
@@ -26,3 +27,8 @@ def cast_parameters(model: M, dtype: torch.dtype) -> M:
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
+
+
+def widened(module: M) -> M:
+    """A copy with fp32 weights, rounded as those of `module` are."""
+    return cast_parameters(copy.deepcopy(module), torch.float32)

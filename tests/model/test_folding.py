@@ -1,0 +1,31 @@
+"""Folded stages compute what the originals do, and leave them alone."""
+
+from __future__ import annotations
+
+import torch
+
+from x2sam_rt.export.stages import example_tensors, stage_specs
+from x2sam_rt.model.checkpoint import Checkpoint
+from x2sam_rt.model.folding import folded
+from x2sam_rt.model.memory_attention import AttentionProjections
+from x2sam_rt.model.stages import stage_module
+
+
+def test_memory_attention_without_output_projections(toy: Checkpoint) -> None:
+    stage = stage_module(toy.model, "memory_attention")
+    specs = stage_specs(toy.model.config, "float32", "{stage}")
+    inputs = example_tensors(specs[1].inputs, {"slots": 2}, "memory_attention").values()
+    before = {name: value.clone() for name, value in stage.state_dict().items()}
+    with torch.inference_mode():
+        ours, plain = folded(stage)(*inputs), stage(*inputs)
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * max(1.0, float(other.abs().max())))
+    assert all(torch.equal(value, stage.state_dict()[name]) for name, value in before.items())
+    parts = [part for part in folded(stage).modules() if isinstance(part, AttentionProjections)]
+    assert parts
+    assert not any(list(part.o_proj.parameters()) for part in parts)
+
+
+def test_a_stage_with_nothing_to_fold_stays_itself(toy: Checkpoint) -> None:
+    stage = stage_module(toy.model, "mask_decoder")
+    assert folded(stage) is stage

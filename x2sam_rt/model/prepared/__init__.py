@@ -1,0 +1,1 @@
+"""The stages as the PyTorch backend runs them on a CPU."""
