@@ -6,13 +6,15 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from x2sam_rt.cli import app
-from x2sam_rt.demo import draw_frame
+from x2sam_rt.data.world import WorldSettings, make_clip
+from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
+from x2sam_rt.model.checkpoint import load_checkpoint
+from x2sam_rt.model.embedded import embedded_checkpoint
 from x2sam_rt.runtime.video import VideoWriter
 
 README = Path(__file__).parents[1] / "README.md"
@@ -21,12 +23,12 @@ OUTPUT_OPTIONS = ("-o", "--davis", "--panoptic")
 
 
 @pytest.fixture(scope="module")
-def folder(onnx_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "bundle").symlink_to(onnx_bundle)
-    frames = [np.ascontiguousarray(draw_frame(step / 5)[:100, :140]) for step in range(5)]
+    export_bundle(ExportPlan(load_checkpoint(embedded_checkpoint()), "onnxruntime"), folder / "bundle")
+    frames = make_clip(3, WorldSettings(frames=5)).frames
     Image.fromarray(frames[0]).save(folder / "photo.jpg")
-    with VideoWriter(folder / "clip.mp4", 140, 100, 10) as video:
+    with VideoWriter(folder / "clip.mp4", 128, 128, 10) as video:
         for frame in frames:
             video.write(frame)
     return folder
