@@ -43,6 +43,14 @@ def test_only_trained_weights_have_accuracy(
     assert all(check.passed(BOUNDS["fp32"]) for found in checks.values() for check in found)
 
 
+def test_logits_of_a_clip_are_bounded_in_fp32_only() -> None:
+    tipped = ClipCheck(frame=5, live_slots=4, error=0.4, iou=0.97)
+    assert tipped.passed(BOUNDS["bf16"])
+    assert not replace(tipped, iou=0.9).passed(BOUNDS["bf16"])
+    assert not replace(tipped, iou=1.0).passed(BOUNDS["fp32"])
+    assert replace(tipped, iou=1.0, error=1e-4).passed(BOUNDS["fp32"])
+
+
 def test_tables_show_what_was_checked() -> None:
     checks = [StageCheck("frame_encoder", "fixed", 1e-6), AccuracyCheck("referring", 8, 0.5, 0.51)]
     console = Console(width=120, record=True)

@@ -26,7 +26,8 @@ _LOOK_ALIKES = frozenset({"same_colour", "same_shape"})
 
 @dataclass(frozen=True)
 class SyntheticSample:
-    """Example `index` of a task. phrases: how many to refer to; None = as the world draws."""
+    """Example `index` of a task. phrases: how many to refer to; None = as the world draws. given: the true answer is
+    asked with, so that the masks alone are the model's."""
 
     name: str
     task: str
@@ -35,6 +36,7 @@ class SyntheticSample:
     pairs: Pairs
     index: int
     phrases: int | None
+    given: bool = False
 
     def load(self) -> Example:
         seed = clip_seed(self.pairs, self.index)
@@ -44,14 +46,14 @@ class SyntheticSample:
         alone = self.phrases == 1 and not made.tags & _LOOK_ALIKES
         return replace(
             made,
-            ask=replace(made.ask, max_new_tokens=_LONGEST),
+            ask=replace(made.ask, max_new_tokens=_LONGEST, answer=made.answer if self.given else None),
             tags=made.tags | {"no look-alike"} if alone else made.tags,
         )
 
 
 @dataclass(frozen=True)
 class _Row:
-    """Examples of one task. control: measured once more without memory."""
+    """Examples of one task. control: measured once more without memory. given: as in `SyntheticSample`."""
 
     name: str
     task: str
@@ -62,18 +64,18 @@ class _Row:
     pairs: Pairs = "seen"
     phrases: int | None = None
     control: bool = False
+    given: bool = False
 
     def parts(self) -> list[Part]:
-        samples = tuple(
-            SyntheticSample(
-                f"synthetic/{self.name}/{index}", self.task, self.media, self.clips, self.pairs, index, self.phrases
-            )
-            for index in range(self.count)
-        )
+        samples = tuple(self._sample(index) for index in range(self.count))
         found = [Part(self.name, samples, self._family(samples))]
         if self.control:
             found.append(Part(f"{self.name}, without memory", samples, self._family(samples), forget=True))
         return found
+
+    def _sample(self, index: int) -> SyntheticSample:
+        name = f"synthetic/{self.name}/{index}"
+        return SyntheticSample(name, self.task, self.media, self.clips, self.pairs, index, self.phrases, self.given)
 
     def _family(self, samples: tuple[SyntheticSample, ...]) -> Callable[[], Family]:
         match self.metric:
@@ -99,6 +101,7 @@ _ROWS = (
     _Row("instance, images", "instance", "image", 48, "ap_image"),
     _Row("gcg", "gcg", "video", 24, "caption"),
     _Row("gcg, images", "gcg", "image", 32, "caption"),
+    _Row("gcg, true captions", "gcg", "video", 24, "caption", given=True),
     _Row("chat", "chat", "video", 48, "answer"),
 )
 

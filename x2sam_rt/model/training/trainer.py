@@ -109,7 +109,8 @@ class Trainer:
         found = {name: float(loss.detach()) for name, loss in losses.items()}
         if not total.isfinite():
             raise TrainingError(
-                f"The loss of step {number + 1} is {float(total)} ({found}). Its examples: {', '.join(batch.names)}."
+                f"The loss of step {number + 1} is {float(total.detach())} ({found}). "
+                f"Its examples: {', '.join(batch.names)}."
             )
         (total / self.recipe.accumulate).backward()  # type: ignore[no-untyped-call]
         return batch.names, found
