@@ -32,6 +32,13 @@ def test_the_table_has_accuracy_in_percent_and_times() -> None:
     assert "first frames" in text(replace(EVALUATION, live=True))
 
 
+def test_a_figure_of_two_objects_tells_nothing() -> None:
+    few = PartResult("few", 2, True, (Figure("J&F", 0.4, 2, headline=True), Figure("J&F, size", 0.3, 2)), FAST)
+    shown = text(replace(EVALUATION, variants=(replace(VARIANT, parts=(few,)),)))
+    assert "40.0" in shown
+    assert "size" not in shown
+
+
 def test_what_a_variant_did_not_measure_has_a_dash() -> None:
     other = replace(VARIANT, label="other", parts=(replace(PART, name="words"),), speed=NO_SPEED)
     rows = [line for line in text(replace(EVALUATION, variants=(VARIANT, other))).splitlines() if "J&F" in line]
@@ -41,13 +48,14 @@ def test_what_a_variant_did_not_measure_has_a_dash() -> None:
 
 def test_the_picture_shows_headlines(tmp_path: Path) -> None:
     control = replace(PART, name="a control", memory=False)
-    slow = replace(VARIANT, label="slow", speed=replace(FAST, frame_p50_ms=99.0), parts=(PART, control))
+    words = replace(PART, name="words", speed=NO_SPEED)
+    slow = replace(VARIANT, label="slow", speed=replace(FAST, frame_p50_ms=99.0), parts=(PART, control, words))
     untimed = replace(VARIANT, label="untimed", speed=NO_SPEED)
     draw_evaluation(replace(EVALUATION, variants=(VARIANT, slow, untimed)), tmp_path / "picture.svg")
     drawn = (tmp_path / "picture.svg").read_text()
     for label in ("torch fp32", "slow", "objects: J&amp;F", "milliseconds per frame"):
         assert f"<!-- {label}" in drawn
-    for label in ("untimed", "a control"):
+    for label in ("untimed", "a control", "words"):
         assert f"<!-- {label}" not in drawn
 
 

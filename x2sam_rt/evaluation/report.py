@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure as Picture
 from rich.table import Table
 
@@ -13,6 +14,7 @@ from x2sam_rt.evaluation.results import Evaluation, VariantResult
 from x2sam_rt.evaluation.speed import Speed
 from x2sam_rt.runtime.replacement import replacing, reporting_write_errors
 
+_TELLING = 3
 _MARKERS = "osD^vP*X"
 _TIMES: dict[str, Callable[[Speed], float | None]] = {
     "frame p50": lambda speed: speed.frame_p50_ms,
@@ -23,7 +25,8 @@ Row = tuple[str, str]
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """A row per figure, a column per variant; accuracy in percent, times in milliseconds."""
+    """A row per figure, a column per variant; accuracy in percent, times in milliseconds. Figures of one or two objects
+    are left out, unless they are all there is."""
     shown = "first frames" if evaluation.live else "whole clips"
     table = Table(title=f"{evaluation.dataset}{f' {evaluation.split}' if evaluation.split else ''} · {shown}")
     table.add_column("part")
@@ -62,6 +65,7 @@ def draw_evaluation(evaluation: Evaluation, path: Path) -> None:
     markers = dict(zip((variant.label for variant, _ in timed), itertools.cycle(_MARKERS), strict=False))
     for label, marker in markers.items():
         axes.plot([], [], marker, color="#404040", label=label)
+    axes.set_prop_cycle(color=[colormaps["tab20"](number) for number in range(20)])
     for part in dict.fromkeys(part for variant, _ in timed for part in _headlines(variant)):
         points = sorted(
             (time, 100 * _headlines(variant)[part], markers[variant.label])
@@ -73,7 +77,7 @@ def draw_evaluation(evaluation: Evaluation, path: Path) -> None:
             axes.plot(time, value, marker, color=line.get_color())
     axes.set_xlabel("milliseconds per frame (p50)")
     axes.set_ylabel("accuracy, percent")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.05 * max((time for _, time in timed), default=1))
     axes.set_ylim(0, 102)
     axes.grid(alpha=0.3)
     picture.legend(loc="outside right upper", fontsize="small")
@@ -96,20 +100,21 @@ def _values(variant: VariantResult) -> dict[Row, float]:
 
 
 def _rows(evaluation: Evaluation) -> dict[Row, int]:
-    """What the table has rows for, in order, with what each is the mean of."""
+    """What the table has rows for, in order, with how many each is the mean of."""
     rows: dict[Row, int] = {}
     for name in dict.fromkeys(part.name for variant in evaluation.variants for part in variant.parts):
         for variant in evaluation.variants:
             for part in variant.parts:
                 if part.name == name:
-                    rows |= {(name, figure.name): figure.count for figure in part.figures}
+                    told = (one for one in part.figures if one.headline or one.count >= _TELLING)
+                    rows |= {(name, figure.name): figure.count for figure in told}
     return rows
 
 
 def _headlines(variant: VariantResult) -> dict[str, float]:
-    """By what the legend calls them; controls are left out, as their speed is another."""
+    """By what the legend calls them. Controls are left out, as their speed is another, and words, as they have none."""
     return {
         f"{part.name}: {part.headline.name}": part.headline.value
         for part in variant.parts
-        if part.memory == variant.memory
+        if part.memory == variant.memory and part.speed.frame_p50_ms is not None
     }

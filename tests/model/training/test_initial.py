@@ -45,6 +45,12 @@ def test_a_seed_makes_one_model(tmp_path: Path) -> None:
     assert not torch.equal(one["vlm.lm_head.weight"], other["vlm.lm_head.weight"])
 
 
+def test_nothing_is_dropped_at_random() -> None:
+    """Training and inference compute the same, and a resumed run needs no generator's state."""
+    drops = [part.p for part in fresh(0).modules() if "Drop" in type(part).__name__ and hasattr(part, "p")]
+    assert all(chance == 0 for chance in drops)
+
+
 def test_the_output_table_stays_tied() -> None:
     model = fresh(0)
     assert model.vlm.lm_head.weight is model.vlm.model.language_model.embed_tokens.weight

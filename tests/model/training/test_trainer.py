@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.errors import ConfigError, DataError, TrainingError
+from x2sam_rt.model.training import trainer as trainer_module
 from x2sam_rt.model.training.curve import CurvePoint, read_curve
 from x2sam_rt.model.training.launch import Run
 from x2sam_rt.model.training.recipe import Recipe, Stage
@@ -30,6 +31,14 @@ def trainer(folder: Path, recipe: Recipe | None = None, *, resume: bool = False)
     model = tiny.model(folder / "tokenizer", recipe.seed)
     tokenizer = tiny.load_tokenizer(folder / "tokenizer", model)
     return Trainer(model, tokenizer, recipe, folder, resume=resume, rank=Rank())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """They take longer than the steps they show."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(trainer_module, "draw_curve", lambda points, path: None)
+        yield
 
 
 def ignore(_step: int, _losses: object) -> None:
@@ -87,8 +96,8 @@ Run(Path(sys.argv[1]), tiny.model, tiny.recipe).start(lambda steps: report)
 """
 
 
-@pytest.mark.parametrize("last", [2, 5], ids=["before-the-first-save", "between-saves"])
-def test_a_killed_run_goes_on_as_if_nothing_had_been(whole: Path, tmp_path: Path, last: int) -> None:
+def test_a_killed_run_goes_on_as_if_nothing_had_been(whole: Path, tmp_path: Path) -> None:
+    last = 5  # between two saves
     path = os.pathsep.join((str(Path(tiny.__file__).parent), *sys.path))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", KILLED.format(last=last), str(tmp_path)]
@@ -104,9 +113,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(whole: Path, tmp_path: Path
     assert same(tmp_path, whole)
 
 
-def test_a_failed_step_leaves_the_last_save(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", [2, 5], ids=["before-the-first-save", "between-saves"])
+def test_a_failed_step_leaves_the_last_save(whole: Path, tmp_path: Path, last: int) -> None:
     def fail(step: int, _: object) -> None:
-        if step == 5:
+        if step == last:
             raise TrainingError("made up")
 
     with pytest.raises(TrainingError, match="made up"):

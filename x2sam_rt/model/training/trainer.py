@@ -160,7 +160,8 @@ class Trainer:
         """State and curve, by the leading process."""
         if self._rank.leads:
             self._state.save(self._folder, self._progress)
-            draw_curve(read_curve(self._folder / LOG_FILE), self._folder / CURVE_FILE)
+            if self._progress.steps:
+                draw_curve(read_curve(self._folder / LOG_FILE), self._folder / CURVE_FILE)
 
 
 def learning_rate(stage: Stage, step: int) -> float:
