@@ -41,6 +41,7 @@ from x2sam_rt.export.verify import mask_iou
 from x2sam_rt.model.conditions import PromptEmbeddings
 from x2sam_rt.model.embedded import embedded_checkpoint
 from x2sam_rt.model.precision import cast_parameters, dtype_of
+from x2sam_rt.model.stages import FrameEncoder
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.pipeline import Pipeline
 from x2sam_rt.runtime.stage_timer import StageTimer
@@ -139,7 +140,19 @@ def random_model(config: ModelConfig) -> X2SAM:
             parameter.normal_(std=0.2)
         elif parameter.ndim < 2:
             parameter.add_(0.2 * torch.randn_like(parameter))
+    _centre_mask_features(model, next(moving_clip(config.image_size, 1)))
+    # Both sides compute with the same weights, whatever their precision: those a bf16 checkpoint can hold.
+    for parameter in model.parameters():
+        parameter.copy_(parameter.bfloat16())
     return model
+
+
+@torch.no_grad()
+def _centre_mask_features(model: X2SAM, pixels: Tensor) -> None:
+    """Random mask features lie on one side of every query, and masks that cover all of a frame compare nothing."""
+    *_, mask_features, _ = FrameEncoder(model.segmentor)(pixels, torch.zeros(1))
+    projection = model.segmentor.pixel_decoder.mask_projection
+    projection.bias.sub_(mask_features.mean((0, 2, 3)))
 
 
 def random_prompt(config: ModelConfig) -> PromptEmbeddings:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from x2sam_rt.evaluation.results import this_machine, versions
 
 RESULTS = Path(__file__).parent / "results"
 SAMPLE_MS = 5.0  # a sample repeats the call until it lasts about this long
@@ -54,7 +54,7 @@ def save(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Writes results/`name`.json: the machine, the versions and one row per measurement."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    content = {"machine": _machine(), "versions": _versions(), "rows": rows}
+    content = {"machine": asdict(this_machine()), "versions": versions(), "rows": rows}
     path.write_text(json.dumps(content, indent=2, default=_plain) + "\n")
     return path
 
@@ -99,21 +99,3 @@ def _cuda_ms(side: Callable[[], object], calls: int) -> float:
     end.record()
     torch.cuda.synchronize()
     return float(start.elapsed_time(end)) / calls
-
-
-def _machine() -> dict[str, object]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return {
-        "cpu": model,
-        "isa": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": platform.platform(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("x2sam-rt", "torch", "onnxruntime", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

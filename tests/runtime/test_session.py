@@ -99,6 +99,19 @@ def test_memory_is_kept_or_dropped_as_asked(runtime: Runtime) -> None:
         assert forgotten.index == 3
 
 
+def test_after_a_cut_the_memory_can_be_emptied(runtime: Runtime) -> None:
+    clip = frames(3)
+    with runtime.stream("dog") as session:
+        session.step(clip[0])
+        session.forget()
+        result = session.step(clip[1])
+        assert "memory_attention" not in result.timings
+        assert result.labels == ("dog",)
+        assert "memory_attention" in session.step(clip[2]).timings
+    with pytest.raises(SessionError, match="closed"):
+        session.forget()
+
+
 def test_a_refused_instruction_leaves_the_one_in_force(runtime: Runtime) -> None:
     clip = frames(2)
     with runtime.stream("dog") as session:

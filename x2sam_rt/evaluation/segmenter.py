@@ -68,7 +68,7 @@ class ForgetfulSession(VideoSession):
     likeness to earlier results of the object task) stays, so that the difference is the memory's alone."""
 
     def step(self, frame: np.ndarray[Any, Any] | Tensor) -> FrameResult:
-        self._require_open().forget()
+        self.forget()
         return super().step(frame)
 
 

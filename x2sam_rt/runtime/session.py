@@ -114,6 +114,11 @@ class VideoSession:
                 segmentation = self._postprocess(answer, prediction, taken)
         return FrameResult(index, segmentation, answer.text.text, answer.text.spans, pipeline.timer.take())
 
+    def forget(self) -> None:
+        """Empties the mask memory, as after a cut; the instruction and its answer stay. Raises SessionError after
+        `close`."""
+        self._require_open().forget()
+
     def close(self) -> None:
         """Gives the stream's memory back. Closing twice is allowed."""
         self._pipeline = self._answer = self._pending = None

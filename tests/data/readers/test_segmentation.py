@@ -9,7 +9,7 @@ import pytest
 from made_files import packed, unpacked
 from pycocotools import mask as coco_mask
 
-from x2sam_rt.data.readers.segmentation import decode_segmentation, unpack
+from x2sam_rt.data.readers.segmentation import decode_segmentation
 
 MASKS = {
     "noise": np.random.default_rng(3).random((17, 11)) < 0.5,
@@ -70,9 +70,3 @@ def test_polygons() -> None:
 def test_what_is_no_mask(wrong: Any, message: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError), match=message):
         decode_segmentation(wrong, 4, 3)
-
-
-def test_unpacking_takes_differences_from_the_fourth_run_on() -> None:
-    mask = np.zeros((1, 40), dtype=np.bool_)
-    mask[0, [2, 3, 9, 20, 21, 22]] = True
-    assert unpack(packed(mask)["counts"]) == [2, 2, 5, 1, 10, 3, 17]

@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from x2sam_rt.data.world import ATTRIBUTE_CLASSES, world_example
 from x2sam_rt.errors import DataError
-from x2sam_rt.model.training.auxiliary import AttributeHeads, GroundingHead, NamingHead, OutlineHead
+from x2sam_rt.model.training.auxiliary import AttributeHeads, GroundingHead, NamingHead, OutlineHead, TowerHead
 from x2sam_rt.model.training.batch import Batch, make_batch
 from x2sam_rt.model.training.forward import Prediction, predict
 from x2sam_rt.model.training.losses import LossWeights
@@ -41,23 +43,32 @@ def leaf(value: Tensor) -> Tensor:
     return value.detach().clone().requires_grad_()
 
 
-def heads(kind: str) -> torch.nn.Module:
+class TowerOfPrediction(TowerHead):
+    """Called like the other heads."""
+
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:  # type: ignore[override]
+        return super().forward(prediction.visual, batch)
+
+
+def heads(kind: str) -> nn.Module:
     torch.manual_seed(0)
     config = tiny.untrained().model.config
-    made: dict[str, torch.nn.Module] = {
+    made: dict[str, nn.Module] = {
         "attributes": AttributeHeads(config, ATTRIBUTE_CLASSES),
         "outline": OutlineHead(config),
         "grounding": GroundingHead(config),
         "naming": NamingHead(config, ATTRIBUTE_CLASSES),
+        "tower": TowerOfPrediction(config, ATTRIBUTE_CLASSES),
     }
     return made[kind]
 
 
 TAUGHT = {
-    "attributes": {"own", "conditioned", "mask_features", "visual"},
+    "attributes": {"own", "conditioned", "mask_features"},
     "outline": {"own", "mask_features"},
     "grounding": {"conditioned", "mask_features", "conditions"},
     "naming": {"conditions", "states"},
+    "tower": {"visual"},
 }
 
 
@@ -76,7 +87,7 @@ def test_each_head_teaches_its_features(batch: Batch, prediction: Prediction, ki
     assert all(parameter.grad is not None for parameter in head.parameters())
 
 
-@pytest.mark.parametrize("kind", ["attributes", "outline", "naming"])
+@pytest.mark.parametrize("kind", ["attributes", "outline", "naming", "tower"])
 def test_without_labels_there_is_nothing_to_teach(batch: Batch, prediction: Prediction, kind: str) -> None:
     assert heads(kind)(prediction, replace(batch, attributes=None, shown=None)).item() == 0
 
@@ -96,7 +107,7 @@ def test_hidden_colours_are_asked_of_memory_only(batch: Batch, prediction: Predi
     assert not any(torch.equal(a, b) for a, b in zip(first["conditioned"], second["conditioned"], strict=True))
 
 
-def gradients(head: torch.nn.Module, prediction: Prediction, batch: Batch) -> dict[str, tuple[Tensor, ...]]:
+def gradients(head: nn.Module, prediction: Prediction, batch: Batch) -> dict[str, tuple[Tensor, ...]]:
     kinds = {"own": prediction.own, "conditioned": prediction.conditioned}
     loss = head(prediction, batch)
     return {name: torch.autograd.grad(loss, features, retain_graph=True) for name, features in kinds.items()}
@@ -109,23 +120,46 @@ def test_covered_cells_are_not_asked_for(batch: Batch, prediction: Prediction) -
     assert heads("naming")(prediction, replace(batch, attributes=unknown)).item() == 0
 
 
-def test_visual_tokens_are_where_their_labels_are(batch: Batch, prediction: Prediction) -> None:
-    """A tower that says each cell's category has little left to learn; one that says it elsewhere has much."""
+def test_parts_of_visual_tokens_are_where_their_labels_are(batch: Batch, prediction: Prediction) -> None:
+    """A tower that says what each part of a token shows has little left to learn; one that says it elsewhere has
+    much."""
     assert batch.attributes is not None
-    head = heads("attributes")
-    assert isinstance(head, AttributeHeads)
+    head, parts = heads("tower"), 4
+    assert isinstance(head, TowerHead)
     rows, columns = batch.vision.height // 2, batch.vision.width // 2
-    step = tiny.SIDE // rows
+    step = tiny.SIDE // (rows * parts)
     cells = batch.attributes[batch.pair_frames][..., step // 2 :: step, step // 2 :: step]
-    assert cells.shape[-2:] == (rows, columns)
+    assert cells.shape[-2:] == (rows * parts, columns * parts)
     kinds = enumerate(ATTRIBUTE_CLASSES)
-    right = [torch.nn.functional.one_hot(cells[:, kind].clamp_min(0), count) for kind, count in kinds]
-    visual = 20.0 * torch.cat(right, dim=-1).flatten(1, 2)
-    head.visual = torch.nn.Identity()
-    said = replace(prediction, visual=visual)
-    elsewhere = replace(prediction, visual=visual.flip(1))
+    right = [one_hot(cells[:, kind].clamp_min(0), count).movedim(-1, 1) for kind, count in kinds]
+    said = F.pixel_unshuffle(20.0 * torch.cat(right, dim=1), parts).flatten(2).mT
+    head.parts = nn.Identity()  # type: ignore[assignment]
+    head.pixels = Nothing(rows * columns, 8**2)  # type: ignore[assignment]
     only = replace(batch, shown=torch.ones_like(batch.shown) if batch.shown is not None else None)
-    assert head(said, only) < head(elsewhere, only) - 1
+    assert head(replace(prediction, visual=said), only) < head(replace(prediction, visual=said.flip(1)), only) - 1
+
+
+class Nothing(nn.Module):
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.tokens, self.width = tokens, width
+
+    def forward(self, visual: Tensor) -> Tensor:
+        return visual.new_zeros(len(visual), self.tokens, self.width)
+
+
+def test_a_visual_token_draws_its_own_things(batch: Batch, prediction: Prediction) -> None:
+    assert batch.attributes is not None
+    head = heads("tower")
+    assert isinstance(head, TowerHead)
+    rows, columns = batch.vision.height // 2, batch.vision.width // 2
+    thing = (batch.attributes[batch.pair_frames][:, COLOUR, None] > 0).float()
+    shares = F.adaptive_avg_pool2d(thing, (rows * 8, columns * 8))
+    drawn = F.pixel_unshuffle(40 * shares - 20, 8).flatten(2).mT
+    head.pixels = nn.Identity()  # type: ignore[assignment]
+    head.parts = Nothing(rows * columns, 4**2 * sum(ATTRIBUTE_CLASSES))  # type: ignore[assignment]
+    right, moved = (head(replace(prediction, visual=one), batch) for one in (drawn, drawn.flip(1)))
+    assert right < moved - 0.5
 
 
 def test_a_cell_draws_its_own_pixels(batch: Batch, prediction: Prediction) -> None:
@@ -133,8 +167,8 @@ def test_a_cell_draws_its_own_pixels(batch: Batch, prediction: Prediction) -> No
     head = heads("outline")
     assert isinstance(head, OutlineHead)
     thing = (batch.attributes[:, COLOUR, None] > 0).float()
-    maps = [40 * torch.nn.functional.pixel_unshuffle(thing, step) - 20 for step in head.steps]
-    head.pixels = torch.nn.ModuleList(torch.nn.Identity() for _ in head.steps)
+    maps = [40 * F.pixel_unshuffle(thing, step) - 20 for step in head.steps]
+    head.pixels = nn.ModuleList(nn.Identity() for _ in head.steps)
     drawn = replace(prediction, own=tuple(maps[:3]), mask_features=maps[3])
     assert head(drawn, batch).item() < 1e-6
     moved = replace(drawn, own=tuple(one.roll(1, -1) for one in maps[:3]))
@@ -144,10 +178,10 @@ def test_a_cell_draws_its_own_pixels(batch: Batch, prediction: Prediction) -> No
 def test_grounding_finds_a_phrase_in_the_cells_of_its_object(batch: Batch, prediction: Prediction) -> None:
     head = heads("grounding")
     assert isinstance(head, GroundingHead)
-    head.maps = torch.nn.ModuleList(torch.nn.Identity() for _ in head.maps)
-    head.words = torch.nn.Identity()  # type: ignore[assignment]
+    head.maps = nn.ModuleList(nn.Identity() for _ in head.maps)
+    head.words = nn.Identity()  # type: ignore[assignment]
     features = (*prediction.conditioned, prediction.mask_features)
-    truth = [torch.nn.functional.adaptive_avg_pool2d(whole_masks(batch), one.shape[-2:]) for one in features]
+    truth = [F.adaptive_avg_pool2d(whole_masks(batch), one.shape[-2:]) for one in features]
     word = prediction.conditions[:, 0, :, None, None]
     *low, fine = (word * (2 * (share > 0.5) - 1) for share in truth)
     found = head(replace(prediction, conditioned=tuple(low), mask_features=fine), batch)
@@ -183,13 +217,19 @@ def test_heads_of_weight_zero_are_left_out() -> None:
 def test_the_objective_is_the_weighted_sum(batch: Batch) -> None:
     model = tiny.untrained().model
     weights = LossWeights(mask_bce=2, dice=3, classification=4, next_token=5)
-    auxiliary = AuxiliaryWeights(attributes=6, grounding=7, naming=8, outline=9, classes=ATTRIBUTE_CLASSES)
+    auxiliary = AuxiliaryWeights(attributes=6, grounding=7, naming=8, outline=9, tower=10, classes=ATTRIBUTE_CLASSES)
     objective = Objective(weights, auxiliary, points=None)
     with torch.no_grad():
         total, losses = objective(
-            model, Auxiliary(model.config, auxiliary), batch, teach_memory=True, generator=torch.Generator()
+            model,
+            Auxiliary(model.config, auxiliary),
+            batch,
+            segments=True,
+            teach_memory=True,
+            generator=torch.Generator(),
         )
-    wanted = ["mask_bce", "dice", "classification", "next_token", "attributes", "grounding", "naming", "outline"]
+    masks, dense = ["mask_bce", "dice", "classification"], ["attributes", "grounding", "naming", "outline", "tower"]
+    wanted = [*masks, "next_token", *dense]
     assert list(losses) == wanted
     right = sum(weight * losses[name].item() for weight, name in enumerate(wanted, start=2))
     assert total.item() == pytest.approx(right)

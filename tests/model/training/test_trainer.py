@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,14 @@ import tiny
 import torch
 from torch import Tensor
 
+from x2sam_rt.data.example import Example
+from x2sam_rt.data.world import ATTRIBUTE_CLASSES, world_example
 from x2sam_rt.errors import ConfigError, DataError, TrainingError
 from x2sam_rt.model.training import trainer as trainer_module
 from x2sam_rt.model.training.curve import CurvePoint, read_curve
 from x2sam_rt.model.training.launch import Run
+from x2sam_rt.model.training.mixture import Mixture, Source
+from x2sam_rt.model.training.objective import AuxiliaryWeights
 from x2sam_rt.model.training.recipe import Recipe, Stage
 from x2sam_rt.model.training.state import STATE_FILE
 from x2sam_rt.model.training.trainer import LOG_FILE, Rank, Trainer, learning_rate
@@ -146,6 +151,38 @@ def test_only_what_a_stage_trains_moves(tmp_path: Path) -> None:
     assert all(name.startswith("segmentor.decoder.") for name in moved)
 
 
+def words_recipe() -> Recipe:
+    """One stage that leaves the masks out."""
+    mixture = Mixture((Source("chat", "image", 10**6, chatting),), image_batch=2, video_batch=1, video_share=0)
+    stage = Stage("words", mixture, 30, 5e-3, trains=("vlm.",), segments=False)
+    return Recipe("words", (stage,), AuxiliaryWeights(naming=1.0, tower=1.0, classes=ATTRIBUTE_CLASSES))
+
+
+def chatting(index: int) -> Example:
+    return world_example("train", index, "chat", media="image", settings=tiny.IMAGES)
+
+
+def test_a_stage_of_words_moves_the_language_side_alone(tmp_path: Path) -> None:
+    running = trainer(tmp_path, words_recipe())
+    before = {name: value.clone() for name, value in running.model.state_dict().items()}
+    losses = [running.step(number)[0] for number in range(30)]
+    assert all(set(one) == {"next_token", "tower"} for one in losses)
+    moved = {name for name, value in running.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[2] for name in moved if name.startswith("vlm.model.")} == {"language_model", "visual"}
+    assert all(name.startswith("vlm.") for name in moved)
+    for name in ("next_token", "tower"):
+        first, last = (sum(one[name] for one in part) for part in (losses[:5], losses[-5:]))
+        assert last < 0.8 * first
+
+
+def test_a_stage_of_words_refuses_visual_prompts(tmp_path: Path) -> None:
+    marked = Source("marked", "video", 10**6, lambda index: tiny.clip(3 * index + 1), tiny.FRAMES)
+    mixture = Mixture((marked,), image_batch=1, video_batch=1, video_share=1)
+    recipe = Recipe("marked", (Stage("words", mixture, 1, 1e-3, segments=False),))
+    with pytest.raises(ConfigError, match=r"does not segment cannot learn from visual prompts.*found 1 in world/"):
+        trainer(tmp_path, recipe).step(0)
+
+
 def test_what_never_learns_stays_and_is_not_stored(tmp_path: Path) -> None:
     recipe = tiny.recipe()
     model = tiny.model(tmp_path / "tokenizer", 0)
@@ -219,6 +256,46 @@ def test_processes_share_a_step_stop_together_and_go_on(pairs: Path, tmp_path: P
     mine = weights(tmp_path)
     for name, value in weights(pairs).items():
         torch.testing.assert_close(mine[name], value, rtol=0, atol=1e-6, msg=name)
+
+
+_PARENT = """
+import sys
+from pathlib import Path
+import tiny
+from x2sam_rt.model.training.launch import Run
+if __name__ == "__main__":
+    Run(Path(sys.argv[1]), tiny.model, tiny.shared_recipe, 1e5).start(lambda _: lambda step, _: print(step, flush=True))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc to find a process's children")
+def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(_PARENT)
+    found = {**os.environ, "PYTHONPATH": str(Path(tiny.__file__).parent)}
+    with subprocess.Popen(
+        [sys.executable, script, tmp_path / "run"], env=found, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()  # the first step is done
+        children = children_of(parent.pid)
+        assert len(children) >= 2
+        parent.kill()
+    for child in children:
+        wait_until(lambda child=child: not Path(f"/proc/{child}").is_dir())  # type: ignore[misc]
+    assert torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)["steps"] >= 1
+
+
+def children_of(process: int) -> list[str]:
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    for _ in range(1200):
+        if holds():
+            return
+        time.sleep(0.1)
+    raise AssertionError("still not after two minutes")
 
 
 def test_the_error_of_any_process_is_told(tmp_path: Path) -> None:

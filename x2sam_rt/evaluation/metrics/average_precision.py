@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from x2sam_rt.errors import DataError
 from x2sam_rt.runtime.results import BoolMask
-from x2sam_rt.runtime.writers.coco import RunLengths, encode_mask
+from x2sam_rt.runtime.run_lengths import RunLengths, encode_mask
 
 _LARGEST = 1e5**2  # COCO's "no upper limit"
 

@@ -17,13 +17,16 @@ from x2sam_rt.model.prepared.linear import PackedLinear
 
 
 class PreparedPixelDecoder(nn.Module):
+    """`PixelDecoder` with products of the given dtype, but for those of the mask features."""
+
     def __init__(self, plain: PixelDecoder, dtype: torch.dtype) -> None:
         super().__init__()
         self.inputs = nn.ModuleList(_NormedProjection(part, dtype) for part in plain.input_projections)
         self.layers = nn.ModuleList(_Layer(layer, plain, dtype) for layer in plain.encoder.layers)
-        self.lateral = _NormedProjection(plain.adapter_1, dtype)
-        self.smooth, self.smooth_norm = Convolution3x3(plain.layer_1[0], dtype), widened(plain.layer_1[1])
-        self.mask_projection = PackedLinear.pointwise(plain.mask_projection, dtype)
+        # Inside and outside of a mask differ by the sign of a sum: what leads to the mask features alone is float32.
+        self.lateral = _NormedProjection(plain.adapter_1, torch.float32)
+        self.smooth, self.smooth_norm = Convolution3x3(plain.layer_1[0], torch.float32), widened(plain.layer_1[1])
+        self.mask_projection = PackedLinear.pointwise(plain.mask_projection, torch.float32)
         self._shapes, self._sizes = plain.shapes, [height * width for height, width in plain.shapes]
         levels = [row.expand(size, -1) for row, size in zip(plain.level_embed.float(), self._sizes, strict=True)]
         self._position = plain.positions + torch.cat(levels)
@@ -42,7 +45,7 @@ class PreparedPixelDecoder(nn.Module):
             part.view(*shape, -1) for part, shape in zip(torch.split(tokens, self._sizes), self._shapes, strict=True)
         ]
         # The finest features are of the lateral's size already: nothing to resize.
-        finest = self.smooth(self.lateral(pyramid[-1]) + features[-1]).float()
+        finest = self.smooth(self.lateral(pyramid[-1]) + features[-1])
         masks = self.mask_projection(channels_last_group_norm(self.smooth_norm, finest).relu_())
         return tuple(maps.permute(2, 0, 1)[None] for maps in (*features, masks))
 

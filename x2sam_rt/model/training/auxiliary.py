@@ -18,13 +18,15 @@ from x2sam_rt.model.training.forward import Prediction
 
 # The kind of attribute that stuff has none of: 0.
 _COLOUR = 1
+# Along each side of a visual token: parts that are named, pixels that are drawn.
+_PARTS, _DRAWN = 4, 8
 
 
 class AttributeHeads(nn.Module):
     """One linear classifier per kind of attribute and map.
 
     classes: how many values each kind has. The maps: the frames' own features and the conditioned ones at every
-    scale, the mask features, and the visual tower's tokens.
+    scale, and the mask features.
     """
 
     def __init__(self, config: ModelConfig, classes: Sequence[int]) -> None:
@@ -33,7 +35,6 @@ class AttributeHeads(nn.Module):
         self.own = nn.ModuleList(nn.Conv2d(config.dim, sum(classes), 1) for _ in range(NUM_SCALES))
         self.conditioned = nn.ModuleList(nn.Conv2d(config.dim, sum(classes), 1) for _ in range(NUM_SCALES))
         self.fine = nn.Conv2d(config.dim, sum(classes), 1)
-        self.visual = nn.Linear(config.language_dim, sum(classes))
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
         """The mean cross-entropy over all maps and attributes; zero when the batch has no labels. What a frame does
@@ -50,25 +51,49 @@ class AttributeHeads(nn.Module):
                 self._loss(head(features), batch.attributes, everything)
                 for head, features in zip(self.conditioned, prediction.conditioned, strict=True)
             ]
-        return torch.stack(losses).mean() + self._visual_loss(prediction.visual, batch)
-
-    def _loss(self, logits: Tensor, attributes: Tensor, shown: Tensor) -> Tensor:
-        labels = _at_cells(attributes, logits.shape[-1])
-        # Things cover little of a frame; were they not weighed apart, there would be no need to learn their shapes.
-        thing = labels[:, _COLOUR] > 0
-        labels = labels.masked_fill(~shown[..., None, None], -1)
-        parts = torch.split(logits, list(self.classes), dim=1)
-        losses = [
-            _cross_entropy(part, labels[:, kind], where) for kind, part in enumerate(parts) for where in (thing, ~thing)
-        ]
         return torch.stack(losses).mean()
 
-    def _visual_loss(self, visual: Tensor, batch: Batch) -> Tensor:
-        """On the tokens of each pair of frames, by the labels of the pair's first frame."""
-        assert batch.attributes is not None
-        assert batch.shown is not None
-        logits = self.visual(visual).mT.unflatten(-1, (batch.vision.height // 2, batch.vision.width // 2))
-        return self._loss(logits, batch.attributes[batch.pair_frames], batch.shown[batch.pair_frames])
+    def _loss(self, logits: Tensor, attributes: Tensor, shown: Tensor) -> Tensor:
+        return _attribute_loss(logits, attributes, shown, self.classes)
+
+
+class TowerHead(nn.Module):
+    """What the mask encoder's features are taught, for the visual tower: the parts of every token name what they show,
+    and the token draws what within it is a thing. Words alone teach it colours: a few names of shapes a sentence are
+    too little to learn edges from."""
+
+    def __init__(self, config: ModelConfig, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        self.parts = nn.Linear(config.language_dim, sum(classes) * _PARTS**2)
+        self.pixels = nn.Linear(config.language_dim, _DRAWN**2)
+
+    def forward(self, visual: Tensor, batch: Batch) -> Tensor:
+        """visual: as in `Reading`. The cross-entropy of the attributes plus the binary one of the outlines, by the
+        labels of the first frame of each pair; zero when the batch has no labels."""
+        if batch.attributes is None or batch.shown is None:
+            return visual.new_zeros(())
+        attributes, shown = batch.attributes[batch.pair_frames], batch.shown[batch.pair_frames]
+        rows, columns = batch.vision.height // 2, batch.vision.width // 2
+        named = F.pixel_shuffle(self.parts(visual).mT.unflatten(-1, (rows, columns)), _PARTS)
+        thing = (attributes[:, _COLOUR, None] > 0).float()
+        wanted = F.pixel_unshuffle(F.adaptive_avg_pool2d(thing, (rows * _DRAWN, columns * _DRAWN)), _DRAWN)
+        drawn = self.pixels(visual).mT.unflatten(-1, (rows, columns))
+        outlines = F.binary_cross_entropy_with_logits(drawn, wanted)
+        return _attribute_loss(named, attributes, shown, self.classes) + outlines
+
+
+def _attribute_loss(logits: Tensor, attributes: Tensor, shown: Tensor, classes: Sequence[int]) -> Tensor:
+    """The mean over the kinds, of things and of ground."""
+    labels = _at_cells(attributes, logits.shape[-1])
+    # Things cover little of a frame; were they not weighed apart, there would be no need to learn their shapes.
+    thing = labels[:, _COLOUR] > 0
+    labels = labels.masked_fill(~shown[..., None, None], -1)
+    parts = torch.split(logits, list(classes), dim=1)
+    losses = [
+        _cross_entropy(part, labels[:, kind], where) for kind, part in enumerate(parts) for where in (thing, ~thing)
+    ]
+    return torch.stack(losses).mean()
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, where: Tensor) -> Tensor:

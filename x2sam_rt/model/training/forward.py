@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from x2sam_rt.errors import ConfigError
 from x2sam_rt.kernels.mask_fusion import mask_fusion
 from x2sam_rt.model.language import LanguageModel
 from x2sam_rt.model.region_sampler import region_map, region_tokens
@@ -36,6 +37,16 @@ class Prompts:
         """One row per frame instead of one per example."""
         rows = {name: value.repeat_interleave(frames, 0) for name, value in vars(self).items()}
         return replace(self, **rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the language side alone makes of a batch. visual: (pairs, tokens, dim) of the visual tower. states:
+    (B, L, dim) of the last layer. token_logits: (B, L, V)."""
+
+    visual: Tensor
+    states: Tensor
+    token_logits: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +79,40 @@ def predict(model: X2SAM, batch: Batch, *, teach_memory: bool) -> Prediction:
     examples, frames = batch.frames.shape[:2]
     segmentor = model.segmentor
     pyramid, region_source = segmentor.encoder(batch.frames.flatten(0, 1))
-    visual, deepstack = _see(model, batch)
-    prompts, token_logits = _read(model, batch, visual, deepstack, region_source)
+    reading = read(model, batch, region_source)
+    prompts = _prompts(model, batch, reading.states)
     first = (torch.arange(examples * frames, device=batch.frames.device) % frames == 0).float()
     *own, mask_features = FrameEncoder(segmentor).decode(pyramid, first)
     remember = _remember_taught if teach_memory else _remember_predicted
     conditioned = tuple(own) if frames == 1 else remember(model, batch, tuple(own), mask_features, prompts)
     by_frame = prompts.repeat(frames)
     masks, classes, states = _decode(model, conditioned, mask_features, by_frame)
-    words = by_frame.conditions[:, :-1]
-    return Prediction(masks, classes, states, tuple(own), conditioned, mask_features, words, visual, token_logits)
+    return Prediction(
+        mask_logits=masks,
+        class_logits=classes,
+        states=states,
+        own=tuple(own),
+        conditioned=conditioned,
+        mask_features=mask_features,
+        conditions=by_frame.conditions[:, :-1],
+        visual=reading.visual,
+        token_logits=reading.token_logits,
+    )
+
+
+def read(model: X2SAM, batch: Batch, region_source: Tensor | None = None) -> Reading:
+    """Frames and text through the visual tower and the language model. region_source: of every frame, as the mask
+    encoder gives it; may be left out where the batch has no regions, else raises ConfigError."""
+    text, language = batch.text, LanguageModel(model.vlm)
+    visual, deepstack = _see(model, batch)
+    embeds = language.embed(text.ids.clamp_min(0))
+    places = text.ids == VISUAL_PLACE
+    embeds = embeds.masked_scatter(places[..., None], visual.flatten(0, 1).to(embeds.dtype))
+    if batch.regions:
+        regions = _look_at_regions(model, batch, region_source)
+        embeds = embeds.masked_scatter((text.ids == REGION_PLACE)[..., None], regions.flatten(0, 1).to(embeds.dtype))
+    states = language.states(embeds, places, deepstack.flatten(1, 2))
+    return Reading(visual, states, model.vlm.lm_head(language.text.norm(states)))
 
 
 def _see(model: X2SAM, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -95,18 +130,9 @@ def _see(model: X2SAM, batch: Batch) -> tuple[Tensor, Tensor]:
     return tokens, deepstack
 
 
-def _read(
-    model: X2SAM, batch: Batch, visual: Tensor, deepstack: Tensor, region_source: Tensor
-) -> tuple[Prompts, Tensor]:
-    """The language model's states at `<SEG>` and at the conditions' tokens, projected; and its token logits."""
-    text, language = batch.text, LanguageModel(model.vlm)
-    embeds = language.embed(text.ids.clamp_min(0))
-    places = text.ids == VISUAL_PLACE
-    embeds = embeds.masked_scatter(places[..., None], visual.flatten(0, 1).to(embeds.dtype))
-    if batch.regions:
-        regions = _look_at_regions(model, batch, region_source)
-        embeds = embeds.masked_scatter((text.ids == REGION_PLACE)[..., None], regions.flatten(0, 1).to(embeds.dtype))
-    states = language.states(embeds, places, deepstack.flatten(1, 2))
+def _prompts(model: X2SAM, batch: Batch, states: Tensor) -> Prompts:
+    """The language model's states at `<SEG>` and at the conditions' tokens, projected."""
+    text = batch.text
     projected = model.mlm_projector(states)
     background = model.bg_embeds.weight.expand(len(states), 1, -1)
     conditions = torch.cat((text.pool @ projected, background), dim=1)
@@ -114,11 +140,15 @@ def _read(
     seg = projected[torch.arange(len(states)), text.seg][:, None]
     # A conversation has no condition at all; its masks are nobody's, but attention must find something.
     spans = text.spans | ~text.spans.any(-1, keepdim=True)
-    logits = model.vlm.lm_head(language.text.norm(states))
-    return Prompts(seg, conditions, present, projected, spans), logits
+    return Prompts(seg, conditions, present, projected, spans)
 
 
-def _look_at_regions(model: X2SAM, batch: Batch, region_source: Tensor) -> Tensor:
+def _look_at_regions(model: X2SAM, batch: Batch, region_source: Tensor | None) -> Tensor:
+    if region_source is None:
+        raise ConfigError(
+            f"A stage that does not segment cannot learn from visual prompts, which the mask encoder looks at; found "
+            f"{len(batch.regions)} in {', '.join(batch.names)}. Leave such tasks out of its mixture."
+        )
     frames = batch.frames.shape[1]
     tokens = [
         region_tokens(

@@ -141,13 +141,21 @@ def _heard(said: SimpleQueue[Message], report: Report) -> list[BaseException]:
 
 
 def _join(number: int, run: Run, processes: int, store: str, said: SimpleQueue[Message]) -> None:
-    """One of several processes. Errors that users meet are handed on whole; others end it with their traceback."""
+    """One of several processes. Errors that users meet are handed on whole; others end it with their traceback. A
+    parent that was killed cannot ask for an end: that it is gone does."""
     torch.set_num_threads(1)
+    parent = os.getppid()
     with Interruption(patient=True) as interruption:
         dist.init_process_group("gloo", init_method=store, rank=number, world_size=processes)
         try:
             recipe = run.make_recipe(run.scale)
-            _train(run, recipe, Rank(number, processes), partial(_say, said), interruption.is_asked)
+            _train(
+                run,
+                recipe,
+                Rank(number, processes),
+                partial(_say, said),
+                lambda: interruption.asked or os.getppid() != parent,
+            )
         except (X2SamError, KeyboardInterrupt) as error:
             said.put(error)
             raise

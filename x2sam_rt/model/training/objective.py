@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.model.training.auxiliary import AttributeHeads, GroundingHead, NamingHead, OutlineHead
+from x2sam_rt.model.training.auxiliary import AttributeHeads, GroundingHead, NamingHead, OutlineHead, TowerHead
 from x2sam_rt.model.training.batch import Batch
-from x2sam_rt.model.training.forward import Prediction, predict
+from x2sam_rt.model.training.forward import Prediction, predict, read
 from x2sam_rt.model.training.losses import LossWeights, next_token_loss, set_loss
 from x2sam_rt.model.x2sam import X2SAM
 
@@ -23,6 +23,7 @@ class AuxiliaryWeights:
     grounding: float = 0.0
     naming: float = 0.0
     outline: float = 0.0
+    tower: float = 0.0
     classes: tuple[int, ...] = ()
 
 
@@ -35,6 +36,7 @@ class Auxiliary(nn.Module):
         self.grounding = GroundingHead(config) if weights.grounding else None
         self.naming = NamingHead(config, weights.classes) if weights.naming else None
         self.outline = OutlineHead(config) if weights.outline else None
+        self.tower = TowerHead(config, weights.classes) if weights.tower else None
 
     def losses(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
         """The unweighted losses, by name."""
@@ -44,7 +46,12 @@ class Auxiliary(nn.Module):
             "naming": self.naming,
             "outline": self.outline,
         }
-        return {name: head(prediction, batch) for name, head in heads.items() if head is not None}
+        found = {name: head(prediction, batch) for name, head in heads.items() if head is not None}
+        return found | self.reading_losses(prediction.visual, batch)
+
+    def reading_losses(self, visual: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Those that need the language side alone. visual: as in `Reading`."""
+        return {} if self.tower is None else {"tower": self.tower(visual, batch)}
 
 
 @dataclass(frozen=True)
@@ -58,18 +65,38 @@ class Objective:
     amp: bool = False
 
     def __call__(
-        self, model: X2SAM, heads: Auxiliary, batch: Batch, *, teach_memory: bool, generator: torch.Generator
+        self,
+        model: X2SAM,
+        heads: Auxiliary,
+        batch: Batch,
+        *,
+        segments: bool,
+        teach_memory: bool,
+        generator: torch.Generator,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the scalar to minimise, and the unweighted losses."""
+        """segments: False leaves the masks out; what the language side reads and writes is judged alone. Returns the
+        scalar to minimise, and the unweighted losses."""
         device = batch.frames.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.amp):
+            if not segments:
+                return self._read(model, heads, batch)
             prediction = predict(model, batch, teach_memory=teach_memory)
             with torch.autocast(device, enabled=False):  # matching takes small differences of large sums
                 total, losses = self._losses(prediction, batch, generator)
-            for name, loss in heads.losses(prediction, batch).items():
-                losses[name] = loss
-                total = total + getattr(self.auxiliary, name) * loss
-        return total, losses
+            return self._helped(total, losses, heads.losses(prediction, batch))
+
+    def _read(self, model: X2SAM, heads: Auxiliary, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        reading = read(model, batch)
+        words = next_token_loss(reading.token_logits, batch.text.ids, batch.text.answer)
+        helping = heads.reading_losses(reading.visual, batch)
+        return self._helped(self.weights.next_token * words, {"next_token": words}, helping)
+
+    def _helped(
+        self, total: Tensor, losses: dict[str, Tensor], helping: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        for name, loss in helping.items():
+            total = total + getattr(self.auxiliary, name) * loss
+        return total, losses | helping
 
     def _losses(
         self, prediction: Prediction, batch: Batch, generator: torch.Generator

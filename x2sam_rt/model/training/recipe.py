@@ -15,7 +15,8 @@ class Stage:
     """Steps that learn alike. mixture: what from. trains: prefixes of the parameters that move; ("",) = all.
     learning_rate: at its highest. start, end: how much of it the stage begins and ends with; it goes from one to the
     other along half a cosine, after `warmup` steps from zero. taught: part of the video steps, 0…1, whose memory is
-    given the true masks. weights: of the losses.
+    given the true masks. segments: False leaves the masks out, and the language side learns to see and say alone.
+    weights: of the losses.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Stage:
     end: float = 1.0
     warmup: int = 0
     taught: float = 0.0
+    segments: bool = True
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:

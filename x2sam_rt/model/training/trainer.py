@@ -105,7 +105,9 @@ class Trainer:
         # A hash of numbers is the same in every process.
         generator = torch.Generator().manual_seed(hash((self.recipe.seed, number, part)))
         objective = Objective(stage.weights, self.recipe.auxiliary, self.recipe.points, amp=self.recipe.amp)
-        total, losses = objective(self.model, self._heads, batch, teach_memory=taught, generator=generator)
+        total, losses = objective(
+            self.model, self._heads, batch, segments=stage.segments, teach_memory=taught, generator=generator
+        )
         found = {name: float(loss.detach()) for name, loss in losses.items()}
         if not total.isfinite():
             raise TrainingError(

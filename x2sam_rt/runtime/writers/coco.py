@@ -9,21 +9,14 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from x2sam_rt.errors import VideoError
 from x2sam_rt.runtime.orientation import Pixels
 from x2sam_rt.runtime.replacement import Replacement, reporting_write_errors
 from x2sam_rt.runtime.results import BoolMask, FrameResult, Segment
+from x2sam_rt.runtime.run_lengths import RunLengths, decode_mask, encode_mask
 from x2sam_rt.runtime.tasks.spans import TextSpan
 from x2sam_rt.runtime.writers.base import ResultWriter
-
-
-class RunLengths(TypedDict):
-    """COCO's compressed run lengths, columns first. size: [height, width]."""
-
-    size: list[int]
-    counts: str
 
 
 class SegmentRecord(TypedDict):
@@ -123,19 +116,6 @@ def read_coco_rle(path: str | Path) -> Iterator[CocoFrame]:
                 ) from error
 
 
-def encode_mask(mask: BoolMask) -> RunLengths:
-    """A (H, W) bool mask as COCO's compressed run lengths."""
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return RunLengths(size=[int(side) for side in encoded["size"]], counts=encoded["counts"].decode("ascii"))
-
-
-def decode_mask(rle: RunLengths) -> BoolMask:
-    """The (H, W) bool mask of run lengths. Raises ValueError or TypeError where they are none."""
-    encoded = {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
-    mask: BoolMask = coco_mask.decode(encoded).astype(np.bool_)
-    return mask
-
-
 def bounding_box(mask: BoolMask) -> list[int]:
     """[x, y, width, height] of a (H, W) bool mask in pixels; zeros for an empty one."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -162,7 +142,7 @@ def _frame(record: FrameRecord) -> CocoFrame:
     height, width = record["size"]
     segments = tuple(
         Segment(
-            mask=decode_mask(entry["rle"]),
+            mask=decode_mask(entry["rle"], height, width),
             label=entry["label"],
             label_id=entry["label_id"],
             score=entry["score"],
