@@ -9,18 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from x2sam_rt.terminal import console, error_console, reporting
+from x2sam_rt.terminal import console, error_console, progress_bar, reporting
 
 if TYPE_CHECKING:
     from x2sam_rt.model.training.recipe import Recipe
@@ -145,17 +136,8 @@ def _watched(recipe: Recipe, folder: Path) -> Iterator[TrainingBar]:
     """A bar while the body trains; Ctrl-C ends the command with its own exit code."""
     from x2sam_rt.model.training.state import STATE_FILE
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-    )
     try:
-        with Progress(*columns, console=error_console, transient=True) as progress:
+        with progress_bar(TimeRemainingColumn(), TextColumn("{task.fields[losses]}")) as progress:
             yield TrainingBar(recipe, progress)
     except KeyboardInterrupt as stopped:
         saved = (folder / STATE_FILE).is_file()
