@@ -151,15 +151,17 @@ def test_only_what_a_stage_trains_moves(tmp_path: Path) -> None:
     assert all(name.startswith("segmentor.decoder.") for name in moved)
 
 
-def words_recipe() -> Recipe:
-    """One stage that leaves the masks out."""
-    mixture = Mixture((Source("chat", "image", 10**6, chatting),), image_batch=2, video_batch=1, video_share=0)
-    stage = Stage("words", mixture, 30, 5e-3, trains=("vlm.",), segments=False)
-    return Recipe("words", (stage,), AuxiliaryWeights(naming=1.0, tower=1.0, classes=ATTRIBUTE_CLASSES))
-
-
 def chatting(index: int) -> Example:
     return world_example("train", index, "chat", media="image", settings=tiny.IMAGES)
+
+
+WORDS = Mixture((Source("chat", "image", 10**6, chatting),), 2, 1, video_share=0)
+
+
+def words_recipe() -> Recipe:
+    """One stage that leaves the masks out."""
+    stage = Stage("words", WORDS, 30, 5e-3, trains=("vlm.",), segments=False)
+    return Recipe("words", (stage,), AuxiliaryWeights(naming=1.0, tower=1.0, classes=ATTRIBUTE_CLASSES))
 
 
 def test_a_stage_of_words_moves_the_language_side_alone(tmp_path: Path) -> None:
@@ -173,6 +175,23 @@ def test_a_stage_of_words_moves_the_language_side_alone(tmp_path: Path) -> None:
     for name in ("next_token", "tower"):
         first, last = (sum(one[name] for one in part) for part in (losses[:5], losses[-5:]))
         assert last < 0.8 * first
+
+
+def test_words_are_rehearsed_beside_masks(tmp_path: Path) -> None:
+    """A step learns from both batches, and from each as if it were alone."""
+    stage = Stage("images", tiny.mixture(0), 4, 1e-3, rehearsal=WORDS, unrehearsed=1)
+    auxiliary = AuxiliaryWeights(tower=1.0, classes=ATTRIBUTE_CLASSES)
+    running = trainer(tmp_path, Recipe("rehearsed", (stage,), auxiliary))
+    before, _ = running.step(0)
+    assert not [name for name in before if name.startswith("rehearsed_")]
+    state = {name: value.clone() for name, value in running.model.state_dict().items()}
+    losses, _ = running.step(1)
+    assert set(losses) == {*before, "rehearsed_next_token", "rehearsed_tower"}
+    alone = trainer(tmp_path / "alone", Recipe("alone", (replace(stage, rehearsal=None),), auxiliary))
+    alone.model.load_state_dict(state)
+    without, _ = alone.step(1)
+    for name in ("mask_bce", "dice", "classification", "next_token"):
+        assert losses[name] == without[name]
 
 
 def test_a_stage_of_words_refuses_visual_prompts(tmp_path: Path) -> None:

@@ -11,11 +11,21 @@ from x2sam_rt.model.training.objective import AuxiliaryWeights
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """A batch of a step: what it is drawn from, whether masks are learnt, and what its losses are called by."""
+
+    mixture: Mixture
+    segments: bool
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
 class Stage:
     """Steps that learn alike. mixture: what from. trains: prefixes of the parameters that move; ("",) = all.
     learning_rate: at its highest. start, end: how much of it the stage begins and ends with; it goes from one to the
     other along half a cosine, after `warmup` steps from zero. taught: part of the video steps, 0…1, whose memory is
     given the true masks. segments: False leaves the masks out, and the language side learns to see and say alone.
+    rehearsal: batches that it goes on learning so from beside each step's own, after the first `unrehearsed` steps.
     weights: of the losses.
     """
 
@@ -29,6 +39,8 @@ class Stage:
     warmup: int = 0
     taught: float = 0.0
     segments: bool = True
+    rehearsal: Mixture | None = None
+    unrehearsed: int = 0
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
@@ -41,6 +53,13 @@ class Stage:
                 f"Stage {self.name}: learning rate {self.learning_rate}, {self.warmup} steps of warm-up; "
                 "wanted 0 or more."
             )
+
+    def lessons(self, step: int) -> tuple[Lesson, ...]:
+        """What each process learns from in a step of the stage."""
+        own = Lesson(self.mixture, self.segments)
+        if self.rehearsal is None or step < self.unrehearsed:
+            return (own,)
+        return own, Lesson(self.rehearsal, segments=False, prefix="rehearsed_")
 
 
 @dataclass(frozen=True)

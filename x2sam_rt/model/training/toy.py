@@ -119,10 +119,29 @@ def toy_recipe(scale: float = 1.0, processes: int = 2) -> Recipe:
     return Recipe(
         name="x2sam-toy",
         stages=(
-            Stage("words", _words(), steps(6000), 2e-3, trains=("vlm.",), end=0.5, warmup=steps(100), segments=False),
+            Stage(
+                "words",
+                _words(0.25, clips=3),
+                steps(6000),
+                2e-3,
+                trains=("vlm.",),
+                end=0.5,
+                warmup=steps(100),
+                segments=False,
+            ),
             Stage("images", _images(), steps(2000), 1.5e-3, warmup=steps(200)),
-            Stage("clips", _clips(video_share=0.6), steps(2200), 1e-3, end=0.3, warmup=steps(50), taught=0.6),
-            Stage("as at work", _clips(video_share=0.75), steps(500), 3e-4, end=0.02),
+            Stage(
+                "clips",
+                _clips(video_share=0.6),
+                steps(2200),
+                1e-3,
+                end=0.3,
+                warmup=steps(50),
+                taught=0.6,
+                rehearsal=_words(0.7, clips=6),
+                unrehearsed=steps(1050),
+            ),
+            Stage("as at work", _clips(video_share=0.75), steps(400), 3e-4, end=0.02, rehearsal=_words(0.7, clips=6)),
         ),
         auxiliary=AuxiliaryWeights(
             attributes=3.0, grounding=1.0, naming=1.0, outline=2.0, tower=3.0, classes=ATTRIBUTE_CLASSES
@@ -131,10 +150,11 @@ def toy_recipe(scale: float = 1.0, processes: int = 2) -> Recipe:
     )
 
 
-def _words() -> Mixture:
-    """Seeing and saying first, as X2SAM begins with a language model that can; an image costs a twentieth here."""
+def _words(video_share: float, clips: int) -> Mixture:
+    """Seeing and saying first, as X2SAM begins with a language model that can; an image costs a twentieth here. What
+    a clip shows takes as long to learn to tell as its masks, so it is rehearsed beside them."""
     sources = (*_image_sources({"gcg": 2, "chat": 1}), *_video_sources({"gcg": 2, "chat": 1}))
-    return Mixture(sources, image_batch=8, video_batch=3, video_share=0.25)
+    return Mixture(sources, image_batch=8, video_batch=clips, video_share=video_share)
 
 
 def _images() -> Mixture:

@@ -18,7 +18,7 @@ from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.batch import Batch, make_batch
 from x2sam_rt.model.training.curve import CurvePoint, LossLog, draw_curve, read_curve
 from x2sam_rt.model.training.objective import Auxiliary, Objective
-from x2sam_rt.model.training.recipe import Recipe, Stage
+from x2sam_rt.model.training.recipe import Lesson, Recipe, Stage
 from x2sam_rt.model.training.state import Progress, TrainingState
 from x2sam_rt.model.x2sam import X2SAM
 
@@ -94,21 +94,23 @@ class Trainer:
         taught = math.floor((within + 1) * stage.taught) > math.floor(within * stage.taught)
         self._optimizer.zero_grad(set_to_none=True)
         shared = range(self._rank.number, self._rank.of * self.recipe.accumulate, self._rank.of)
-        found = [self._learn(stage, number, part, taught=taught) for part in shared]
+        lessons = stage.lessons(within)
+        found = [self._learn(stage, lesson, number, part, taught=taught) for part in shared for lesson in lessons]
         self._update(rate, f"step {number + 1}", [name for names, _ in found for name in names])
-        losses = [losses for _, losses in found]
-        return {name: sum(one[name] for one in losses) / len(losses) for name in losses[0]}, rate
+        return _means([losses for _, losses in found]), rate
 
-    def _learn(self, stage: Stage, number: int, part: int, *, taught: bool) -> tuple[tuple[str, ...], Losses]:
+    def _learn(
+        self, stage: Stage, lesson: Lesson, number: int, part: int, *, taught: bool
+    ) -> tuple[tuple[str, ...], Losses]:
         """Adds the gradients of one batch. Returns the names of its examples and its losses."""
-        batch = self._batch(stage, number, part)
+        batch = self._batch(lesson, number, part)
         # A hash of numbers is the same in every process.
         generator = torch.Generator().manual_seed(hash((self.recipe.seed, number, part)))
         objective = Objective(stage.weights, self.recipe.auxiliary, self.recipe.points, amp=self.recipe.amp)
         total, losses = objective(
-            self.model, self._heads, batch, segments=stage.segments, teach_memory=taught, generator=generator
+            self.model, self._heads, batch, segments=lesson.segments, teach_memory=taught, generator=generator
         )
-        found = {name: float(loss.detach()) for name, loss in losses.items()}
+        found = {f"{lesson.prefix}{name}": float(loss.detach()) for name, loss in losses.items()}
         if not total.isfinite():
             raise TrainingError(
                 f"The loss of step {number + 1} is {float(total.detach())} ({found}). "
@@ -117,8 +119,8 @@ class Trainer:
         (total / self.recipe.accumulate).backward()  # type: ignore[no-untyped-call]
         return batch.names, found
 
-    def _batch(self, stage: Stage, number: int, part: int) -> Batch:
-        examples = stage.mixture.batch(number, part)
+    def _batch(self, lesson: Lesson, number: int, part: int) -> Batch:
+        examples = lesson.mixture.batch(number, part)
         return make_batch(examples, self.model.config, self._tokenizer).to(self.recipe.device)
 
     def _enter(self, stage: Stage) -> None:
@@ -164,6 +166,15 @@ class Trainer:
             self._state.save(self._folder, self._progress)
             if self._progress.steps:
                 draw_curve(read_curve(self._folder / LOG_FILE), self._folder / CURVE_FILE)
+
+
+def _means(parts: Sequence[Losses]) -> Losses:
+    """Of each loss over the batches that have it."""
+    collected: dict[str, list[float]] = {}
+    for losses in parts:
+        for name, loss in losses.items():
+            collected.setdefault(name, []).append(loss)
+    return {name: sum(values) / len(values) for name, values in collected.items()}
 
 
 def learning_rate(stage: Stage, step: int) -> float:
