@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,8 @@ _SIDE = 128
 _VOCABULARY = 640
 _CORPUS = 4000
 _CLIPS = 1_000_000  # different ones; no run comes to an end of them
+
+_LENGTHS = (5,)  # of clips: enough for a memory, few enough for many clips
 
 # How often each task is drawn.
 _IMAGE_TASKS = {
@@ -141,7 +143,14 @@ def toy_recipe(scale: float = 1.0, processes: int = 2) -> Recipe:
                 rehearsal=_words(0.7, clips=6),
                 unrehearsed=steps(1050),
             ),
-            Stage("as at work", _clips(video_share=0.75), steps(400), 3e-4, end=0.02, rehearsal=_words(0.7, clips=6)),
+            Stage(
+                "as at work",
+                _clips(video_share=0.75, lengths=(5, 8)),
+                steps(450),
+                4e-4,
+                end=0.02,
+                rehearsal=_words(0.7, clips=6, lengths=(3, 5, 8)),
+            ),
         ),
         auxiliary=AuxiliaryWeights(
             attributes=3.0, grounding=1.0, naming=1.0, outline=2.0, tower=3.0, classes=ATTRIBUTE_CLASSES
@@ -150,10 +159,11 @@ def toy_recipe(scale: float = 1.0, processes: int = 2) -> Recipe:
     )
 
 
-def _words(video_share: float, clips: int) -> Mixture:
+def _words(video_share: float, clips: int, lengths: Sequence[int] = _LENGTHS) -> Mixture:
     """Seeing and saying first, as X2SAM begins with a language model that can; an image costs a twentieth here. What
     a clip shows takes as long to learn to tell as its masks, so it is rehearsed beside them."""
-    sources = (*_image_sources({"gcg": 2, "chat": 1}), *_video_sources({"gcg": 2, "chat": 1}))
+    tasks = {"gcg": 2, "chat": 1}
+    sources = (*_image_sources(tasks), *_video_sources(tasks, lengths))
     return Mixture(sources, image_batch=8, video_batch=clips, video_share=video_share)
 
 
@@ -161,8 +171,8 @@ def _images() -> Mixture:
     return Mixture(_image_sources(_IMAGE_TASKS), image_batch=4, video_batch=2, video_share=0.0)
 
 
-def _clips(video_share: float) -> Mixture:
-    sources = (*_image_sources(_IMAGE_TASKS), *_video_sources(_VIDEO_TASKS))
+def _clips(video_share: float, lengths: Sequence[int] = _LENGTHS) -> Mixture:
+    sources = (*_image_sources(_IMAGE_TASKS), *_video_sources(_VIDEO_TASKS, lengths))
     return Mixture(sources, image_batch=4, video_batch=2, video_share=video_share, seed=1)
 
 
@@ -171,13 +181,21 @@ def _image_sources(weights: Mapping[str, float]) -> tuple[Source, ...]:
     return tuple(_source(task, "image", settings, weight) for task, weight in weights.items())
 
 
-def _video_sources(weights: Mapping[str, float]) -> tuple[Source, ...]:
-    settings = WorldSettings(frames=5, drained=0.6, drained_frames=3, occluder=0.3, same_colour=0.6)
-    return tuple(_source(task, "video", settings, weight) for task, weight in weights.items())
+def _video_sources(weights: Mapping[str, float], lengths: Sequence[int]) -> tuple[Source, ...]:
+    """lengths: of the clips, each as likely as the others. A language model that has read clips of one length only
+    cannot tell what longer ones show."""
+    sources: list[Source] = []
+    for frames in lengths:
+        settings = WorldSettings(
+            frames=frames, drained=0.6, drained_frames=min(3, frames - 2), occluder=0.3, same_colour=0.6
+        )
+        sources += [_source(task, "video", settings, weight) for task, weight in weights.items()]
+    return tuple(sources)
 
 
 def _source(task: str, media: Media, settings: WorldSettings, weight: float) -> Source:
-    return Source(f"{task} {media}", media, _CLIPS, _maker(task, media, settings), settings.frames, weight)
+    name = f"{task}, {media}s of {settings.frames}"
+    return Source(name, media, _CLIPS, _maker(task, media, settings), settings.frames, weight)
 
 
 def _maker(task: str, media: Media, settings: WorldSettings) -> Callable[[int], Example]:
