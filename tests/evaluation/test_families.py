@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from fake_segmenters import prediction
+from made_samples import Made
 
 from x2sam_rt.data.dataset import Dataset, Metric
 from x2sam_rt.data.example import Example, Target
@@ -16,20 +17,6 @@ from x2sam_rt.runtime.asking import Ask
 from x2sam_rt.runtime.results import BoolMask
 
 SIZE = (4, 23, 37)  # frames, height, width
-
-
-@dataclass(frozen=True)
-class Made:
-    """A sample of an example that is there already."""
-
-    example: Example
-
-    @property
-    def name(self) -> str:
-        return self.example.name
-
-    def load(self) -> Example:
-        return self.example
 
 
 def box(left: int, width: int = 9) -> BoolMask:

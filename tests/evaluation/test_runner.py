@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fake_segmenters import BlindSegmenter, PerfectSegmenter
+from made_samples import Made
 from safetensors.torch import load_file, save_file
 
 from x2sam_rt.data.example import Example
@@ -31,18 +32,6 @@ from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import STAGE_WEIGHTS
 
 PARTS = {part.name: part for part in synthetic_parts()}
-
-
-@dataclass(frozen=True)
-class Made:
-    example: Example
-
-    @property
-    def name(self) -> str:
-        return self.example.name
-
-    def load(self) -> Example:
-        return self.example
 
 
 def short(task: str = "referring", frames: int = 3) -> Example:

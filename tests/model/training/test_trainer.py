@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -275,46 +274,6 @@ def test_processes_share_a_step_stop_together_and_go_on(pairs: Path, tmp_path: P
     mine = weights(tmp_path)
     for name, value in weights(pairs).items():
         torch.testing.assert_close(mine[name], value, rtol=0, atol=1e-6, msg=name)
-
-
-_PARENT = """
-import sys
-from pathlib import Path
-import tiny
-from x2sam_rt.model.training.launch import Run
-if __name__ == "__main__":
-    Run(Path(sys.argv[1]), tiny.model, tiny.shared_recipe, 1e5).start(lambda _: lambda step, _: print(step, flush=True))
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc to find a process's children")
-def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
-    script = tmp_path / "parent.py"
-    script.write_text(_PARENT)
-    found = {**os.environ, "PYTHONPATH": str(Path(tiny.__file__).parent)}
-    with subprocess.Popen(
-        [sys.executable, script, tmp_path / "run"], env=found, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as parent:
-        assert parent.stdout is not None
-        parent.stdout.readline()  # the first step is done
-        children = children_of(parent.pid)
-        assert len(children) >= 2
-        parent.kill()
-    for child in children:
-        wait_until(lambda child=child: not Path(f"/proc/{child}").is_dir())  # type: ignore[misc]
-    assert torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)["steps"] >= 1
-
-
-def children_of(process: int) -> list[str]:
-    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    for _ in range(1200):
-        if holds():
-            return
-        time.sleep(0.1)
-    raise AssertionError("still not after two minutes")
 
 
 def test_the_error_of_any_process_is_told(tmp_path: Path) -> None:

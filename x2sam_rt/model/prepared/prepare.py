@@ -17,8 +17,8 @@ def prepare(stage: nn.Module) -> nn.Module:
     """A stage for inference on a CPU, with products in the dtype of its weights; a stage without a prepared twin as it
     is. The stage's weights may be dropped afterwards.
 
-    For bfloat16 only the products are: what they add up to, norms, softmax and residuals are float32. On random weights
-    this keeps mask IoU above 0.999 where bfloat16 throughout loses a twentieth.
+    For bfloat16 only the products are: what they add up to, norms, softmax and residuals are float32, and so is all
+    that leads to the mask features alone. What that does to masks: `benchmarks/bench_frame.py --precision bf16`.
     """
     dtype = next(stage.parameters()).dtype
     if isinstance(stage, FrameEncoder):

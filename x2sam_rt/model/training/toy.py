@@ -160,8 +160,8 @@ def toy_recipe(scale: float = 1.0, processes: int = 2) -> Recipe:
 
 
 def _words(video_share: float, clips: int, lengths: Sequence[int] = _LENGTHS) -> Mixture:
-    """Seeing and saying first, as X2SAM begins with a language model that can; an image costs a twentieth here. What
-    a clip shows takes as long to learn to tell as its masks, so it is rehearsed beside them."""
+    """Seeing and saying first, as X2SAM begins with a language model that can; a step of twice the images costs a
+    quarter here. What a clip shows takes as long to learn to tell as its masks, so it is rehearsed beside them."""
     tasks = {"gcg": 2, "chat": 1}
     sources = (*_image_sources(tasks), *_video_sources(tasks, lengths))
     return Mixture(sources, image_batch=8, video_batch=clips, video_share=video_share)
