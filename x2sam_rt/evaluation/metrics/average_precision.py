@@ -16,8 +16,8 @@ from pycocotools.cocoeval import COCOeval
 
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.metrics.state import State
-from x2sam_rt.runtime.results import BoolMask
-from x2sam_rt.runtime.run_lengths import RunLengths, encode_mask
+from x2sam_rt.media.types import BoolMask
+from x2sam_rt.media.rle import RunLengths, encode_mask
 
 Key = int | str | None
 _LARGEST = 1e5**2  # COCO's "no upper limit"

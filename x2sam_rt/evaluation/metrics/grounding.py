@@ -17,7 +17,7 @@ import torch
 
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.evaluation.metrics.state import State
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 Matrix = npt.NDArray[np.float64]
 TextSimilarity = Callable[[Sequence[str], Sequence[str]], Matrix]  # (true, found) texts → (true, found), −1…1

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.metrics.state import State
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 BOUNDARY_TOLERANCE = 0.008  # of the frame's diagonal (DAVIS)
 _FOUND = 0.5  # DAVIS: a frame counts as recalled above this

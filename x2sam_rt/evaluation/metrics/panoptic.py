@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.metrics.state import State
-from x2sam_rt.runtime.results import LabelMap
+from x2sam_rt.media.types import LabelMap
 
 VIPSEG_WINDOWS = (1, 2, 4, 6)  # in labelled frames
 CITYSCAPES_VPS_WINDOWS = (1, 2, 3, 4)  # every fifth frame is labelled, so these are its k = 0, 5, 10, 15
