@@ -21,6 +21,7 @@ from x2sam_rt.media.rle import RunLengths, encode_mask
 
 Key = int | str | None
 _LARGEST = 1e5**2  # COCO's "no upper limit"
+_THRESHOLDS = 10  # IoU 0.5, 0.55, …, 0.95
 _MOST = 100  # detections of an image and category that count (COCO)
 
 
@@ -103,7 +104,7 @@ class _Matches:
     @classmethod
     def of(cls, state: State) -> _Matches:
         category, area, scores, found, ignored, true_ignored = state
-        shape = (-1, len(scores)) if scores else (0, 0)
+        shape = (_THRESHOLDS, len(scores))
         return cls(
             category, area, scores, _flags(found).reshape(shape), _flags(ignored).reshape(shape), _flags(true_ignored)
         )
@@ -183,9 +184,9 @@ def _match(true: list[_Entry], found: list[_Entry], limits: AreaLimits) -> list[
     """One image, or what is taken for one."""
     if not true and not found:
         return []
-    evaluation = COCOeval(_as_coco(true, true + found), _as_coco(found, true + found), "segm")
-    evaluation.params.areaRng = _area_ranges(limits)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
+        evaluation = COCOeval(_as_coco(true, true + found), _as_coco(found, true + found), "segm")
+        evaluation.params.areaRng = _area_ranges(limits)
         evaluation.evaluate()
     ranges = evaluation.params.areaRng
     return [
@@ -238,9 +239,10 @@ def _summary(matches: Sequence[Sequence[_Matches]]) -> AveragePrecisionResult:
 
 
 def _as_coco(entries: Sequence[_Entry], together: Sequence[_Entry]) -> COCO:
+    height, width = together[0]["segmentation"]["size"]
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": 0}],
+        "images": [{"id": 0, "height": height, "width": width}],
         # Numbered from 1, as pycocotools takes 0 for "not matched"; copied, as it writes into them.
         "annotations": [{**entry, "id": number} for number, entry in enumerate(entries, start=1)],
         "categories": [{"id": category} for category in sorted({entry["category_id"] for entry in together})],

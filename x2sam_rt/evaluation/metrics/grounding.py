@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ def mask_ious(true: BoolMask, found: BoolMask) -> Matrix:
     Raises DataError for two sizes."""
     if true.shape[1:] != found.shape[1:]:
         raise DataError(f"True masks {true.shape[1:]}, found {found.shape[1:]}: they must be of one size.")
-    flat, other = (masks.reshape(len(masks), -1) for masks in (true, found))
+    flat, other = (masks.reshape(len(masks), math.prod(masks.shape[1:])) for masks in (true, found))
     together = np.array([[np.count_nonzero(a & b) for b in other] for a in flat], dtype=np.float64)
     together = together.reshape(len(true), len(found))
     either = flat.sum(axis=1)[:, None] + other.sum(axis=1)[None] - together

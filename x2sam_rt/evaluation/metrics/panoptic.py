@@ -260,17 +260,16 @@ class SegmentationTrackingQuality:
     are left out of it on both sides. Of the semantic part, pixels whose truth is void are left out.
     void_is_a_category: count pixels predicted void as one more category, whose IoU is 0, as the published evaluation
     code (DeepLab2) does; otherwise they are misses of their true category and no more. Published figures have it on.
-    first_is_crowd: of each clip's true tubes the one listed first is taken for a crowd, and no other: X2SAM's figures
-    for VIPSeg number the tubes from 0, which DeepLab2 takes for the number of crowds.
+    as_x2sam: as X2SAM's figures for VIPSeg are made. Of each clip's true tubes the one listed first is taken for a
+    crowd, and no other (tubes are numbered from 0, which DeepLab2 takes for the number of crowds); and what is predicted
+    on void adds nothing to a prediction's size.
     Source: Weber et al., "STEP: Segmenting and Tracking Every Pixel", arXiv 2102.11859.
     """
 
-    def __init__(
-        self, is_thing: Sequence[bool], *, void_is_a_category: bool = True, first_is_crowd: bool = False
-    ) -> None:
+    def __init__(self, is_thing: Sequence[bool], *, void_is_a_category: bool = True, as_x2sam: bool = False) -> None:
         self._is_thing = np.asarray(is_thing, dtype=np.bool_)
         self._void_is_a_category = void_is_a_category
-        self._first_is_crowd = first_is_crowd
+        self._as_x2sam = as_x2sam
         self._confusion = np.zeros((len(is_thing) + 1, len(is_thing) + 1), dtype=np.int64)  # 0 is void
         self._association = 0.0
         self._tracks = 0
@@ -313,7 +312,7 @@ class SegmentationTrackingQuality:
         things = self._is_thing[_categories(clip.true)]
         found_things = self._is_thing[_categories(clip.found)]
         crowds = things & self._crowds(clip.true)
-        found_sizes = shared[np.concatenate([[True], ~crowds])].sum(axis=0)[1:][found_things]
+        found_sizes = shared[np.concatenate([[not self._as_x2sam], ~crowds])].sum(axis=0)[1:][found_things]
         tracks = shared[1:][things & ~crowds]
         sizes, common = tracks.sum(axis=1), tracks[:, 1:][:, found_things]
         iou = common / np.maximum(sizes[:, None] + found_sizes - common, 1)
@@ -321,7 +320,7 @@ class SegmentationTrackingQuality:
         self._tracks += int(np.count_nonzero(sizes))
 
     def _crowds(self, true: Sequence[Tube]) -> npt.NDArray[np.bool_]:
-        return np.arange(len(true)) == 0 if self._first_is_crowd else _crowds(true)
+        return np.arange(len(true)) == 0 if self._as_x2sam else _crowds(true)
 
     def _mean_iou(self) -> float:
         labelled = self._confusion.copy()

@@ -45,7 +45,9 @@ class PostProcessOptions:
 
     mask_threshold: sigmoid above which a pixel belongs to a mask. overlap: the part of its own area a panoptic
     segment must keep. restart_ids: number new panoptic things from 1 in every frame, as published, where one
-    number can mean two things; otherwise a number is never given twice in a stream.
+    number can mean two things; otherwise a number is never given twice in a stream. anchored: the object task compares
+    results with the visual prompt itself too, and not only with earlier results. together: phrases take all queries
+    whose class probability reaches this, or is the highest, as one mask (several objects); None = the best one alone.
     The defaults are the published ones; the tasks' own thresholds are those of the published recordings.
     """
 
@@ -53,12 +55,15 @@ class PostProcessOptions:
     mask_threshold: float = 0.5
     overlap: float = 0.8
     restart_ids: bool = False
+    anchored: bool = True
+    together: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in (
             ("threshold", self.threshold),
             ("mask_threshold", self.mask_threshold),
             ("overlap", self.overlap),
+            ("together", self.together),
         ):
             if value is not None and not 0 <= value <= 1:
                 raise ConfigError(f"{name}={value}: a number from 0 to 1 is wanted.")
