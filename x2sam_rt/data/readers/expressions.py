@@ -43,7 +43,7 @@ class ExpressionSample:
         size = frames.shape[1:3]
         indices = np.stack([read_indices(self.name, masks / f"{frame}.png", size) for frame in self.frames])
         target = Target(0, indices == self.object, self.object)
-        if not target.masks.any():
+        if not target.masks[:].any():
             found = sorted(set(np.unique(indices).tolist()) - {0, _VOID})
             raise DataError(f"Example {self.name}: object {self.object} is in none of {masks}; there are {found}.")
         ignored = indices == _VOID

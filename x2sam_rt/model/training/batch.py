@@ -210,7 +210,7 @@ def _targets(examples: Sequence[Example], config: ModelConfig) -> MaskTargets:
     visible = torch.zeros(len(examples), frames, most, dtype=torch.bool)
     for row, example in enumerate(examples):
         for column, target in enumerate(example.targets):
-            covered = torch.from_numpy(target.masks)
+            covered = torch.from_numpy(np.asarray(target.masks))
             masks[row, :, column] = _shares(covered, config)
             conditions[row, column] = target.condition
             visible[row, :, column] = covered.flatten(1).any(1)
