@@ -9,6 +9,7 @@ bounds: metrics within 1e-6; frames of chunks, questions and category names exac
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,6 +49,9 @@ from x2sam_rt.evaluation.protocol import CUTTINGS, language_frames
 from x2sam_rt.runtime.postprocess.phrases import PhrasePostProcessor
 from x2sam_rt.runtime.postprocess.prompted import ObjectPostProcessor
 from x2sam_rt.runtime.postprocess.rule import Conditions, FrameLogits, PostProcessOptions
+from x2sam_rt.tasks import DEFAULT_WORDING, REGION, Media, Wording, instruction, task
+from x2sam_rt.tasks.published import category_name, coco_category_name, published_wording, wordings_of
+from x2sam_rt.tasks.regions import Prompt
 
 BOUND = 1e-6
 PRINTED = 0.0051  # tables are printed in percent with two digits
@@ -458,6 +462,65 @@ def replay_captions(recording: Recording, report: Report) -> None:
     report.close("CIDEr", result.cider, document["expected"]["CIDEr"])
 
 
+def replay_prompts(recording: Recording, report: Report) -> None:
+    """Category names, and every question and answer of every data set, from what stands in its first question."""
+    names = recording.document["names_before_and_after_formatting"]
+    for rule, formatted in (("format", category_name), ("coco", coco_category_name)):
+        for before, after in names[rule].items():
+            report.same(f"{rule} {before}", formatted(before), after)
+    for data_set, recorded in recording.document["data_sets"].items():
+        first = recorded["questions"][0]
+        media: Media = "video" if "video" in data_set or "<video>" in first or "this video" in first else "image"
+        phrases = re.findall(r"<p>(.*?)</p>", first)
+        task_name = _task_of(data_set, phrases)
+        report.same(f"{data_set}: questions", len(recorded["questions"]), wordings_of(task_name))
+        for number, question in enumerate(recorded["questions"]):
+            newline = question.startswith(f"<{media}>\n")
+            wording = published_wording(number, DEFAULT_WORDING, media=media, newline=newline)
+            vision = f"<{media}>" if newline else f"<|vision_start|><{media}><|vision_end|>"
+            report.same(f"{data_set} {number}", vision + _question(task_name, media, phrases, wording), question)
+        answers = [_answer(task_name, media, number) for number in range(len(recorded["answers"]))]
+        report.same(f"{data_set}: answers", answers, recorded["answers"])
+        report.same(f"{data_set}: whole prompt", _whole(first, answers[0]), recorded["whole_prompt_of_question_0"])
+
+
+def _task_of(data_set: str, phrases: Sequence[str]) -> str:
+    if "gcg" in data_set:
+        return "gcg"
+    if phrases[0] == REGION:
+        return "object" if "youtube-vos" in data_set else "interactive" if "interactive" in data_set else "vgd"
+    if data_set.startswith("ref"):
+        return "referring"
+    return "reasoning" if data_set.startswith("rea") or data_set.startswith("revos") else "panoptic"
+
+
+def _question(name: str, media: Media, phrases: Sequence[str], wording: Wording) -> str:
+    regions = [Prompt.point(1, 1) for phrase in phrases if phrase == REGION]
+    match name:
+        case "panoptic":
+            return instruction(task(name), media=media, things=phrases, wording=wording).question
+        case "referring":
+            return instruction(task(name), media=media, phrases=phrases, wording=wording).question
+        case "reasoning" if phrases[0].endswith("?"):
+            return instruction(task(name), media=media, question=phrases[0], wording=wording).question
+        case "reasoning":
+            return instruction(task(name), media=media, phrases=phrases, wording=wording).question
+        case "gcg":
+            return instruction(task(name), media=media, wording=wording).question
+        case _:
+            return instruction(task(name), media=media, regions=regions, wording=wording).question
+
+
+def _answer(name: str, media: Media, number: int) -> str:
+    return published_wording(number, DEFAULT_WORDING, media=media)[name].answer or ""
+
+
+def _whole(question: str, answer: str) -> str:
+    """As the chat template of Qwen has it."""
+    end = f"{answer}<|im_end|>\n" if answer else ""
+    return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{end}"
+
+
 def replay_post(recording: Recording, report: Report) -> None:
     """gRefCOCO's union of good queries, and the object rule without and with its anchor."""
     document, tensors = recording.document, recording.tensors
@@ -511,6 +574,7 @@ REPLAYS: dict[str, Callable[[Recording, Report], None]] = {
     "image_generic": replay_image_generic,
     "gcg": replay_gcg,
     "captions": replay_captions,
+    "prompts": replay_prompts,
     "post": replay_post,
 }
 
