@@ -45,7 +45,7 @@ from x2sam_rt.evaluation.metrics import (
     VideoPanopticQuality,
     mask_ious,
 )
-from x2sam_rt.evaluation.protocol import CUTTINGS, language_frames
+from x2sam_rt.evaluation.protocol import RULES, language_frames
 from x2sam_rt.runtime.postprocess.phrases import PhrasePostProcessor
 from x2sam_rt.runtime.postprocess.prompted import ObjectPostProcessor
 from x2sam_rt.runtime.postprocess.rule import Conditions, FrameLogits, PostProcessOptions
@@ -124,7 +124,9 @@ def replay_chunks(recording: Recording, report: Report) -> None:
         labelled = [index in case["annotated"] for index in range(case["length"])]
         if case["data"] == "vspw":  # a video's maps are listed once, so every frame counts as annotated
             labelled = [True] * case["length"]
-        chunks = CUTTINGS[_DATA_SETS[case["data"]]].chunks(case["length"], labelled)
+        cutting = RULES[_DATA_SETS[case["data"]]].cutting
+        assert cutting is not None
+        chunks = cutting.chunks(case["length"], labelled)
         first = [chunk for chunk in case["chunks"] if chunk.get("video_id", 1) == 1]
         wanted = [(chunk["chunk_id"], tuple(chunk["frames"])) for chunk in first]
         report.same(what, [(chunk.number, chunk.frames) for chunk in chunks], wanted)
@@ -138,7 +140,7 @@ def replay_chunks(recording: Recording, report: Report) -> None:
 _DATA_SETS = {
     "vipseg": "vipseg",
     "vspw": "vspw",
-    "ytvis": "youtube-vis",
+    "ytvis": "youtube-vis19",
     "ref_youtube": "ref-youtube-vos",
     "ref_davis": "ref-davis17",
     "revos": "revos",

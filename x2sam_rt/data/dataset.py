@@ -9,7 +9,21 @@ from typing import Literal, Protocol
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import DataError
 
-Metric = Literal["j_and_f", "panoptic_video", "panoptic_image", "ap_video", "ap_image", "giou", "semantic", "vgd"]
+Metric = Literal[
+    "j_and_f",
+    "giou",
+    "semantic",
+    "semantic_video",
+    "panoptic_image",
+    "panoptic_video",
+    "ap_image",
+    "ap_video",
+    "vgd",
+    "vgd_image",
+    "vgd_video",
+    "gcg_image",
+    "gcg_video",
+]
 
 
 class Sample(Protocol):

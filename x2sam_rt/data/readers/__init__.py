@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from x2sam_rt.data.dataset import Dataset
-from x2sam_rt.data.readers.annotated import AnnotatedExample
+from x2sam_rt.data.readers.annotated import AnnotatedExample, CaptionedExample, PromptedExample
 from x2sam_rt.data.readers.coco_panoptic import read_coco_panoptic
 from x2sam_rt.data.readers.expressions import read_ref_davis17, read_ref_youtube_vos
 from x2sam_rt.data.readers.reasonseg import read_reasonseg
@@ -15,7 +15,7 @@ from x2sam_rt.data.readers.vipseg import read_vipseg
 from x2sam_rt.data.readers.youtube_vis import read_youtube_vis
 from x2sam_rt.errors import DataError
 
-__all__ = ["READERS", "AnnotatedExample", "Reader", "read_dataset"]
+__all__ = ["READERS", "AnnotatedExample", "CaptionedExample", "PromptedExample", "Reader", "read_dataset"]
 
 Reader = Callable[[Path, str], Dataset]
 
