@@ -196,10 +196,7 @@ def _add_chunk(
 
 
 def _tubes(entries: Sequence[Document], index: Mapping[int, int]) -> dict[int, Tube]:
-    return {
-        one["id"]: Tube(index[one["category_id"]], one["id"], bool(one.get("iscrowd", 0)))
-        for one in entries
-    }
+    return {one["id"]: Tube(index[one["category_id"]], one["id"], bool(one.get("iscrowd", 0))) for one in entries}
 
 
 def _categories(entries: Sequence[Document]) -> tuple[dict[int, int], list[bool]]:
@@ -239,7 +236,9 @@ def replay_image_generic(recording: Recording, report: Report) -> None:
     result = panoptic.result()
     _compare_quality(report, "PQ", result, document["expected"]["pq"], index)
     report.printed(document, "panoptic_val", "All", [result.all.pq, result.all.sq, result.all.rq])
-    _compare_semantic(report, document, semantic, document["expected"]["semantic_confusion_pred_by_truth"], "semantic_val")
+    _compare_semantic(
+        report, document, semantic, document["expected"]["semantic_confusion_pred_by_truth"], "semantic_val"
+    )
     instances = _instance_ap(document)
     _compare_ap(report, instances, document["expected"]["instance"])
     report.printed(document, "instance_val", "Value (%)", [instances.ap, instances.ap50, instances.ap75])

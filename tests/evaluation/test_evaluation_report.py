@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-
 from x2sam_rt.evaluation.figures import Figure
+from x2sam_rt.evaluation.speed import Speed
+
 from x2sam_rt.evaluation.report import draw_evaluation, evaluation_table, write_evaluation
 from x2sam_rt.evaluation.results import Evaluation, Machine, PartResult, VariantResult, this_machine, versions
-from x2sam_rt.evaluation.speed import Speed
 
 FAST, NO_SPEED = Speed(12.34, 20.0, 3.0, 7), Speed(None, None, None, 0)
 PART = PartResult("objects", 9, True, (Figure("J&F", 0.8125, 31, headline=True), Figure("J", 0.5, 31)), FAST)

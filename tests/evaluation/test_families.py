@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from fake_segmenters import prediction
 from made_samples import Made
+from x2sam_rt.evaluation.families import AnswerFamily, CaptionFamily, ObjectFamily, family_of
+from x2sam_rt.evaluation.figures import Family
 
 from x2sam_rt.data.dataset import Dataset, Metric
 from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers import AnnotatedExample
 from x2sam_rt.errors import DataError
-from x2sam_rt.evaluation.families import AnswerFamily, CaptionFamily, ObjectFamily, family_of
-from x2sam_rt.evaluation.figures import Family
 from x2sam_rt.media.types import BoolMask
 from x2sam_rt.tasks.ask import Ask
 

@@ -13,15 +13,15 @@ import torch
 from fake_segmenters import BlindSegmenter, PerfectSegmenter
 from made_samples import Made
 from safetensors.torch import load_file, save_file
+from x2sam_rt.evaluation.datasets import open_parts
+from x2sam_rt.evaluation.families import ObjectFamily
+from x2sam_rt.evaluation.part import Part
+from x2sam_rt.evaluation.prediction import Segmenter, Showing, predicted, shown_clip
 
 from x2sam_rt.data.example import Example
 from x2sam_rt.data.world import WorldSettings, world_example
 from x2sam_rt.errors import ConfigError, DataError, EngineError
 from x2sam_rt.evaluation.backends import REFERENCE, load_choice, with_slots
-from x2sam_rt.evaluation.datasets import open_parts
-from x2sam_rt.evaluation.families import ObjectFamily
-from x2sam_rt.evaluation.part import Part
-from x2sam_rt.evaluation.prediction import Segmenter, Showing, predicted, shown_clip
 from x2sam_rt.evaluation.report import write_evaluation
 from x2sam_rt.evaluation.runner import Protocol, measure_part, run_variants
 from x2sam_rt.evaluation.synthetic import synthetic_parts

@@ -130,6 +130,14 @@ RULES: Mapping[str, Rule] = {
 _OTHERWISE = Rule("", Cutting())
 
 
+def protocol_name(text: str) -> ProtocolName:
+    """Raises ConfigError for what is none."""
+    names: dict[str, ProtocolName] = {"published": "published", "live": "live"}
+    if text not in names:
+        raise ConfigError(f"There is no protocol {text!r}; there are {' and '.join(names)}.")
+    return names[text]
+
+
 @dataclass(frozen=True)
 class Protocol:
     """name: "published": clips are cut as for X2SAM's figures, each chunk with a question and an empty memory of its
@@ -146,8 +154,6 @@ class Protocol:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in ("published", "live"):
-            raise ConfigError(f"There is no protocol {self.name!r}; there are published and live.")
         for what, value in (("limit", self.limit), ("ask_every", self.ask_every)):
             if value is not None and value < 1:
                 raise ConfigError(f"A {what} of {value}; wanted 1 or more.")
@@ -241,7 +247,9 @@ def _shows_something(example: Example) -> BoolMask:
     return shown
 
 
-def _prompted(example: Example, frames: tuple[int, ...], regions: Regions, name: str | None = None) -> Iterator[Example]:
+def _prompted(
+    example: Example, frames: tuple[int, ...], regions: Regions, name: str | None = None
+) -> Iterator[Example]:
     """These frames of the example, prompted anew on the first of them. None where nothing there has a prompt."""
     piece = replace(_cut(example, frames), name=name or example.name)
     if regions == "own mask":
@@ -280,9 +288,7 @@ def _moved(piece: Example, frames: tuple[int, ...]) -> tuple[RegionPrompt, ...]:
     """The instruction's regions, on the frames as they are numbered now. One on a frame that the chunk does not have
     gives way to its object's mask, on the first frame that shows it."""
     return tuple(
-        replace(region, frame=frames.index(region.frame))
-        if region.frame in frames
-        else _mask_prompt(piece, condition)
+        replace(region, frame=frames.index(region.frame)) if region.frame in frames else _mask_prompt(piece, condition)
         for condition, region in enumerate(piece.ask.regions)
     )
 
@@ -300,7 +306,9 @@ def _cut(example: Example, frames: tuple[int, ...]) -> Example:
     if frames == tuple(range(len(example.frames))):
         return example
     taken = _Taken(frames)
-    changed: dict[str, Any] = {name: taken.array(getattr(example, name)) for name in _BY_FRAME if hasattr(example, name)}
+    changed: dict[str, Any] = {
+        name: taken.array(getattr(example, name)) for name in _BY_FRAME if hasattr(example, name)
+    }
     changed["targets"] = taken.targets(example.targets)
     if isinstance(example, AnnotatedExample):
         changed["crowds"] = taken.targets(example.crowds)

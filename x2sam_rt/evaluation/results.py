@@ -15,7 +15,7 @@ import torch
 from x2sam_rt.evaluation.evaluators import Score
 from x2sam_rt.evaluation.metrics import State
 from x2sam_rt.evaluation.segmenter import Prediction
-from x2sam_rt.media.atomic import replacing
+from x2sam_rt.media.atomic import atomic_file
 from x2sam_rt.runtime.results import FrameResult
 
 _PACKAGES = ("x2sam-rt", "torch", "onnxruntime", "numpy")
@@ -138,7 +138,7 @@ class Evaluation:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     def save(self, path: Path) -> None:
-        with replacing(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
 
 

@@ -18,7 +18,6 @@ from x2sam_rt.evaluation.protocol import Presentation, Protocol
 from x2sam_rt.evaluation.results import (
     Evaluation,
     PartResult,
-
     SpeedMeter,
     VariantResult,
     this_machine,
@@ -50,9 +49,7 @@ class Job:
         return sum(len(self.samples(part)) for variant in variants for part in parts_for(variant.knobs, self.parts))
 
 
-def run_variants(
-    job: Job, variants: Sequence[Variant], on_sample: OnSample = lambda variant, part: None
-) -> Evaluation:
+def run_variants(job: Job, variants: Sequence[Variant], on_sample: OnSample = lambda variant, part: None) -> Evaluation:
     """Every variant on every part, one after another, one bundle loaded at a time. on_sample: told the labels of
     variant and part after each sample.
 
@@ -88,9 +85,7 @@ def _run_variant(job: Job, variant: Variant, label: str, on_sample: OnSample) ->
     with runtime:
         for part in parts_for(knobs, job.parts):
             log = _open_log(job, variant, label, part)
-            result, meter = measure_part(
-                segmenter, part, job.protocol, knobs, log, lambda name: on_sample(label, name)
-            )
+            result, meter = measure_part(segmenter, part, job.protocol, knobs, log, lambda name: on_sample(label, name))
             if part.forget != knobs.memory:
                 overall.merge(meter.state())
             found.append(result)

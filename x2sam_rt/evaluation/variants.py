@@ -114,11 +114,12 @@ def parse_knobs(texts: Sequence[str]) -> list[Knobs]:
                 wordings = ["bundle" if value == "bundle" else _count(name, value, 0) for value in values.split(",")]
             case _:
                 raise ConfigError(
-                    f"There is no knob {name!r}; write memory=on,off or slots=1,2,4 or length=8,16,whole or wording=0,1."
+                    f"There is no knob {name!r}; write memory=on,off, slots=1,2,4, length=8,16,whole or wording=0,1."
                 )
     # Without memory their number changes nothing.
     chosen = itertools.product(memory, slots, lengths, wordings)
-    return list(dict.fromkeys(Knobs(on, count if on else None, *others) for on, count, *others in chosen))
+    knobs = (Knobs(on, count if on else None, length, wording) for on, count, length, wording in chosen)
+    return list(dict.fromkeys(knobs))
 
 
 def _switch(value: str) -> bool:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from made_clips import SEEDS, SIZE, digest, object_clip
+from x2sam_rt.evaluation.metrics.boundary import grown, outline
 
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.metrics import JAndF, boundary_measure, region_similarity
-from x2sam_rt.evaluation.metrics.boundary import grown, outline
 
 Mask = npt.NDArray[np.bool_]
 REFERENCE: dict[str, Any] = json.loads(Path(__file__).with_name("reference.json").read_text())

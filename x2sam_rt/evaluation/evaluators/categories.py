@@ -224,9 +224,7 @@ class InstanceEvaluator:
             numbers[target.condition] = category
         return numbers
 
-    def _add_tracks(
-        self, metric: AveragePrecision, example: Example, prediction: Prediction, numbers: Numbers
-    ) -> int:
+    def _add_tracks(self, metric: AveragePrecision, example: Example, prediction: Prediction, numbers: Numbers) -> int:
         frames = labelled_frames(example)
         truth = self._true(example, frames, numbers)
         found = [

@@ -29,9 +29,9 @@ class Evaluator(Protocol):
     """Measures samples one by one, and gives scores of many. It keeps nothing itself."""
 
     def measure(self, pieces: Iterable[Piece]) -> State:
-        """What one sample contributes, as JSON. pieces: the sample itself, or the chunks it was cut into, in order; each
-        prediction's frames are gone through once, while its piece is at hand. Raises DataError for examples it cannot
-        measure."""
+        """What one sample contributes, as JSON. pieces: the sample itself, or the chunks it was cut into, in order;
+        each prediction's frames are gone through once, while its piece is at hand. Raises DataError for examples it
+        cannot measure."""
 
     def scores(self, states: Iterable[State]) -> Iterator[Score]:
         """Raises DataError when nothing was measured, and ConfigError when something is not installed."""

@@ -18,6 +18,7 @@ from x2sam_rt.evaluation.metrics import (
     CaptionQuality,
     FoundInstance,
     GroundedMeanIoU,
+    Mergeable,
     PhraseRecall,
     State,
     TrueInstance,
@@ -124,12 +125,13 @@ class CaptionEvaluator:
         return [miou.state(), recall.state(), words.state(), precision.state(), drawn]
 
     def scores(self, states: Iterable[State]) -> Iterator[Score]:
-        metrics, drawn, samples = self._metrics(), 0, 0
+        miou, recall, words, precision = self._metrics()
+        metrics: tuple[Mergeable, ...] = (miou, recall, words, precision)
+        drawn = samples = 0
         for *parts, pieces in states:
             samples, drawn = samples + 1, drawn + pieces
             for metric, state in zip(metrics, parts, strict=True):
                 metric.merge(state)
-        miou, recall, words, precision = metrics
         yield Score("mIoU of masks", miou.result() if drawn else 0.0, len(miou.values), headline=True)
         yield Score("captions with masks", min(1.0, drawn / max(1, samples)), samples)
         if not drawn:

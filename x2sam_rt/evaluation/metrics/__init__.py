@@ -49,7 +49,7 @@ from x2sam_rt.evaluation.metrics.semantic import (
     MeanIoUResult,
     VideoConsistency,
 )
-from x2sam_rt.evaluation.metrics.state import State
+from x2sam_rt.evaluation.metrics.state import Mergeable, State
 
 __all__ = [
     "CITYSCAPES_VPS_WINDOWS",
@@ -72,6 +72,7 @@ __all__ = [
     "MaskIoUResult",
     "MeanIoU",
     "MeanIoUResult",
+    "Mergeable",
     "PanopticFrame",
     "PanopticOverlaps",
     "PanopticQuality",

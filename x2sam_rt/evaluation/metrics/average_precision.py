@@ -16,8 +16,8 @@ from pycocotools.cocoeval import COCOeval
 
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.metrics.state import State
-from x2sam_rt.media.types import BoolMask
 from x2sam_rt.media.rle import RunLengths, encode_mask
+from x2sam_rt.media.types import BoolMask
 
 Key = int | str | None
 _LARGEST = 1e5**2  # COCO's "no upper limit"
@@ -127,9 +127,7 @@ class AveragePrecision:
         self._pools: dict[Key, tuple[list[_Entry], list[_Entry]]] | None = {} if pooled else None
         self._matches: list[list[_Matches]] = []
 
-    def add(
-        self, truth: Sequence[TrueInstance], found: Sequence[FoundInstance], *, key: Key = None
-    ) -> None:
+    def add(self, truth: Sequence[TrueInstance], found: Sequence[FoundInstance], *, key: Key = None) -> None:
         """Adds one image or clip. Raises DataError where the masks are not all of one (T, H, W)."""
         shapes = {one.masks.shape for one in truth} | {one.masks.shape for one in found}
         if len(shapes) > 1 or any(len(shape) != 3 for shape in shapes):
@@ -289,7 +287,8 @@ def _bits(flags: npt.NDArray[np.bool_]) -> str:
 
 
 def _flags(bits: str) -> npt.NDArray[np.bool_]:
-    return np.frombuffer(bits.encode(), dtype=np.uint8) == ord("1")
+    flags: npt.NDArray[np.bool_] = np.frombuffer(bits.encode(), dtype=np.uint8) == ord("1")
+    return flags
 
 
 def _side_by_side(masks: BoolMask) -> BoolMask:

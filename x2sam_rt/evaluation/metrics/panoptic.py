@@ -261,8 +261,8 @@ class SegmentationTrackingQuality:
     void_is_a_category: count pixels predicted void as one more category, whose IoU is 0, as the published evaluation
     code (DeepLab2) does; otherwise they are misses of their true category and no more. Published figures have it on.
     as_x2sam: as X2SAM's figures for VIPSeg are made. Of each clip's true tubes the one listed first is taken for a
-    crowd, and no other (tubes are numbered from 0, which DeepLab2 takes for the number of crowds); and what is predicted
-    on void adds nothing to a prediction's size.
+    crowd, and no other (tubes are numbered from 0, which DeepLab2 takes for the number of crowds); and what is
+    predicted on void adds nothing to a prediction's size.
     Source: Weber et al., "STEP: Segmenting and Tracking Every Pixel", arXiv 2102.11859.
     """
 

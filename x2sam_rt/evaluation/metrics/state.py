@@ -7,6 +7,14 @@ does not grow with the masks it has seen.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 State = Any  # JSON; what is in it is the metric's own affair
+
+
+class Mergeable(Protocol):
+    """A metric, as far as what it has counted goes."""
+
+    def state(self) -> State: ...
+
+    def merge(self, state: State) -> None: ...
