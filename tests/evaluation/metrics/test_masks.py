@@ -1,4 +1,4 @@
-"""J, F and J&F: against TrackEval, against loops over pixels, and at the edges of their definitions."""
+"""J, F and J&F, gIoU and cIoU: against TrackEval, against loops over pixels, and at the edges of their definitions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from made_clips import SEEDS, SIZE, digest, object_clip
-from x2sam_rt.evaluation.metrics.boundary import grown, outline
 
 from x2sam_rt.errors import DataError
-from x2sam_rt.evaluation.metrics import JAndF, boundary_measure, region_similarity
+from x2sam_rt.evaluation.metrics import JAndF, MaskIoU, boundary_measure, region_similarity
+from x2sam_rt.evaluation.metrics.masks import grown, outline
 
 Mask = npt.NDArray[np.bool_]
 REFERENCE: dict[str, Any] = json.loads(Path(__file__).with_name("reference.json").read_text())
@@ -44,6 +44,28 @@ def test_objects_weigh_the_same_however_long_they_are() -> None:
     means = [region_similarity(*object_clip(seed))[: seed + 1].mean() for seed in SEEDS]
     assert metric.result().j == pytest.approx(np.mean(means), abs=1e-12)
     assert metric.result().objects == len(SEEDS)
+
+
+def test_over_frames_long_clips_weigh_more() -> None:
+    metric, each = JAndF(), []
+    for seed in SEEDS:
+        truth, predicted = object_clip(seed)
+        metric.add(truth[: seed + 1], predicted[: seed + 1])
+        each += region_similarity(truth[: seed + 1], predicted[: seed + 1]).tolist()
+    result = metric.result()
+    assert (result.j_over_frames, result.frames) == (pytest.approx(np.mean(each), abs=1e-12), len(each))
+    assert result.over_frames == pytest.approx((result.j_over_frames + result.f_over_frames) / 2, abs=1e-12)
+    assert result.over_frames != pytest.approx(result.j_and_f, abs=1e-4)
+
+
+def test_frames_of_one_key_are_one_object() -> None:
+    truth, predicted = object_clip(3)
+    chunks, at_once, kept = JAndF(), JAndF(), JAndF()
+    at_once.add(truth, predicted)
+    for part in (slice(0, 3), slice(3, None)):
+        chunks.add(truth[part], predicted[part], key="the dog")
+    kept.merge(json.loads(json.dumps(chunks.state())))
+    assert chunks.result() == at_once.result() == kept.result()
 
 
 def test_first_and_last_frame_can_be_left_out() -> None:
@@ -109,6 +131,48 @@ def test_boundary_measure_as_a_loop_finds_it() -> None:
         wanted = 2 * precision * recall / (precision + recall)
         got = boundary_measure(truth[frame : frame + 1], predicted[frame : frame + 1], tolerance=tolerance)
         assert got[0] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_mask_iou_over_examples() -> None:
+    metric = MaskIoU()
+    truth, predicted = np.zeros((2, 4, 5), dtype=np.bool_)
+    truth[:2], predicted[1:3] = True, True  # 5 of 15
+    metric.add(truth, predicted)
+    metric.add(truth, truth)  # 10 of 10
+    assert metric.result().giou == pytest.approx((1 / 3 + 1) / 2)
+    assert metric.result().ciou == pytest.approx(15 / 25)
+    assert metric.result().examples == 2
+
+
+def test_without_a_target() -> None:
+    nothing, something = np.zeros((2, 3, 4), dtype=np.bool_)
+    something[0] = True
+    metric = MaskIoU()
+    metric.add(nothing, nothing)
+    assert (metric.result().giou, metric.result().ciou) == (1.0, 1.0)
+    metric.add(nothing, something)
+    metric.add(something, something)
+    assert metric.result().giou == pytest.approx(2 / 3)
+    assert (metric.result().n_acc, metric.result().without_target) == (0.5, 2)
+    assert metric.result().ciou == pytest.approx(4 / 8)
+
+
+def test_ignored_pixels_count_on_neither_side() -> None:
+    truth, predicted, ignored = np.zeros((3, 3, 4), dtype=np.bool_)
+    truth[0], predicted[1], ignored[0] = True, True, True
+    metric = MaskIoU()
+    metric.add(truth, predicted, ignored)
+    metric.add(truth, truth, ignored)
+    assert metric.result().giou == 0.5
+    with pytest.raises(DataError, match="one size"):
+        metric.add(truth, predicted, ignored[:2])
+
+
+def test_mask_iou_refusals() -> None:
+    with pytest.raises(DataError, match="no example"):
+        MaskIoU().result()
+    with pytest.raises(DataError, match="one size"):
+        MaskIoU().add(np.zeros((2, 3), dtype=np.bool_), np.zeros((3, 2), dtype=np.bool_))
 
 
 def test_refusals() -> None:

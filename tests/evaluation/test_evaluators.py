@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from fake_segmenters import prediction
 from made_samples import Made
-from x2sam_rt.evaluation.families import AnswerFamily, CaptionFamily, ObjectFamily, family_of
-from x2sam_rt.evaluation.figures import Family
 
 from x2sam_rt.data.dataset import Dataset, Metric
 from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers import AnnotatedExample
 from x2sam_rt.errors import DataError
+from x2sam_rt.evaluation.evaluators import (
+    AnswerEvaluator,
+    Evaluator,
+    LinkingEvaluator,
+    ObjectEvaluator,
+    evaluator_of,
+)
+from x2sam_rt.evaluation.metrics import State
 from x2sam_rt.media.types import BoolMask
 from x2sam_rt.tasks.ask import Ask
 
@@ -37,21 +44,27 @@ def made(*targets: Target, ask: Ask | None = None, conditions: int = 2, **given:
     )
 
 
-def figures(family: Family, example: Example, targets: list[Target], answer: str = "") -> dict[str, float]:
-    family.add(example, prediction(example, targets, answer))
-    return {figure.name: figure.value for figure in family.figures()}
+def kept(state: State) -> State:
+    """As a run that goes on after a kill reads it."""
+    return json.loads(json.dumps(state))
 
 
-def by_metric(metric: Metric, example: Example) -> Family:
-    return family_of(Dataset("made", metric, (Made(example),), things=("cat", "dog"), stuff=("sky",)))
+def scores(evaluator: Evaluator, example: Example, targets: list[Target], answer: str = "") -> dict[str, float]:
+    state = evaluator.measure([(example, prediction(example, targets, answer))])
+    return {score.name: score.value for score in evaluator.scores([kept(state)])}
+
+
+def by_metric(metric: Metric, example: Example, *, published: bool = False) -> Evaluator:
+    dataset = Dataset("made", metric, (Made(example),), things=("cat", "dog"), stuff=("sky",))
+    return evaluator_of(dataset, published=published)
 
 
 def test_targets_of_one_condition_count_together() -> None:
     cats = [Target(0, box(0), 3), Target(0, box(20), 4)]
     dog = Target(1, box(12, 5), 5)
     example = made(*cats, dog)
-    assert figures(ObjectFamily(), example, [*cats, dog])["J&F"] == 1
-    assert figures(ObjectFamily(), example, [cats[0], dog])["J"] == pytest.approx((0.5 + 1) / 2)
+    assert scores(ObjectEvaluator(), example, [*cats, dog])["J&F"] == 1
+    assert scores(ObjectEvaluator(), example, [cats[0], dog])["J"] == pytest.approx((0.5 + 1) / 2)
 
 
 def test_hidden_frames_are_those_that_show_something() -> None:
@@ -61,20 +74,20 @@ def test_hidden_frames_are_those_that_show_something() -> None:
     found = truth.copy()
     found[2] = False
     found[3, 0, 0] = True  # there is nothing to see: wrong, but no figure about memory
-    result = figures(ObjectFamily(), example, [Target(0, found, 0)])
+    result = scores(ObjectEvaluator(), example, [Target(0, found, 0)])
     assert result["J"] == pytest.approx(2 / 4)
     assert result["J, hidden frames"] == 0
     found[2] = truth[2]
-    assert figures(ObjectFamily(), example, [Target(0, found, 0)])["J, hidden frames"] == 1
+    assert scores(ObjectEvaluator(), example, [Target(0, found, 0)])["J, hidden frames"] == 1
 
 
-def test_tags_some_have_get_figures() -> None:
-    family = ObjectFamily()
+def test_tags_some_have_get_scores() -> None:
+    evaluator, states = ObjectEvaluator(), []
     right, wrong = Target(0, box(4), 0), Target(0, box(20), 0)
     for tags, found in ((frozenset({"all", "same_colour"}), wrong), (frozenset({"all"}), right)):
         example = made(right, conditions=1, tags=tags)
-        family.add(example, prediction(example, [found], ""))
-    result = {figure.name: (figure.value, figure.count) for figure in family.figures()}
+        states.append(evaluator.measure([(example, prediction(example, [found], ""))]))
+    result = {score.name: (score.value, score.count) for score in evaluator.scores(states)}
     assert result["J&F, same_colour"][1] == 1
     assert result["J&F, same_colour"][0] < result["J&F"][0]
     assert "J&F, all" not in result
@@ -98,10 +111,10 @@ def test_frames_and_pixels_without_truth_do_not_count() -> None:
         ignored=ignored,
     )
     for metric, name in (("j_and_f", "J&F"), ("vgd", "J&F"), ("giou", "gIoU")):
-        assert figures(by_metric(metric, example), example, [Target(0, strayed, 0)])[name] == 1
+        assert scores(by_metric(metric, example), example, [Target(0, strayed, 0)])[name] == 1
     nothing = replace(example, labelled=np.zeros(4, dtype=np.bool_))
     with pytest.raises(DataError, match="made/1: no frame is labelled"):
-        figures(ObjectFamily(), nothing, [right])
+        scores(ObjectEvaluator(), nothing, [right])
 
 
 CATEGORY_METRICS: list[tuple[Metric, str]] = [
@@ -121,12 +134,12 @@ def test_categories_are_those_of_the_data_set(metric: Metric, name: str) -> None
     targets = [Target(1, cat, 0), Target(0, sky, 1)]
     ask = Ask("panoptic", things=(), stuff=("sky", "cat"))  # conditions: 0 sky, 1 cat
     example = replace(made(ask=ask), frames=np.zeros((frames, *SIZE[1:], 3), dtype=np.uint8), targets=tuple(targets))
-    assert figures(by_metric(metric, example), example, targets)[name] == pytest.approx(1)
+    assert scores(by_metric(metric, example), example, targets)[name] == pytest.approx(1)
     swapped = [replace(target, condition=1 - target.condition) for target in targets]
-    assert figures(by_metric(metric, example), example, swapped)[name] == 0
+    assert scores(by_metric(metric, example), example, swapped)[name] == 0
     unknown = replace(example, ask=Ask("panoptic", stuff=("sky", "cow")))
     with pytest.raises(DataError, match=r"made/1: asks for the categories cow, which"):
-        figures(by_metric(metric, unknown), unknown, targets)
+        scores(by_metric(metric, unknown), unknown, targets)
 
 
 def test_crowds_are_neither_missed_nor_found() -> None:
@@ -142,7 +155,7 @@ def test_crowds_are_neither_missed_nor_found() -> None:
     )
     for metric, name in (("panoptic_image", "PQ"), ("ap_video", "AP")):
         for found in ([cat], [cat, crowd]):
-            assert figures(by_metric(metric, example), example, found)[name] == pytest.approx(1)
+            assert scores(by_metric(metric, example), example, found)[name] == pytest.approx(1)
 
 
 CAPTION = "<p>a red circle</p> moves left and <p>a blue star</p> stays still. <SEG>."
@@ -164,7 +177,7 @@ def test_a_phrase_is_right_by_its_words_and_its_mask(answer: str, right: int, wr
     circle, star = Target(0, box(2), 0), Target(1, box(20), 1)
     example = made(circle, star, ask=Ask("gcg"), answer=CAPTION)
     found = [circle, star, replace(star, condition=2)][:written]
-    result = figures(CaptionFamily(), example, found, answer)
+    result = scores(LinkingEvaluator(), example, found, answer)
     assert result["phrases with the right mask"] == (right / written if written else 0)
     assert result["objects named with the right mask"] == right / 2
     assert result["captions with masks"] == 1
@@ -176,27 +189,27 @@ def test_a_phrase_needs_half_of_its_object_over_the_clip() -> None:
     for frames, right in ((2, 1), (1, 0)):
         seen = circle.masks.copy()
         seen[frames:] = False
-        result = figures(CaptionFamily(), example, [replace(circle, masks=seen)], example.answer or "")
+        result = scores(LinkingEvaluator(), example, [replace(circle, masks=seen)], example.answer or "")
         assert result["phrases with the right mask"] == right
 
 
 def test_captions_need_a_phrase_for_each_target() -> None:
     example = made(Target(0, box(2), 0), ask=Ask("gcg"), answer=CAPTION)
     with pytest.raises(DataError, match="made/1: its answer is no caption with one phrase per target"):
-        figures(CaptionFamily(), example, [])
+        scores(LinkingEvaluator(), example, [])
 
 
 def test_answers_word_for_word() -> None:
-    family = AnswerFamily()
+    evaluator = AnswerEvaluator()
     example = made(ask=Ask("chat", question="how many?"), answer="three objects.")
-    for answer in ("Three  objects.", "three."):
-        family.add(example, prediction(example, [], answer))
-    assert next(family.figures()).value == 1 / 2
+    answers = ("Three  objects.", "three.")
+    states = [evaluator.measure([(example, prediction(example, [], answer))]) for answer in answers]
+    assert next(iter(evaluator.scores(states))).value == 1 / 2
     with pytest.raises(DataError, match="made/1"):
-        family.add(replace(example, answer=None), prediction(example, [], ""))
+        evaluator.measure([(replace(example, answer=None), prediction(example, [], ""))])
 
 
-@pytest.mark.parametrize("family", [ObjectFamily, CaptionFamily, AnswerFamily])
-def test_figures_of_nothing(family: type[Family]) -> None:
+@pytest.mark.parametrize("kind", [ObjectEvaluator, LinkingEvaluator, AnswerEvaluator])
+def test_scores_of_nothing(kind: type[Evaluator]) -> None:
     with pytest.raises(DataError):
-        list(family().figures())
+        list(kind().scores([]))
