@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +24,7 @@ from x2sam_rt.tasks import LinkedText, Media, Wording, link
 _NOTHING = -1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Showing:
     """How an example is put to the model. language_frames: the frames the language model sees, by number. wording: of
     questions and known answers; None = the bundle's own. forget: every frame is segmented as the first of its stream,
@@ -63,17 +63,27 @@ class Segmenter(Protocol):
 
 @contextlib.contextmanager
 def predicted(segmenter: Segmenter, example: Example, showing: Showing) -> Iterator[Prediction]:
-    """The prediction, with the example's name in every complaint.
+    """The prediction, with the example's name in every complaint, those of its frames included.
 
     Raises DataError for an example that cannot be asked or segmented, EngineError for an engine that fails on it.
     """
+    with _naming(example), segmenter.predict(example, showing) as prediction:
+        yield replace(prediction, frames=_named(example, prediction.frames))
+
+
+@contextlib.contextmanager
+def _naming(example: Example) -> Iterator[None]:
     try:
-        with segmenter.predict(example, showing) as prediction:
-            yield prediction
+        yield
     except (FrameError, PromptError) as error:
         raise DataError(f"Example {example.name}: {error}") from error
     except EngineError as error:
         raise EngineError(f"Example {example.name}: {error}") from error
+
+
+def _named(example: Example, frames: Iterable[FrameResult]) -> Iterator[FrameResult]:
+    with _naming(example):
+        yield from frames
 
 
 class RuntimeSegmenter:
