@@ -48,10 +48,13 @@ from x2sam_rt.evaluation.metrics import (
 from x2sam_rt.evaluation.protocol import RULES, language_frames
 from x2sam_rt.runtime.postprocess.phrases import PhrasePostProcessor
 from x2sam_rt.runtime.postprocess.prompted import ObjectPostProcessor
-from x2sam_rt.runtime.postprocess.rule import Conditions, FrameLogits, PostProcessOptions
-from x2sam_rt.tasks import DEFAULT_WORDING, REGION, Media, Wording, instruction, task
+from x2sam_rt.runtime.postprocess.rule import FrameLogits
+from x2sam_rt.tasks.instruction import Instruction, PostProcessOptions
+from x2sam_rt.tasks.marks import Mark, spell
 from x2sam_rt.tasks.published import category_name, coco_category_name, published_wording, wordings_of
 from x2sam_rt.tasks.regions import Prompt
+from x2sam_rt.tasks.table import DEFAULT_WORDING, Conditions, Media
+from x2sam_rt.tasks.wording import Wording
 
 BOUND = 1e-6
 PRINTED = 0.0051  # tables are printed in percent with two digits
@@ -488,7 +491,7 @@ def replay_prompts(recording: Recording, report: Report) -> None:
 def _task_of(data_set: str, phrases: Sequence[str]) -> str:
     if "gcg" in data_set:
         return "gcg"
-    if phrases[0] == REGION:
+    if phrases[0] == Mark.REGION.value:
         return "object" if "youtube-vos" in data_set else "interactive" if "interactive" in data_set else "vgd"
     if data_set.startswith("ref"):
         return "referring"
@@ -496,20 +499,19 @@ def _task_of(data_set: str, phrases: Sequence[str]) -> str:
 
 
 def _question(name: str, media: Media, phrases: Sequence[str], wording: Wording) -> str:
-    regions = [Prompt.point(1, 1) for phrase in phrases if phrase == REGION]
+    regions = [Prompt.point(1, 1) for phrase in phrases if phrase == Mark.REGION.value]
     match name:
         case "panoptic":
-            return instruction(task(name), media=media, things=phrases, wording=wording).question
+            instruction = Instruction(name, things=tuple(phrases))
         case "referring":
-            return instruction(task(name), media=media, phrases=phrases, wording=wording).question
+            instruction = Instruction(name, phrases=tuple(phrases))
         case "reasoning" if phrases[0].endswith("?"):
-            return instruction(task(name), media=media, question=phrases[0], wording=wording).question
+            instruction = Instruction(name, question=phrases[0])
         case "reasoning":
-            return instruction(task(name), media=media, phrases=phrases, wording=wording).question
-        case "gcg":
-            return instruction(task(name), media=media, wording=wording).question
+            instruction = Instruction(name, phrases=tuple(phrases))
         case _:
-            return instruction(task(name), media=media, regions=regions, wording=wording).question
+            instruction = Instruction(name, regions=tuple(regions))
+    return spell(instruction.question_text(media, wording))
 
 
 def _answer(name: str, media: Media, number: int) -> str:

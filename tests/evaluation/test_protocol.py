@@ -12,7 +12,7 @@ from x2sam_rt.data.readers import AnnotatedExample, PromptedExample
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.evaluation.protocol import RULES, Cutting, Presentation, Protocol, protocol_name, wording_count
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import Prompt
 
 HEIGHT, WIDTH = 23, 37
@@ -38,8 +38,8 @@ def shown(frames: int, *there: int, row: int = 3) -> BoolMask:
 
 
 def referring(frames: int, *there: int) -> Example:
-    ask = Ask("referring", phrases=("a dog",))
-    return Example("set/1", "video", numbered(frames), ask, 1, (Target(0, shown(frames, *there), 0),))
+    instruction = Instruction("referring", phrases=("a dog",))
+    return Example("set/1", "video", numbered(frames), instruction, 1, (Target(0, shown(frames, *there), 0),))
 
 
 def test_frames_without_the_object_leave_their_chunk() -> None:
@@ -64,8 +64,8 @@ def test_maps_of_ids_stay_shared_and_unprinted() -> None:
     ids = np.zeros((9, HEIGHT, WIDTH), dtype=np.int32)
     ids[:, 2:9], ids[4:, 12:] = 7, 300
     targets = (Target(0, IdMasks(ids, 7), 7), Target(1, IdMasks(ids, 300), 300))
-    ask = Ask("panoptic", things=("cat",), stuff=("sky",))
-    example = AnnotatedExample("v/1", "video", numbered(9), ask, 2, targets, raw_labels=ids)
+    instruction = Instruction("panoptic", things=("cat",), stuff=("sky",))
+    example = AnnotatedExample("v/1", "video", numbered(9), instruction, 2, targets, raw_labels=ids)
     (piece,) = Presentation("vipseg", "val", PUBLISHED).pieces(example)
     first, second = (target.masks for target in piece.targets)
     assert isinstance(first, IdMasks)
@@ -82,24 +82,24 @@ def test_an_object_is_prompted_anew_in_every_chunk() -> None:
     there = [1, 2, 5, 9, 10, 11]
     example = referring(12, *there)
     prompt = Prompt.mask(np.asarray(example.targets[0].masks)[1], frame=1)
-    example = replace(example, ask=Ask("object", regions=(prompt,)))
+    example = replace(example, instruction=Instruction("object", regions=(prompt,)))
     pieces = list(Presentation("youtube-vos", "valid", PUBLISHED).pieces(example))
     assert [seen(piece) for piece in pieces] == [[1, 2, 5], [9, 10, 11]]
     for piece in pieces:
-        (region,) = piece.ask.regions
+        (region,) = piece.instruction.regions
         assert region.frame == 0
         assert np.array_equal(region.mask(HEIGHT, WIDTH), piece.targets[0].masks[0])
-        assert (piece.ask.options.anchored, piece.ask.options.threshold) == (False, 0.5)
+        assert (piece.instruction.options.anchored, piece.instruction.options.threshold) == (False, 0.5)
     (live,) = Presentation("youtube-vos", "valid", LIVE).pieces(example)
-    assert live.ask.regions == (prompt,)
-    assert live.ask.options.anchored
+    assert live.instruction.regions == (prompt,)
+    assert live.instruction.options.anchored
 
 
 def test_own_data_keeps_its_prompt_where_it_can() -> None:
-    example = replace(referring(20, *range(4, 20)), ask=Ask("object", regions=(Prompt.point(8, 6, 4),)))
+    example = replace(referring(20, *range(4, 20)), instruction=Instruction("object", regions=(Prompt.point(8, 6, 4),)))
     first, second, last = Presentation("mine", None, PUBLISHED).pieces(example)
-    assert (first.ask.regions[0].kind, first.ask.regions[0].frame) == ("point", 4)
-    assert [piece.ask.regions[0].kind for piece in (second, last)] == ["mask", "mask"]
+    assert (first.instruction.regions[0].kind, first.instruction.regions[0].frame) == ("point", 4)
+    assert [piece.instruction.regions[0].kind for piece in (second, last)] == ["mask", "mask"]
     gone = replace(example, targets=(Target(0, shown(20, 4, 5), 0),))
     with pytest.raises(DataError, match="set/1#1: region 1 is to be seen on none"):
         list(Presentation("mine", None, PUBLISHED).pieces(gone))
@@ -118,7 +118,7 @@ def prompted() -> PromptedExample:
         "g/1",
         "video",
         numbered(10),
-        Ask("vgd", regions=regions),
+        Instruction("vgd", regions=regions),
         3,
         targets,
         categories=(5, 5, 2),
@@ -130,17 +130,17 @@ def test_one_region_stands_for_its_category() -> None:
     first, second = Presentation("v-vgd-yt19", "val/point", PUBLISHED).pieces(prompted())
     assert isinstance(first, PromptedExample)
     assert isinstance(second, PromptedExample)
-    assert (len(first.ask.regions), first.conditions, first.categories) == (1, 1, (5, 5))
+    assert (len(first.instruction.regions), first.conditions, first.categories) == (1, 1, (5, 5))
     assert [(target.id, target.condition) for target in first.targets] == [(1, 0), (2, 0)]
     # By category: the dog's region comes first; both cats are to be found by the one cat's region.
-    assert [region.frame for region in second.ask.regions] == [0, 0]
+    assert [region.frame for region in second.instruction.regions] == [0, 0]
     assert [(target.id, target.condition) for target in second.targets] == [(1, 1), (2, 1), (3, 0)]
     assert second.categories == (5, 5, 2)
-    assert second.ask.regions[0] is not None
+    assert second.instruction.regions[0] is not None
     again = list(Presentation("v-vgd-yt19", "val/point", PUBLISHED).pieces(prompted()))
-    assert [piece.ask.regions[0].frame for piece in again] == [0, 0]
+    assert [piece.instruction.regions[0].frame for piece in again] == [0, 0]
     (live,) = Presentation("v-vgd-yt19", "val/point", LIVE).pieces(prompted())
-    assert len(live.ask.regions) == live.conditions == 3
+    assert len(live.instruction.regions) == live.conditions == 3
 
 
 def test_chunks_without_a_prompt_on_their_first_frame_are_left_out() -> None:
@@ -155,13 +155,13 @@ def test_an_image_has_one_region_per_category_too() -> None:
 
 
 def test_images_without_a_target_count_live_only() -> None:
-    ask = Ask("referring", phrases=("a unicorn",))
-    nothing = Example("g/1", "image", numbered(1), ask, 1, (), tags=frozenset({"no target"}))
+    instruction = Instruction("referring", phrases=("a unicorn",))
+    nothing = Example("g/1", "image", numbered(1), instruction, 1, (), tags=frozenset({"no target"}))
     assert list(Presentation("grefcoco", "val", PUBLISHED).pieces(nothing)) == []
     assert len(list(Presentation("grefcoco", "val", LIVE).pieces(nothing))) == 1
     some = replace(nothing, targets=(Target(0, shown(1, 0), 0),))
     (piece,) = Presentation("grefcoco", "val", PUBLISHED).pieces(some)
-    assert piece.ask.options.together == 0.6
+    assert piece.instruction.options.together == 0.6
 
 
 @pytest.mark.parametrize(

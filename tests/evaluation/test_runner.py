@@ -25,12 +25,13 @@ from x2sam_rt.evaluation.report import write_evaluation
 from x2sam_rt.evaluation.results import PartResult
 from x2sam_rt.evaluation.runner import Job, measure_part, run_variants
 from x2sam_rt.evaluation.sample_log import SampleLog
-from x2sam_rt.evaluation.segmenter import Prediction, Segmenter, Showing, predicted, shown_clip
+from x2sam_rt.evaluation.segmenter import Prediction, Segmenter, Showing, predicted, shown_frames
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 from x2sam_rt.evaluation.variants import plan_variants
 from x2sam_rt.runtime.bundle import MANIFEST, file_sha256, load_manifest
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import STAGE_WEIGHTS
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import Prompt
 
 PARTS = {part.name: part for part in synthetic_parts()}
@@ -95,7 +96,7 @@ def test_forgetting_segments_every_frame_as_a_first_one(torch_bundle: Path) -> N
     firsts = []
     with Runtime.load(torch_bundle) as runtime:
         for frame in example.frames:
-            with runtime.stream(example.ask, clip=shown_clip(example, (0, 1, 2))) as session:
+            with runtime.stream(example.instruction, frames=shown_frames(example, (0, 1, 2))) as session:
                 firsts.append(session.step(frame))
     assert all("memory_attention" not in result.timings for result in forgetful)
     assert ["memory_attention" in result.timings for result in remembering] == [False, True, True]
@@ -122,13 +123,13 @@ def test_the_language_model_is_shown_sixteen_frames_or_one() -> None:
     example = short(frames=40)
     numbered = np.zeros_like(example.frames)
     numbered[:] = np.arange(40, dtype=np.uint8)[:, None, None, None]
-    example = replace(example, frames=numbered, ask=replace(example.ask, regions=(Prompt.point(3, 3, 7),)))
+    example = replace(example, frames=numbered, instruction=Instruction("object", regions=(Prompt.point(3, 3, 7),)))
     whole, live = Presentation("mine", None, Protocol(), "whole"), Presentation("mine", None, Protocol("live"))
-    seen = [int(frame[0, 0, 0]) for frame in shown_clip(example, whole.showing(example).language_frames).frames]
+    seen = [int(frame[0, 0, 0]) for frame in shown_frames(example, whole.showing(example).language_frames).frames]
     assert len(seen) == 16
     assert (seen[0], seen[-1]) == (0, 39)
     assert max(np.diff(seen)) - min(np.diff(seen)) <= 1
-    shown = shown_clip(example, live.showing(example).language_frames)
+    shown = shown_frames(example, live.showing(example).language_frames)
     assert [int(frame[0, 0, 0]) for frame in shown.frames] == [0]
     assert {index: int(frame[0, 0, 0]) for index, frame in shown.by_index.items()} == {7: 7}
     assert whole.showing(replace(example, seen=2)).language_frames == (0, 1)
@@ -136,7 +137,7 @@ def test_the_language_model_is_shown_sixteen_frames_or_one() -> None:
 
 def test_what_cannot_be_asked_or_read_names_its_example(torch_bundle: Path) -> None:
     example = short("object")
-    beyond = replace(example, name="set/7", ask=replace(example.ask, regions=(Prompt.point(3, 3, 99),)))
+    beyond = replace(example, name="set/7", instruction=replace(example.instruction, regions=(Prompt.point(3, 3, 99),)))
 
     @dataclass(frozen=True)
     class Broken:
@@ -174,7 +175,7 @@ def test_numbers_that_are_none_stop_the_run(torch_bundle: Path, tmp_path: Path) 
 def test_an_answer_without_masks_is_no_masks(torch_bundle: Path) -> None:
     """Random weights write no <SEG>."""
     example = short("gcg")
-    example = replace(example, ask=replace(example.ask, max_new_tokens=3))
+    example = replace(example, instruction=replace(example.instruction, max_new_tokens=3))
     with loaded(torch_bundle) as segmenter, predicted(segmenter, example, every_frame(example)) as prediction:
         assert not prediction.has_seg
         results = list(prediction.frames)

@@ -16,9 +16,10 @@ from x2sam_rt.errors import ConfigError
 from x2sam_rt.evaluation.segmenter import Showing
 from x2sam_rt.media.types import BoolMask
 from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES
-from x2sam_rt.tasks import DEFAULT_WORDING, Media, Wording
 from x2sam_rt.tasks.published import published_wording, wordings_of
 from x2sam_rt.tasks.regions import Prompt, RegionPrompt
+from x2sam_rt.tasks.table import DEFAULT_WORDING, Media
+from x2sam_rt.tasks.wording import Wording
 
 ProtocolName = Literal["published", "live"]
 Length = int | Literal["whole"]
@@ -218,12 +219,12 @@ class Presentation:
         return published_wording(number or 0, DEFAULT_WORDING, media=media, newline=newline)
 
     def _with_options(self, example: Example) -> Example:
-        rule, options = self._rule, example.ask.options
+        rule, options = self._rule, example.instruction.options
         if rule.threshold is not None:
             options = replace(options, threshold=rule.threshold)
         if self.protocol.published:
             options = replace(options, together=rule.together, anchored=rule.anchored)
-        return replace(example, ask=replace(example.ask, options=options))
+        return replace(example, instruction=replace(example.instruction, options=options))
 
 
 def language_frames(dataset: str, frames: int) -> tuple[int, ...]:
@@ -253,12 +254,12 @@ def _prompted(
     """These frames of the example, prompted anew on the first of them. None where nothing there has a prompt."""
     piece = replace(_cut(example, frames), name=name or example.name)
     if regions == "own mask":
-        yield replace(piece, ask=replace(piece.ask, regions=(_mask_prompt(piece, 0),)))
+        yield replace(piece, instruction=replace(piece.instruction, regions=(_mask_prompt(piece, 0),)))
     elif regions == "one per category" and isinstance(piece, PromptedExample):
         if piece.prompts.get(0):
             yield _by_category(piece)
     else:
-        yield replace(piece, ask=replace(piece.ask, regions=_moved(piece, frames)))
+        yield replace(piece, instruction=replace(piece.instruction, regions=_moved(piece, frames)))
 
 
 def _by_category(piece: PromptedExample) -> PromptedExample:
@@ -276,7 +277,7 @@ def _by_category(piece: PromptedExample) -> PromptedExample:
     kept = [target for target in piece.targets if category_of[target.id] in drawn]
     return replace(
         piece,
-        ask=replace(piece.ask, regions=tuple(prompts[drawn[category]] for category in asked)),
+        instruction=replace(piece.instruction, regions=tuple(prompts[drawn[category]] for category in asked)),
         conditions=len(asked),
         targets=tuple(replace(target, condition=asked.index(category_of[target.id])) for target in kept),
         categories=tuple(category_of[target.id] for target in kept),
@@ -289,7 +290,7 @@ def _moved(piece: Example, frames: tuple[int, ...]) -> tuple[RegionPrompt, ...]:
     gives way to its object's mask, on the first frame that shows it."""
     return tuple(
         replace(region, frame=frames.index(region.frame)) if region.frame in frames else _mask_prompt(piece, condition)
-        for condition, region in enumerate(piece.ask.regions)
+        for condition, region in enumerate(piece.instruction.regions)
     )
 
 

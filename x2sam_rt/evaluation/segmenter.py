@@ -15,11 +15,13 @@ from torch import Tensor
 
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import DataError, EngineError, FrameError, NoMasksError, PromptError
-from x2sam_rt.runtime.prompt_frames import Clip
+from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult, Segmentation
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.session import VideoSession
-from x2sam_rt.tasks import LinkedText, Media, Wording, link
+from x2sam_rt.tasks.marks import LinkedText, link, parse_marks
+from x2sam_rt.tasks.table import Media
+from x2sam_rt.tasks.wording import Wording
 
 _NOTHING = -1
 
@@ -42,7 +44,7 @@ class Showing:
 class Prediction:
     """frames: one result per frame of the example, in order and in its own size; made while one goes through them,
     which is possible once. text: what the model answered, its phrases linked to `Segment.label_id`; answer: the same
-    with its marks. has_seg: whether the answer had the token masks are drawn for; without it no frame has a segment.
+    with its marks, empty where it was known beforehand. has_seg: whether the answer had the token masks are drawn for; without it no frame has a segment.
     instruction_ms: how long the language model took.
     """
 
@@ -87,10 +89,10 @@ def _named(example: Example, frames: Iterable[FrameResult]) -> Iterator[FrameRes
 
 
 class RuntimeSegmenter:
-    """Runs examples through sessions of a runtime. wording: the runtime's own."""
+    """Runs examples through sessions of a runtime."""
 
-    def __init__(self, runtime: Runtime, wording: Wording) -> None:
-        self._runtime, self._wording = runtime, wording
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
 
     @contextlib.contextmanager
     def predict(self, example: Example, showing: Showing) -> Iterator[Prediction]:
@@ -101,8 +103,8 @@ class RuntimeSegmenter:
     def _session(self, media: Media, showing: Showing) -> VideoSession:
         kind = ForgetfulSession if showing.forget else VideoSession
         runtime = self._runtime
-        wording = showing.wording or self._wording
-        return kind(runtime.engines, runtime.language, runtime.manifest.model, wording, media)
+        language = runtime.language if showing.wording is None else runtime.language.worded(showing.wording)
+        return kind(runtime.engines, language, runtime.manifest.model, media)
 
 
 class ForgetfulSession(VideoSession):
@@ -114,38 +116,40 @@ class ForgetfulSession(VideoSession):
         return super().step(frame)
 
 
-def shown_clip(example: Example, language_frames: tuple[int, ...]) -> Clip:
+def shown_frames(example: Example, language_frames: tuple[int, ...]) -> PromptFrames:
     """The frames the language model is shown, and those the visual prompts are drawn on."""
     frames = [torch.from_numpy(np.ascontiguousarray(frame)) for frame in example.frames]
-    prompted = {region.frame: frames[region.frame] for region in example.ask.regions if region.frame < len(frames)}
-    return Clip(tuple(frames[place] for place in language_frames), prompted)
+    prompted = {
+        region.frame: frames[region.frame] for region in example.instruction.regions if region.frame < len(frames)
+    }
+    return PromptFrames(tuple(frames[place] for place in language_frames), prompted)
 
 
 def _prediction(session: VideoSession, example: Example, showing: Showing) -> Prediction:
     started, written = time.perf_counter(), list[str]()
     try:
-        session.ask(example.ask, clip=shown_clip(example, showing.language_frames), on_text=written.append)
+        session.ask(example.instruction, frames=shown_frames(example, showing.language_frames), on_text=written.append)
     except NoMasksError as error:
         return _refused(example, error, started)
     assert session.answer is not None, "a clip was given, so the answer is there"
-    answer = "".join(written) or example.ask.answer or session.answer.instruction.answer or ""
+    answer = "".join(written) or example.instruction.answer or ""
     elapsed = _since(started)
     return Prediction(_steps(session, example, showing), session.answer.text, answer, True, elapsed)
 
 
 def _steps(session: VideoSession, example: Example, showing: Showing) -> Iterator[FrameResult]:
-    every = None if example.ask.regions else showing.ask_every
+    every = None if example.instruction.regions else showing.ask_every
     for index, frame in enumerate(example.frames):
         if every and index and index % every == 0:
             with contextlib.suppress(NoMasksError):  # then the answer in force stays
-                session.ask(example.ask)
+                session.ask(example.instruction)
         yield session.step(frame)
 
 
 def _refused(example: Example, error: NoMasksError, started: float) -> Prediction:
     """The model wrote words only: every frame without a segment."""
     nothing = np.full(example.frames.shape[1:3], _NOTHING, dtype=np.int32)
-    said = link(error.text)
+    said = link(parse_marks(error.text))
     frames = (
         FrameResult(index, Segmentation((), nothing, _NOTHING), said.text, said.spans)
         for index in range(len(example.frames))

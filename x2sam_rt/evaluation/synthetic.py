@@ -14,7 +14,7 @@ from x2sam_rt.data.world import SHAPES, STUFF, clip_seed, evaluation_settings, e
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.evaluators import AnswerEvaluator, Evaluator, LinkingEvaluator, evaluator_of
 from x2sam_rt.evaluation.parts import MakeEvaluator, Part
-from x2sam_rt.tasks import Media
+from x2sam_rt.tasks.table import Media
 
 Clips = Literal["clear", "hidden", "occluded"]
 Pairs = Literal["seen", "unseen"]
@@ -47,7 +47,7 @@ class SyntheticSample:
         alone = self.phrases == 1 and not made.tags & _LOOK_ALIKES
         return replace(
             made,
-            ask=replace(made.ask, max_new_tokens=_LONGEST, answer=made.answer if self.given else None),
+            instruction=replace(made.instruction, max_new_tokens=_LONGEST, answer=made.answer if self.given else None),
             tags=made.tags | {"no look-alike"} if alone else made.tags,
         )
 

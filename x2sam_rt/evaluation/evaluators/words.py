@@ -28,7 +28,7 @@ from x2sam_rt.evaluation.metrics import (
 from x2sam_rt.evaluation.segmenter import Prediction
 from x2sam_rt.media.types import BoolMask
 from x2sam_rt.runtime.results import FrameResult
-from x2sam_rt.tasks import link
+from x2sam_rt.tasks.marks import link, parse_marks
 
 _LINKED = 0.5  # IoU over the whole clip from which a mask is the object's
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -72,7 +72,7 @@ class LinkingEvaluator:
         """[right phrases, phrases, objects, captions, captions with masks]."""
         counts = np.zeros(5, dtype=np.int64)
         for example, prediction in pieces:
-            if example.answer is None or len(true := link(example.answer).phrases) != len(example.targets):
+            if example.answer is None or len(true := link(parse_marks(example.answer)).phrases) != len(example.targets):
                 raise example.bad("its answer is no caption with one phrase per target, so captions have no truth")
             phrases = prediction.text.phrases
             masks = _masks_by_label(example, prediction, len(phrases))
