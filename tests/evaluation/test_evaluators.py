@@ -133,9 +133,8 @@ def test_categories_are_those_of_the_data_set(metric: Metric, name: str) -> None
     cat, sky = (np.repeat(masks[:1], frames, axis=0) for masks in (box(4), ~box(4)))
     targets = [Target(1, cat, 0), Target(0, sky, 1)]
     instruction = Instruction("panoptic", things=(), stuff=("sky", "cat"))  # conditions: 0 sky, 1 cat
-    example = replace(
-        made(instruction=instruction), frames=np.zeros((frames, *SIZE[1:], 3), dtype=np.uint8), targets=tuple(targets)
-    )
+    pixels = np.zeros((frames, *SIZE[1:], 3), dtype=np.uint8)
+    example = replace(made(instruction=instruction), frames=pixels, targets=tuple(targets))
     assert scores(by_metric(metric, example), example, targets)[name] == pytest.approx(1)
     swapped = [replace(target, condition=1 - target.condition) for target in targets]
     assert scores(by_metric(metric, example), example, swapped)[name] == 0

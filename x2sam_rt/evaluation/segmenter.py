@@ -44,8 +44,8 @@ class Showing:
 class Prediction:
     """frames: one result per frame of the example, in order and in its own size; made while one goes through them,
     which is possible once. text: what the model answered, its phrases linked to `Segment.label_id`; answer: the same
-    with its marks, empty where it was known beforehand. has_seg: whether the answer had the token masks are drawn for; without it no frame has a segment.
-    instruction_ms: how long the language model took.
+    with its marks, empty where it was known beforehand. has_seg: whether the answer had the token masks are drawn for;
+    without it no frame has a segment. instruction_ms: how long the language model took.
     """
 
     frames: Iterable[FrameResult]
@@ -119,9 +119,8 @@ class ForgetfulSession(VideoSession):
 def shown_frames(example: Example, language_frames: tuple[int, ...]) -> PromptFrames:
     """The frames the language model is shown, and those the visual prompts are drawn on."""
     frames = [torch.from_numpy(np.ascontiguousarray(frame)) for frame in example.frames]
-    prompted = {
-        region.frame: frames[region.frame] for region in example.instruction.regions if region.frame < len(frames)
-    }
+    regions = example.instruction.regions
+    prompted = {region.frame: frames[region.frame] for region in regions if region.frame < len(frames)}
     return PromptFrames(tuple(frames[place] for place in language_frames), prompted)
 
 
