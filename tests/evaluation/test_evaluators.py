@@ -138,6 +138,9 @@ def test_categories_are_those_of_the_data_set(metric: Metric, name: str) -> None
     assert scores(by_metric(metric, example), example, targets)[name] == pytest.approx(1)
     swapped = [replace(target, condition=1 - target.condition) for target in targets]
     assert scores(by_metric(metric, example), example, swapped)[name] == 0
+    # The question may list them in the data set's order: labels are places in it, conditions are not.
+    ordered = replace(example, instruction=replace(example.instruction, order=(1, 0)))
+    assert scores(by_metric(metric, ordered), ordered, swapped)[name] == pytest.approx(1)
     unknown = replace(example, instruction=Instruction("panoptic", stuff=("sky", "cow")))
     with pytest.raises(DataError, match=r"made/1: asks for the categories cow, which"):
         scores(by_metric(metric, unknown), unknown, targets)

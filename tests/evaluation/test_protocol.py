@@ -9,11 +9,13 @@ import pytest
 
 from x2sam_rt.data.example import Example, IdMasks, Target
 from x2sam_rt.data.readers import AnnotatedExample, PromptedExample
-from x2sam_rt.errors import ConfigError, DataError
+from x2sam_rt.errors import ConfigError, DataError, PromptError
 from x2sam_rt.evaluation.protocol import RULES, Cutting, Presentation, Protocol, protocol_name, wording_count
 from x2sam_rt.media.types import BoolMask
 from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.marks import LinkedText, spell
 from x2sam_rt.tasks.regions import Prompt
+from x2sam_rt.tasks.table import DEFAULT_WORDING
 
 HEIGHT, WIDTH = 23, 37
 PUBLISHED, LIVE = Protocol(), Protocol("live")
@@ -193,6 +195,18 @@ def test_wordings_by_number_and_the_bundles_own() -> None:
     assert question("mine", 1) == "Please segment {phrases} in this {media}."
     assert Presentation("ref-davis17", None, LIVE, wording="bundle").showing(referring(2, 0)).wording is None
     assert [wording_count(name) for name in ("ref-davis17", "revos", "vipseg", "mine")] == [10, 5, 6, 6]
+
+
+def test_categories_are_asked_for_in_the_data_sets_order() -> None:
+    instruction = Instruction("panoptic", things=("cat", "dog"), stuff=("sky",))
+    example = Example("set/1", "image", numbered(1), instruction, 3, ())
+    (piece,) = Presentation("vipseg", "val", PUBLISHED, order=(2, 0, 1)).pieces(example)
+    text = spell(piece.instruction.question_text("image", DEFAULT_WORDING))
+    assert "<p>sky</p>, <p>cat</p>, <p>dog</p>" in text
+    conditions = piece.instruction.conditions(LinkedText("", ()))
+    assert (conditions.labels, conditions.is_thing) == (("sky", "cat", "dog"), (False, True, True))
+    with pytest.raises(PromptError, match="each place from 0 once"):
+        replace(instruction, order=(0, 0, 1))
 
 
 def test_the_language_model_sees_what_it_saw() -> None:

@@ -16,15 +16,16 @@ MakeEvaluator = Callable[[bool], Evaluator]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """dataset, split: whose protocol it has. evaluator: made for published figures (True) or by the field's own rules.
-    forget: every frame is segmented as the first of its stream, whatever the knobs say: a control, which does not count
-    for the speed."""
+    """dataset, split: whose protocol it has. order: in which the data set lists its categories. evaluator: made for
+    published figures (True) or by the field's own rules. forget: every frame is segmented as the first of its stream,
+    whatever the knobs say: a control, which does not count for the speed."""
 
     name: str
     samples: Sequence[Sample]
     evaluator: MakeEvaluator
     dataset: str = ""
     split: str | None = None
+    order: tuple[int, ...] = ()
     forget: bool = False
 
     @classmethod
@@ -34,7 +35,7 @@ class Part:
         def make(published: bool) -> Evaluator:
             return evaluator_of(dataset, published=published, bert=bert)
 
-        return cls(dataset.name, dataset.samples, make, dataset.name, split)
+        return cls(dataset.name, dataset.samples, make, dataset.name, split, dataset.order)
 
 
 def open_parts(name: str, root: Path | None, split: str | None, *, bert: Path | None = None) -> tuple[Part, ...]:

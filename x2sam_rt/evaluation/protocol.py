@@ -83,6 +83,7 @@ class Rule:
     chunk's frames. threshold: see `PostProcessOptions`; it holds for every protocol, as AP and PQ want all results.
     together, anchored: see there; published figures only. newline: the splits for which a newline stands before the
     question. regions: what a chunk is prompted with. needs_target: examples without a target are left out.
+    own_words: there are no published ones; the bundle's are used.
     """
 
     task: str
@@ -94,6 +95,7 @@ class Rule:
     newline: tuple[str, ...] = ()
     regions: Regions = "as asked"
     needs_target: bool = False
+    own_words: bool = False
 
 
 _AFTER = Cutting(unlabelled="removed_after")
@@ -126,9 +128,10 @@ RULES: Mapping[str, Rule] = {
     "youtube-vos": Rule("object", _AFTER, sparse=True, threshold=0.5, anchored=False, regions="own mask"),
     "v-vgd-yt19": _V_VGD,
     "v-vgd-vipseg": _V_VGD,
+    "v-vgd-synthetic": replace(_V_VGD, own_words=True),
 }
 # Data without published figures: chunks of eight frames, asked about in the bundle's own words.
-_OTHERWISE = Rule("", Cutting())
+_OTHERWISE = Rule("panoptic", Cutting(), own_words=True)
 
 
 def protocol_name(text: str) -> ProtocolName:
@@ -168,7 +171,8 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Presentation:
-    """A protocol for one data set and split, with what a variant changes: see `Knobs` for length and wording."""
+    """A protocol for one data set and split, with what a variant changes: see `Knobs` for length and wording.
+    order: in which the data set lists its categories, see `Instruction`."""
 
     dataset: str
     split: str | None
@@ -176,6 +180,7 @@ class Presentation:
     length: Length | None = None
     wording: int | Literal["bundle"] | None = None
     forget: bool = False
+    order: tuple[int, ...] = ()
     _rule: Rule = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -213,7 +218,7 @@ class Presentation:
 
     def _words(self, media: Media) -> Wording | None:
         number = self.wording
-        if number == "bundle" or (number is None and self.dataset not in RULES):
+        if number == "bundle" or (number is None and self._rule.own_words):
             return None
         newline = self.protocol.published and (self.split or "") in self._rule.newline
         return published_wording(number or 0, DEFAULT_WORDING, media=media, newline=newline)
@@ -224,7 +229,9 @@ class Presentation:
             options = replace(options, threshold=rule.threshold)
         if self.protocol.published:
             options = replace(options, together=rule.together, anchored=rule.anchored)
-        return replace(example, instruction=replace(example.instruction, options=options))
+        instruction = example.instruction
+        order = self.order if len(self.order) == len(instruction.things + instruction.stuff) else instruction.order
+        return replace(example, instruction=replace(instruction, options=options, order=order))
 
 
 def language_frames(dataset: str, frames: int) -> tuple[int, ...]:
@@ -236,7 +243,7 @@ def language_frames(dataset: str, frames: int) -> tuple[int, ...]:
 
 def wording_count(dataset: str) -> int:
     """How many wordings a data set was asked about in."""
-    return wordings_of(RULES.get(dataset, _OTHERWISE).task or "panoptic")
+    return wordings_of(RULES.get(dataset, _OTHERWISE).task)
 
 
 def _shows_something(example: Example) -> BoolMask:

@@ -144,7 +144,7 @@ def measure_part(
     Raises DataError and EngineError naming the example, unless the protocol skips what is bad.
     """
     evaluator = part.evaluator(protocol.published)
-    shown = Presentation(part.dataset, part.split, protocol, knobs.length, knobs.wording, part.forget)
+    shown = Presentation(part.dataset, part.split, protocol, knobs.length, knobs.wording, part.forget, part.order)
     log = log or SampleLog(None, {})
     samples = part.samples if protocol.limit is None else part.samples[: protocol.limit]
     for sample in samples:

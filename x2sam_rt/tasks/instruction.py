@@ -58,16 +58,18 @@ class Instruction:
     """One instruction, as a user gives it, checked when it is made: raises PromptError for what cannot be asked.
 
     task: a name of the table of tasks. phrases: what to look for, each a condition of its own. things, stuff: category
-    names. regions: visual prompts (`Prompt.point(…)`); a text may say where one is meant with "<region>". question:
-    free text (chat, reasoning). explain: have the answer explained, which is then generated. generate: let the model
-    write its answer even where it is known beforehand. answer: take this text as the answer, with its
-    `<p>phrases</p>` and `<SEG>` (a caption to ground). max_new_tokens: where a generated answer is cut off.
+    names. order: in which the question lists them, as places in things + stuff; () = things first. regions: visual
+    prompts (`Prompt.point(…)`); a text may say where one is meant with "<region>". question: free text (chat,
+    reasoning). explain: have the answer explained, which is then generated. generate: let the model write its answer
+    even where it is known beforehand. answer: take this text as the answer, with its `<p>phrases</p>` and `<SEG>` (a
+    caption to ground). max_new_tokens: where a generated answer is cut off.
     """
 
     task: str = "referring"
     phrases: tuple[str, ...] = ()
     things: tuple[str, ...] = ()
     stuff: tuple[str, ...] = ()
+    order: tuple[int, ...] = ()
     regions: tuple[RegionPrompt, ...] = ()
     question: str | None = None
     explain: bool = False

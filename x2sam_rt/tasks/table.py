@@ -101,7 +101,11 @@ def _categories(instruction: Instruction) -> Filling:
     names = [category_name(label) for label in labels]
     _require_distinct(names, "categories")
     is_thing = (True,) * len(instruction.things) + (False,) * len(instruction.stuff)
-    return {"categories": listed((name,) for name in names)}, Conditions(labels, is_thing)
+    order = instruction.order or tuple(range(len(labels)))
+    if sorted(order) != list(range(len(labels))):
+        raise PromptError(f"The order {order} of {len(labels)} categories; wanted each place from 0 once.")
+    conditions = Conditions(tuple(labels[place] for place in order), tuple(is_thing[place] for place in order))
+    return {"categories": listed((names[place],) for place in order)}, conditions
 
 
 def _thing_categories(instruction: Instruction) -> Filling:

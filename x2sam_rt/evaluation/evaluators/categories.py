@@ -12,6 +12,7 @@ from x2sam_rt.data.example import Example
 from x2sam_rt.data.readers import AnnotatedExample, PromptedExample
 from x2sam_rt.evaluation.evaluators.score import Piece, Score
 from x2sam_rt.evaluation.evaluators.truth import (
+    CategoryNumbers,
     Numbers,
     category_numbers,
     crowds_of,
@@ -57,8 +58,8 @@ class PanopticEvaluator:
         for number, (example, prediction) in enumerate(pieces):
             numbers = category_numbers(example, self._names)
             for result in measured_results(example, prediction):
-                truth = true_panoptic(example, result.index, numbers)
-                clip.add(truth, found_panoptic(result, number, numbers))
+                truth = true_panoptic(example, result.index, numbers.true)
+                clip.add(truth, found_panoptic(result, number, numbers.found))
         metrics = self._metrics()
         for metric in metrics:
             metric.add(clip)
@@ -128,10 +129,10 @@ class SemanticEvaluator:
         for example, prediction in pieces:
             numbers = category_numbers(example, self._names)
             for result in measured_results(example, prediction):
-                truth = self._truth(example, result.index, numbers)
+                truth = self._truth(example, result.index, numbers.true)
                 found = np.full(truth.shape, _UNKNOWN, dtype=np.int64)
                 for segment in result.segments:
-                    found[segment.mask] = numbers[segment.label_id]
+                    found[segment.mask] = numbers.found[segment.label_id]
                 miou.add(truth, found)
                 if self._video:
                     mvc.add(_raw(example, result.index, truth), found)
@@ -197,8 +198,8 @@ class InstanceEvaluator:
                 true += self._add_tracks(metric, example, prediction, numbers)
                 continue
             for result in measured_results(example, prediction):
-                found = [FoundInstance(s.mask[None], int(numbers[s.label_id]), s.score) for s in result.segments]
-                truth = self._true(example, slice(result.index, result.index + 1), numbers)
+                found = [FoundInstance(s.mask[None], int(numbers.found[s.label_id]), s.score) for s in result.segments]
+                truth = self._true(example, slice(result.index, result.index + 1), numbers.true)
                 true += sum(not one.crowd for one in truth)
                 metric.add(truth, found, key=frames)
                 frames += 1
@@ -215,20 +216,22 @@ class InstanceEvaluator:
         tracks = self._kind == "tracks" and self._video
         return AveragePrecision(YOUTUBE_VIS_AREAS if tracks else COCO_AREAS, pooled=self._kind == "pooled")
 
-    def _numbers(self, example: Example) -> Numbers:
+    def _numbers(self, example: Example) -> CategoryNumbers:
         """The category of each condition."""
         if not isinstance(example, PromptedExample):
             return category_numbers(example, self._names)
         numbers = np.full(example.conditions, _FAR, dtype=np.int64)
         for target, category in zip(example.targets, example.categories, strict=True):
             numbers[target.condition] = category
-        return numbers
+        return CategoryNumbers(numbers, numbers)
 
-    def _add_tracks(self, metric: AveragePrecision, example: Example, prediction: Prediction, numbers: Numbers) -> int:
+    def _add_tracks(
+        self, metric: AveragePrecision, example: Example, prediction: Prediction, numbers: CategoryNumbers
+    ) -> int:
         frames = labelled_frames(example)
-        truth = self._true(example, frames, numbers)
+        truth = self._true(example, frames, numbers.true)
         found = [
-            FoundInstance(masks[frames], int(numbers[label]), score)
+            FoundInstance(masks[frames], int(numbers.found[label]), score)
             for label, score, masks in _tracks(example, prediction)
             if masks[frames].any()
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -61,15 +62,23 @@ def found_mask(result: FrameResult, label: int) -> BoolMask:
     return together
 
 
-def category_numbers(example: Example, names: Sequence[str]) -> Numbers:
-    """The number in the data set's list of each category the example asks for, in the instruction's order.
+@dataclass(frozen=True, eq=False)
+class CategoryNumbers:
+    """The number in the data set's list of each category an example asks for. true: by the targets' conditions, places
+    in things + stuff. found: by the segments' labels, places in the question."""
 
-    Raises DataError for a category that is not listed.
-    """
+    true: Numbers
+    found: Numbers
+
+
+def category_numbers(example: Example, names: Sequence[str]) -> CategoryNumbers:
+    """Raises DataError for a category that is not listed."""
     asked = example.instruction.things + example.instruction.stuff
     if unknown := sorted(set(asked) - set(names)):
         raise example.bad(f"asks for the categories {', '.join(unknown)}, which its data set does not list")
-    return np.array([names.index(name) for name in asked], dtype=np.int64)
+    numbers = np.array([names.index(name) for name in asked], dtype=np.int64)
+    order = example.instruction.order
+    return CategoryNumbers(numbers, numbers[list(order)] if order else numbers)
 
 
 def true_panoptic(example: Example, frame: int, numbers: Numbers) -> PanopticFrame:
