@@ -28,6 +28,7 @@ def profile(
 
     Decoding and post-processing are in. Example: x2sam-rt profile bundle --video clip.mp4 --json profile.json
     """
+    from x2sam_rt.media.video import VideoReader
     from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
     from x2sam_rt.runtime.runtime import Runtime
 
@@ -37,8 +38,8 @@ def profile(
         ask = asked(task_name, prompt, things, stuff, region, None)
         with Runtime.load(bundle) as runtime:
             started = time.perf_counter()
-            frames = with_progress(runtime, video, ask, [], allow_truncated)
-            measured = profile_run(frames, runtime.manifest, started)
+            with VideoReader(video, allow_truncated=allow_truncated) as source:
+                measured = profile_run(with_progress(runtime, source, ask), runtime.manifest, started)
         console.print(profile_table(measured))
         if json_path is not None:
             write_profile(measured, json_path)

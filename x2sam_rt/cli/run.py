@@ -46,6 +46,7 @@ def run(
 
     Example: x2sam-rt run bundle --video clip.mp4 --prompt "the jumping boy" -o masked.mp4
     """
+    from x2sam_rt.media.video import VideoReader
     from x2sam_rt.runtime.run import answer_video, run_image
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.writers.opening import open_writers
@@ -63,18 +64,19 @@ def run(
         )
         with Runtime.load(bundle) as runtime:
             warn_untrained(runtime.manifest.trained)
-            if video and not task(ask.task).draws_masks:
-                answer_video(runtime, video, ask, allow_truncated=allow_truncated, on_text=print_text)
-                console.print()
-                return
-            writers = open_writers(media, output or [], davis, panoptic)
             if image:
+                writers = open_writers(image, None, output or [], davis, panoptic)
                 _print_result(run_image(runtime, image, ask, writers))
-                return
-            for frame in with_progress(runtime, media, ask, writers, allow_truncated):
-                last = frame.result
-            _print_result(last)
-            console.print(f"{last.index + 1} frames; last frame above.")
+            elif not task(ask.task).draws_masks:
+                answer_video(runtime, media, ask, allow_truncated=allow_truncated, on_text=print_text)
+                console.print()
+            else:
+                with VideoReader(media, allow_truncated=allow_truncated) as source:
+                    writers = open_writers(media, source.frame_rate, output or [], davis, panoptic)
+                    for frame in with_progress(runtime, source, ask, writers):
+                        last = frame.result
+                _print_result(last)
+                console.print(f"{last.index + 1} frames; last frame above.")
 
 
 def _print_result(result: FrameResult) -> None:
