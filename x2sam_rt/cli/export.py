@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from x2sam_rt.cli.terminal import console, progress_bar, reporting
-from x2sam_rt.model.checkpoint.files import EMBEDDED, embedded_checkpoint
+
+EMBEDDED = "toy"
 
 
 class EngineName(StrEnum):
@@ -39,6 +40,7 @@ def export(
     Example: x2sam-rt export pytorch_model.bin --vlm Qwen/Qwen3-VL-4B-Instruct -o bundle
     """
     from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
+    from x2sam_rt.model.checkpoint.files import embedded_checkpoint
     from x2sam_rt.model.checkpoint.loading import load_checkpoint
 
     with reporting(), progress_bar() as progress:
