@@ -28,11 +28,14 @@ def profile(
 
     Decoding and post-processing are in. Example: x2sam-rt profile bundle --video clip.mp4 --json profile.json
     """
+    from x2sam_rt.errors import require_extra
     from x2sam_rt.media.video import VideoReader
     from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
     from x2sam_rt.runtime.runtime import Runtime
 
     with reporting():
+        if picture is not None:
+            require_extra("plot")
         if task_name == "referring" and not prompt:
             prompt = ["the object"]
         ask = asked(task_name, prompt, things, stuff, region, None)
