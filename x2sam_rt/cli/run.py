@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from x2sam_rt.cli.options import Bundle, Names, Phrases, Regions, TaskName, Threshold, Truncated, Video, asked
-from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, warn_untrained, with_progress
+from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, with_progress
 from x2sam_rt.tasks.table import task
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ def run(
             max_new_tokens=max_new_tokens,
         )
         with Runtime.load(bundle) as runtime:
-            warn_untrained(runtime.manifest.trained)
             if video and not task(ask.task).draws_masks:
                 answer_video(runtime, video, ask, allow_truncated=allow_truncated, on_text=print_text)
                 console.print()

@@ -96,11 +96,3 @@ def with_progress(
         for frame in frames:
             progress.update(bar, advance=1)
             yield frame
-
-
-def warn_untrained(trained: bool) -> None:
-    if not trained:
-        error_console.print(
-            "[yellow]note:[/yellow] this model's weights are random; its masks show that everything runs, "
-            "and follow no object."
-        )

@@ -15,7 +15,7 @@ from x2sam_rt.model.region_sampler import region_map, region_tokens
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.vision_encoder import patch_grid
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.engines.engine import Engine
+from x2sam_rt.runtime.engines.engine import Engine, run_once
 from x2sam_rt.runtime.prompt_tokens import (
     REGION_PLACE,
     VISUAL_PLACE,
@@ -107,22 +107,9 @@ class LanguageSide:
             table_side=int(config["num_position_embeddings"] ** 0.5),
             head_dim=config["hidden_size"] // config["num_heads"],
         )
-        pairs, patches, _ = vision.patches.shape
-        levels, dim = len(config["deepstack_visual_indexes"]), self._model.config.language_dim
-        pixels = vision.patches.to(self._dtype).contiguous()
-        tokens = pixels.new_empty(pairs, patches // merge**2, dim)
-        deepstack = pixels.new_empty(levels, pairs, patches // merge**2, dim)
-        self._vision_encoder.run(
-            {
-                "patches": pixels,
-                "indices": grid.indices,
-                "weights": grid.weights,
-                "cos": grid.cos,
-                "sin": grid.sin,
-            },
-            {"vision_tokens": tokens, "deepstack": deepstack},
-        )
-        return VisualTokens(tokens, deepstack)
+        patches = vision.patches.to(self._dtype).contiguous()
+        seen = run_once(self._vision_encoder, {"patches": patches, **vars(grid)})
+        return VisualTokens(seen["vision_tokens"], seen["deepstack"])
 
     @torch.inference_mode()
     def look_at_regions(self, region_source: Tensor, masks: Tensor) -> Tensor:

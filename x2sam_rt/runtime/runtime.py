@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,13 +13,13 @@ from torch import Tensor
 from x2sam_rt.errors import SessionError
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Manifest, load_manifest
-from x2sam_rt.runtime.engines import load_engine
+from x2sam_rt.runtime.engines import find_backend
+from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.language import LanguageSide
-from x2sam_rt.runtime.pipeline import Engines
 from x2sam_rt.runtime.prompt_frames import Clip
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import OnText, VideoSession
-from x2sam_rt.runtime.weights import load_language_model, load_reference_model
+from x2sam_rt.runtime.weights import load_model
 from x2sam_rt.tasks import DEFAULT_WORDING, Media, Wording
 from x2sam_rt.tasks.ask import Ask
 
@@ -43,10 +42,8 @@ class Runtime:
         """
         folder = Path(folder)
         manifest = load_manifest(folder, check_hashes=check_hashes)
-        load = load_reference_model if manifest.backend == "torch" else load_language_model
-        model = load(manifest, folder)
-        names = [field.name for field in fields(Engines)]
-        engines = Engines(**{name: load_engine(manifest.stage(name), manifest, folder, model) for name in names})
+        model = load_model(manifest, folder)
+        engines = load_engines(find_backend(manifest.backend), manifest.stages, folder, model)
         rows = manifest.model.language["text_config"]["vocab_size"]
         tokenizer = Tokenizer.load(folder / LANGUAGE / "tokenizer", rows)
         language = LanguageSide(model, engines.vision_encoder, tokenizer)

@@ -15,8 +15,9 @@ from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import NoMasksError, SessionError
 from x2sam_rt.model.conditions import PromptEmbeddings
 from x2sam_rt.model.preprocess import SegmentorInput, check_frame, region_input, segmentor_input, vision_input
+from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.language import LanguageSide
-from x2sam_rt.runtime.pipeline import Engines, MaskPrediction, Pipeline
+from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
 from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor
 from x2sam_rt.runtime.prompt_frames import Clip, RecentFrames
 from x2sam_rt.runtime.results import FrameResult, Segmentation
