@@ -19,9 +19,8 @@ def test_holds_the_last_frames_at_every_fill_level(toy: Checkpoint, slots: int) 
     for frame in range(2 * slots + 3):
         view = bank.read(frame)
         wanted = list(range(max(0, frame - slots), frame))
-        held = {
-            int(offset): float(memory.mean()) for offset, memory in zip(view.frame_offsets, view.memory, strict=True)
-        }
+        pairs = zip(view.frame_offsets, view.memory, strict=True)
+        held = {int(offset): float(memory.mean()) for offset, memory in pairs}
         assert held == {frame - past: float(past) for past in wanted}
         bank.slot(bank.next_slot).fill_(float(frame))
         bank.commit(frame)
