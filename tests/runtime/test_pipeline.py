@@ -11,7 +11,7 @@ from torch import Tensor
 from x2sam_rt.errors import EngineError
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.checkpoint.loading import Checkpoint
-from x2sam_rt.model.conditions import PromptEmbeddings
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.runtime.engines import BACKENDS
 from x2sam_rt.runtime.engines.engine import Engines

@@ -10,15 +10,12 @@ from x2sam_rt.errors import EngineError
 from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
 from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
 from x2sam_rt.model.stage_contract import Tensors
-from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Manifest
+from x2sam_rt.runtime.bundle import Manifest
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, load_engines
-from x2sam_rt.runtime.language import LanguageSide
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import load_model
-from x2sam_rt.tasks import DEFAULT_WORDING, Wording
 
 BackendChoice = tuple[str, Precision]
 REFERENCE: BackendChoice = ("torch", "fp32")
@@ -72,11 +69,8 @@ def load_choice(folder: Path, manifest: Manifest, choice: BackendChoice) -> tupl
 
 def assemble(folder: Path, manifest: Manifest, model: X2SAM, engines: Engines) -> tuple[Runtime, RuntimeSegmenter]:
     """A runtime of a bundle's language side and any engines. model: holds the language side's weights."""
-    rows = manifest.model.language["text_config"]["vocab_size"]
-    tokenizer = Tokenizer.load(folder / LANGUAGE / "tokenizer", rows)
-    wording = Wording.load(folder / WORDING, DEFAULT_WORDING)
-    runtime = Runtime(manifest, engines, LanguageSide(model, engines.vision_encoder, tokenizer), wording)
-    return runtime, RuntimeSegmenter(runtime, wording)
+    runtime = Runtime.assemble(folder, manifest, model, engines)
+    return runtime, RuntimeSegmenter(runtime)
 
 
 def with_slots(config: ModelConfig, slots: int | None) -> ModelConfig:

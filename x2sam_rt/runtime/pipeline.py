@@ -12,7 +12,7 @@ from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import EngineError
-from x2sam_rt.model.conditions import PromptEmbeddings
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stages import SCALES
 from x2sam_rt.runtime.engines.engine import BoundStage, Engines
 from x2sam_rt.runtime.memory_bank import MemoryBank
@@ -86,8 +86,10 @@ class Pipeline:
     def step(self, pixels: Tensor, prompt: PromptEmbeddings) -> MaskPrediction:
         """pixels: (1, 3, S, S), normalised. Raises EngineError for another shape."""
         bound = self._bound(prompt)
-        self.encode(pixels)
         conditioned = len(self.bank) > 0
+        with self.timer("frame_encoder"):
+            self._take(pixels)
+            self._encode()
         if conditioned:
             with self.timer("memory_attention"):
                 self._attend[len(self.bank.read(self._frame)) - 1]()
@@ -107,15 +109,12 @@ class Pipeline:
         """Empties the memory; the next frame is segmented as a first one."""
         self.bank.clear()
 
-    def encode(self, pixels: Tensor) -> FrameFeatures:
-        """The frame's own features; a frame before which nothing is remembered is marked as first."""
+    def _take(self, pixels: Tensor) -> None:
+        """Puts a frame where the frame encoder reads it; one before which nothing is remembered is marked as first."""
         if pixels.shape != self._pixels.shape:  # copying would stretch a single pixel over the frame
             raise EngineError(f"A frame of {tuple(pixels.shape)} was given, wanted {tuple(self._pixels.shape)}.")
-        with self.timer("frame_encoder"):
-            self._pixels.copy_(pixels)
-            self._first.fill_(float(len(self.bank) == 0))
-            self._encode()
-        return self.features
+        self._pixels.copy_(pixels)
+        self._first.fill_(float(len(self.bank) == 0))
 
     def _bind_encoder(self) -> BoundStage:
         features = self.features
