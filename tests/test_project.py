@@ -33,13 +33,13 @@ def test_extras_are_those_of_the_package() -> None:
         assert not set(packages) & core
 
 
-def test_a_missing_extra_names_its_command() -> None:
+def test_a_missing_extra_names_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for extra in EXTRAS:
         require_extra(extra)  # the suite has them all
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(MissingExtra) as caught:
-        patch.setattr("x2sam_rt.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("x2sam_rt.errors.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra) as caught:
         require_extra("train")
-    assert 'scipy, matplotlib is not installed' in str(caught.value)
+    assert "scipy, matplotlib is not installed" in str(caught.value)
     assert 'pip install "x2sam-rt[train]"' in str(caught.value)
 
 
@@ -68,7 +68,7 @@ def test_linters_are_pinned_once_and_run_everywhere() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert {Path(hook["entry"].split()[0]) for hook in hooks} == {Path(".venv/bin") / linter for linter in LINTERS}
     made = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
-    assert {name for name in re.findall(r"\$\(BIN\)/([\w-]+)", made)} == LINTERS
+    assert set(re.findall(r"\$\(BIN\)/([\w-]+)", made)) == LINTERS
 
 
 def test_license_and_types_are_shipped() -> None:

@@ -18,7 +18,7 @@ from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.writers import CocoRleWriter, OverlayVideoWriter
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 _SIDE, _FRAMES, _RATE = 384, 96, 24
 _SEED = 0
@@ -47,7 +47,7 @@ def run_demo(folder: Path) -> None:
         writers = [OverlayVideoWriter(folder / "masked.mp4", _RATE), CocoRleWriter(folder / "masks.jsonl")]
         started = time.perf_counter()
         with VideoReader(clip) as video:
-            frames = with_progress(runtime, video, Ask(phrases=(prompt,)), writers)
+            frames = with_progress(runtime, video, Instruction(phrases=(prompt,)), writers)
             profile = profile_run(frames, runtime.manifest, started)
     console.print(profile_table(profile))
     write_profile(profile, folder / "profile.json")

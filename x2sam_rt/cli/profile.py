@@ -38,11 +38,11 @@ def profile(
             require_extra("plot")
         if task_name == "referring" and not prompt:
             prompt = ["the object"]
-        ask = asked(task_name, prompt, things, stuff, region, None)
+        instruction = asked(task_name, prompt, things, stuff, region, None)
         with Runtime.load(bundle) as runtime:
             started = time.perf_counter()
             with VideoReader(video, allow_truncated=allow_truncated) as source:
-                measured = profile_run(with_progress(runtime, source, ask), runtime.manifest, started)
+                measured = profile_run(with_progress(runtime, source, instruction), runtime.manifest, started)
         console.print(profile_table(measured))
         if json_path is not None:
             write_profile(measured, json_path)

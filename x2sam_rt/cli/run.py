@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from x2sam_rt.cli.options import Bundle, Names, Phrases, Regions, TaskName, Threshold, Truncated, Video, asked
-from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, warn_untrained, with_progress
+from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, with_progress
 from x2sam_rt.tasks.table import task
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(
     if media is None or (video and image):
         raise typer.BadParameter("give one of --video and --image", param_hint="--video / --image")
     with reporting():
-        ask = replace(
+        instruction = replace(
             asked(task_name, prompt, things, stuff, region, threshold),
             explain=explain,
             generate=generate,
@@ -63,17 +63,16 @@ def run(
             max_new_tokens=max_new_tokens,
         )
         with Runtime.load(bundle) as runtime:
-            warn_untrained(runtime.manifest.trained)
             if image:
                 writers = open_writers(image, None, output or [], davis, panoptic)
-                _print_result(run_image(runtime, image, ask, writers))
-            elif not task(ask.task).draws_masks:
-                answer_video(runtime, media, ask, allow_truncated=allow_truncated, on_text=print_text)
+                _print_result(run_image(runtime, image, instruction, writers))
+            elif not task(instruction.task).draws_masks:
+                answer_video(runtime, media, instruction, allow_truncated=allow_truncated, on_text=print_text)
                 console.print()
             else:
                 with VideoReader(media, allow_truncated=allow_truncated) as source:
                     writers = open_writers(media, source.frame_rate, output or [], davis, panoptic)
-                    for frame in with_progress(runtime, source, ask, writers):
+                    for frame in with_progress(runtime, source, instruction, writers):
                         last = frame.result
                 _print_result(last)
                 console.print(f"{last.index + 1} frames; last frame above.")
