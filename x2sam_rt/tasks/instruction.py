@@ -84,7 +84,7 @@ def instruction(
     _check_media(task, media)
     _check_arguments(task, request)
     words = wording[task.name]
-    template = words.explained if explain else words.question
+    template = words.template(explain=explain, phrase=bool(request.phrases))
     if template is None:
         raise PromptError(f"{task.name} cannot explain: explain=True is for reasoning.")
     asked = task.build(request)

@@ -65,7 +65,9 @@ def _phrases(request: Request) -> Asked:
 
 
 def _reasoned_question(request: Request) -> Asked:
-    question = check_text(request.question or "", "question")
+    if request.phrases and (len(request.phrases) > 1 or request.question is not None):
+        raise PromptError("Reasoning takes one question, or one phrase in its place.")
+    question = check_text(request.question or "".join(request.phrases), "question")
     return Asked({"question": _marked([question])}, (question,), (True,))
 
 
@@ -187,13 +189,14 @@ _ROWS = (
     ),
     Task(
         name="reasoning",
-        description="what answers a question",
+        description="what answers a question, or fits a phrase that takes thought",
         media=ANY_MEDIA,
-        takes=("question", "regions"),
+        takes=("question", "phrases", "regions"),
         wording=TaskWording(
             "{question} Please answer with the segmentation mask.",
             KNOWN_ANSWER,
             "{question} Please explain why, and answer with the segmentation mask.",
+            "Please segment {question} in this {media}. Please answer with the segmentation mask.",
         ),
         build=_reasoned_question,
         postprocess=_by_phrase,

@@ -23,7 +23,7 @@ def by_category(task: str, scene: Scene, rng: np.random.Generator) -> Draft:
     return Draft(
         Ask(task, things=things, stuff=stuff),
         len(things) + len(stuff),
-        tuple(target for target in targets if target.masks.any()),
+        tuple(target for target in targets if target.masks[:].any()),
         tags=frozenset({"unseen"} if clip.is_held_out(clip.focus) else ()),
     )
 
