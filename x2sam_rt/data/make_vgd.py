@@ -24,6 +24,7 @@ from x2sam_rt.data.readers.folders import DataFolder
 from x2sam_rt.data.readers.masks import decode_segmentation
 from x2sam_rt.data.readers.prompted import FRAMES_PER_ID
 from x2sam_rt.data.visual_prompts import PROMPT_KINDS, VisualPrompts, draw_prompts
+from x2sam_rt.data.world import SHAPES, clip_seed, evaluation_settings, make_clip
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.media.atomic import atomic_file
 from x2sam_rt.media.image import read_image, write_image
@@ -307,3 +308,39 @@ def link_frames(plan: VgdPlan) -> None:
     link = plan.output / name
     if not link.exists():
         link.symlink_to(plan.root.resolve(), target_is_directory=True)
+
+
+def write_synthetic(root: Path, clips: int, split: str = "val") -> None:
+    """Clips of the made-up world, of seeds that training never draws, as YouTube-VIS has videos: a category per shape.
+
+    root: a folder that make_vgd can be given as that of the source "synthetic". Raises DataError for no clips.
+    """
+    if clips < 1:
+        raise DataError(f"{clips} clips of the made-up world were asked for; wanted 1 or more.")
+    videos: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index in range(clips):
+        clip = make_clip(clip_seed("seen", index), evaluation_settings())
+        files = [f"clip_{index:04d}/{frame:05d}.png" for frame in range(len(clip.frames))]
+        for file, pixels in zip(files, clip.frames, strict=True):
+            path = root / split / "JPEGImages" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, pixels)
+        _, height, width, _ = clip.frames.shape
+        videos.append({"id": index + 1, "file_names": files, "height": height, "width": width, "length": len(files)})
+        for number, made in enumerate(clip.objects):
+            masks = list(clip.mask(number))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "video_id": index + 1,
+                    "category_id": SHAPES.index(made.shape) + 1,
+                    "iscrowd": 0,
+                    "segmentations": [encode_mask(mask) if mask.any() else None for mask in masks],
+                    "areas": [int(mask.sum()) or None for mask in masks],
+                }
+            )
+    categories = [{"id": number, "name": name} for number, name in enumerate(SHAPES, 1)]
+    document = {"videos": videos, "annotations": annotations, "categories": categories}
+    with atomic_file(root / split / "instances.json") as temporary:
+        temporary.write_text(json.dumps(document), encoding="utf-8")

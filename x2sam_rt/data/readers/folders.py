@@ -25,8 +25,8 @@ class DataFolder:
         return f"{self.split}/{self.part}" if self.part else self.split
 
     def example(self, *parts: object) -> str:
-        """The name of an example."""
-        return "/".join(map(str, (self.name, self.full_split, *parts)))
+        """The name of an example, the same whether all of the split is read or a part."""
+        return "/".join(map(str, (self.name, self.split, *parts)))
 
     def places(self, patterns: Sequence[str]) -> list[Path]:
         """Paths below the root; "{split}" stands for the split."""

@@ -91,7 +91,8 @@ def _drawn(polygons: list[Any], height: int, width: int) -> BoolMask:
     if not polygons:
         return np.zeros((height, width), dtype=np.bool_)
     if all(isinstance(one, dict) for one in polygons):
-        return np.logical_or.reduce(np.stack([decode_mask(one, height, width) for one in polygons]), axis=0)
+        merged: BoolMask = np.any([decode_mask(one, height, width) for one in polygons], axis=0)
+        return merged
     reach = 2 * max(height, width)
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:

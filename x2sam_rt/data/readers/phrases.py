@@ -136,8 +136,8 @@ def _inner(folder: DataFolder) -> Path:
 
 def _refs_file(folder: DataFolder) -> Path:
     by = _SPLIT_BY.get(folder.name, "unc")
-    stem = f"refs({by})"
-    return folder.find("refs", f"{stem}.json", f"{stem}.p", *(f"g{stem}{suffix}" for suffix in (".json", ".p")))
+    stems = [f"refs({by})", f"grefs({by})"] if folder.name == "grefcoco" else [f"refs({by})"]
+    return folder.find("refs", *(stem + suffix for stem in stems for suffix in (".json", ".p")))
 
 
 def _known(entries: Mapping[int, Entry], id: int, origin: Path) -> Entry:

@@ -1,4 +1,4 @@
-"""YouTube-VIS, tiny."""
+"""COCO's instances and YouTube-VIS, tiny."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def write(root: Path, given: dict[str, Any]) -> None:
 
 
 def read(root: Path) -> Dataset:
-    return read_dataset("youtube-vis", root, "train")
+    return read_dataset("youtube-vis19", root, "train")
 
 
 def test_each_video_is_an_example(tmp_path: Path) -> None:
     write(tmp_path, document())
     dataset = read(tmp_path)
-    assert (dataset.metric, dataset.things, dataset.stuff) == ("ap_video", ("dog", "cat"), ())
+    assert (dataset.metric, dataset.things, dataset.stuff) == ("ap_video", ("cat", "dog"), ())
     full, bare = dataset
-    assert (full.name, full.ask.task, full.ask.things) == ("youtube-vis/train/7", "instance", ("dog", "cat"))
-    assert [(target.id, target.condition) for target in full.targets] == [(1, 1), (2, 0)]
+    assert (full.name, full.ask.task, full.ask.things) == ("youtube-vis19/train/7", "instance", ("cat", "dog"))
+    assert [(target.id, target.condition) for target in full.targets] == [(1, 0), (2, 1)]
     np.testing.assert_array_equal(full.targets[0].masks, MASKS[:2])
     assert not full.targets[1].masks[0].any()
     assert full.targets[1].masks[1, 2, 2]
     assert isinstance(full, AnnotatedExample)
-    assert [(crowd.id, crowd.condition) for crowd in full.crowds] == [(3, 0)]
+    assert [(crowd.id, crowd.condition) for crowd in full.crowds] == [(3, 1)]
     np.testing.assert_array_equal(full.crowds[0].masks[0], MASKS[2])
     assert bare.frames.shape == (1, 9, 13, 3)
     assert bare.targets == ()
@@ -108,7 +108,9 @@ def test_wrong_masks_name_example_file_and_annotation(tmp_path: Path, segmentati
     given = document()
     given["annotations"][0]["segmentations"][1] = segmentation
     write(tmp_path, given)
-    with pytest.raises(DataError, match=rf"Example youtube-vis/train/7: .*instances\.json, annotation 1: .*{message}"):
+    with pytest.raises(
+        DataError, match=rf"Example youtube-vis19/train/7: .*instances\.json, annotation 1: .*{message}"
+    ):
         read(tmp_path)[0]
 
 
