@@ -120,3 +120,52 @@ def test_two_categories_of_one_id(tmp_path: Path) -> None:
     write(tmp_path, given)
     with pytest.raises(DataError, match="two categories of one id"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "home", "file"),
+    [
+        ("youtube-vis19", "vid_genseg/ytvis19", "valid/valid.json"),
+        ("youtube-vis19", "vid_genseg/ytvis19", "valid/instances_val_sub.json"),
+        ("youtube-vis21", "vid_ovseg/ytvis21", "valid/gt.json"),
+    ],
+)
+def test_x2sam_s_folders_have_the_truth_of_valid(tmp_path: Path, name: str, home: str, file: str) -> None:
+    root = tmp_path / home
+    write(root, document())
+    (root / "train").rename(root / "valid")
+    (root / "valid" / "instances.json").rename(root / file)
+    assert [example.name for example in read_dataset(name, tmp_path, "valid")] == [f"{name}/valid/7", f"{name}/valid/8"]
+
+
+COCO = {
+    "images": [{"id": 5, "file_name": "5.jpg"}, {"id": 6, "file_name": "6.jpg"}],
+    "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
+    "annotations": [
+        {"id": 1, "image_id": 5, "category_id": 18, "iscrowd": 0, "segmentation": [TRIANGLE]},
+        {"id": 2, "image_id": 5, "category_id": 17, "iscrowd": 1, "segmentation": unpacked(MASKS[0])},
+    ],
+}
+
+
+@pytest.mark.parametrize("home", ["", "img_genseg/coco2017"])
+def test_each_image_is_an_example(tmp_path: Path, home: str) -> None:
+    root = tmp_path / home
+    write_json(root / "annotations" / "instances_val2017.json", COCO)
+    for number in (5, 6):
+        write_frame(root / "val2017" / f"{number}.jpg", number)
+    dataset = read_dataset("coco-instance", tmp_path, "val2017")
+    assert (dataset.metric, dataset.things) == ("ap_image", ("cat", "dog"))
+    full, bare = dataset
+    assert (full.name, full.media, full.ask.things) == ("coco-instance/val2017/5", "image", ("cat", "dog"))
+    assert [(target.id, target.condition) for target in full.targets] == [(1, 1)]
+    assert isinstance(full, AnnotatedExample)
+    np.testing.assert_array_equal(full.crowds[0].masks[0], MASKS[0])
+    assert bare.targets == ()
+
+
+def test_annotations_of_images_that_are_not_listed(tmp_path: Path) -> None:
+    write_json(tmp_path / "annotations" / "instances_val2017.json", {**COCO, "images": []})
+    (tmp_path / "val2017").mkdir()
+    with pytest.raises(DataError, match="annotation 1: belongs to image 5, which is not listed"):
+        read_dataset("coco-instance", tmp_path, "val2017")
