@@ -87,9 +87,9 @@ def test_what_was_made_is_read_back(source: Source, prompts: str, tmp_path: Path
 
 def check_example(video: dict[str, Any], example: Any, kind: str, prompts: str) -> None:
     assert isinstance(example, PromptedExample)
-    assert (example.ask.task, example.frames.shape[0]) == ("vgd", len(video["image_files"]))
-    assert len(example.ask.regions) == example.conditions == len(example.targets)
-    for target, category, region in zip(example.targets, example.categories, example.ask.regions, strict=True):
+    assert (example.instruction.task, example.frames.shape[0]) == ("vgd", len(video["image_files"]))
+    assert len(example.instruction.regions) == example.conditions == len(example.targets)
+    for target, category, region in zip(example.targets, example.categories, example.instruction.regions, strict=True):
         track = {
             number: one
             for number, frame in enumerate(video["annotations"])
@@ -156,7 +156,7 @@ def test_specks_are_prompted_where_they_have_grown_or_never(tmp_path: Path) -> N
     counts = make_vgd(VgdPlan("yt19", tmp_path, tmp_path / "out"))
     assert (counts.prompted, counts.unprompted) == (1, 1)
     (example,) = read_dataset("v-vgd-yt19", tmp_path / "out", "val/point")
-    assert [region.frame for region in example.ask.regions] == [2]
+    assert [region.frame for region in example.instruction.regions] == [2]
     assert [target.id for target in example.targets] == [1]
     assert example.targets[0].masks[0].sum() == 3
 
@@ -186,12 +186,12 @@ def test_the_made_up_world_has_the_benchmark_too(tmp_path: Path) -> None:
         for example in read_dataset("v-vgd-synthetic", tmp_path, f"val/{kind}"):
             assert example.frames.shape == (8, 128, 128, 3)
             assert len(example.targets) >= 2
-            for target, region in zip(example.targets, example.ask.regions, strict=True):
+            for target, region in zip(example.targets, example.instruction.regions, strict=True):
                 assert (region.mask(128, 128) & target.masks[region.frame]).any()
     drawn = list(read_dataset("v-vgd-synthetic", tmp_path, "val"))
     again = list(read_dataset("v-vgd-synthetic", tmp_path, "val"))
     for one, other in zip(drawn, again, strict=True):
-        for first, second in zip(one.ask.regions, other.ask.regions, strict=True):
+        for first, second in zip(one.instruction.regions, other.instruction.regions, strict=True):
             np.testing.assert_array_equal(first.mask(128, 128), second.mask(128, 128))
 
 

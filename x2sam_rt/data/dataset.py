@@ -11,18 +11,18 @@ from x2sam_rt.errors import DataError
 
 Metric = Literal[
     "j_and_f",
-    "panoptic_video",
-    "panoptic_image",
-    "semantic_video",
-    "semantic",
-    "ap_video",
-    "ap_image",
     "giou",
+    "semantic",
+    "semantic_video",
+    "panoptic_image",
+    "panoptic_video",
+    "ap_image",
+    "ap_video",
     "vgd",
-    "vgd_video",
     "vgd_image",
-    "gcg_video",
+    "vgd_video",
     "gcg_image",
+    "gcg_video",
 ]
 
 

@@ -27,10 +27,9 @@ from x2sam_rt.data.visual_prompts import PROMPT_KINDS, VisualPrompts, draw_promp
 from x2sam_rt.data.world import SHAPES, clip_seed, evaluation_settings, make_clip
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.media.atomic import atomic_file
-from x2sam_rt.media.image import read_image, write_image
+from x2sam_rt.media.image import decode_ids, read_image, write_image
 from x2sam_rt.media.rle import encode_mask
 from x2sam_rt.media.types import BoolMask, Pixels
-from x2sam_rt.runtime.writers.panoptic import decode_ids
 
 Source = Literal["yt19", "vipseg", "synthetic"]
 SOURCES: tuple[Source, ...] = ("yt19", "vipseg", "synthetic")

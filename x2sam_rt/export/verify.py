@@ -12,25 +12,25 @@ from torch import Tensor, nn
 
 from x2sam_rt.data.world import WorldClip, clip_seed, evaluation_settings, make_clip
 from x2sam_rt.evaluation.backends import assemble, fp32_spec
-from x2sam_rt.evaluation.prediction import Segmenter
-from x2sam_rt.evaluation.runner import Protocol, measure_part
-from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
+from x2sam_rt.evaluation.protocol import Protocol
+from x2sam_rt.evaluation.runner import measure_part
+from x2sam_rt.evaluation.segmenter import RuntimeSegmenter, Segmenter
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 from x2sam_rt.export.stages import EXAMPLE_SIZES, empty_tensors, example_tensors
 from x2sam_rt.kernels import kernels_on
-from x2sam_rt.model.conditions import PromptEmbeddings
 from x2sam_rt.model.precision import cast_weights, fp32_copy
-from x2sam_rt.model.preprocess import segmentor_input, vision_input
+from x2sam_rt.model.preprocess import segmentor_input
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stages import STAGE_MODULES, stage_module
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.bundle import WORDING, StageSpec
+from x2sam_rt.runtime.bundle import StageSpec
 from x2sam_rt.runtime.engines.engine import Engine, Tensors
 from x2sam_rt.runtime.engines.torch_engine import TorchEngine
 from x2sam_rt.runtime.pipeline import Engines, Pipeline
+from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import load_reference_model
-from x2sam_rt.tasks import DEFAULT_WORDING, Wording
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ def check_accuracy(ours: Segmenter, reference: Segmenter, clips: int) -> Iterato
     """The first clips of some parts of the synthetic set, each asked and segmented from beginning to end."""
     for part in synthetic_parts():
         if part.name in _PARTS:
-            one, other = (measure_part(segmenter, part, Protocol(limit=clips)) for segmenter in (ours, reference))
-            yield AccuracyCheck(part.name, one.examples, one.headline.value, other.headline.value)
+            one, other = (measure_part(segmenter, part, Protocol(limit=clips))[0] for segmenter in (ours, reference))
+            yield AccuracyCheck(part.name, one.samples, one.headline.value, other.headline.value)
 
 
 def mask_iou(ours: Tensor, reference: Tensor) -> float:
@@ -206,18 +206,17 @@ def verify_bundle(folder: Path) -> Iterator[Check]:
             sound = sound and check.passed(BOUNDS[manifest.precision])
             yield check
         if manifest.trained and sound:
-            ours = RuntimeSegmenter(runtime, Wording.load(folder / WORDING, DEFAULT_WORDING))
+            ours = RuntimeSegmenter(runtime)
             _, other = assemble(folder, manifest, model, reference)
             yield from check_accuracy(ours, other, _CLIPS if config.image_size <= _LARGE else 1)
 
 
 def _prompt(runtime: Runtime) -> PromptEmbeddings:
     frame = torch.from_numpy(_clip(128, 1).frames[0])
-    vision = vision_input([frame], runtime.manifest.model.image_budget, video=False)
-    asked = Ask(phrases=("the red circle", "a dog")).instruction("image", DEFAULT_WORDING)
-    reply = runtime.language.reply("image", vision, asked.question, asked.answer, torch.zeros(0))
-    assert reply.embeddings is not None, "a known answer has its <SEG>"
-    return reply.embeddings
+    instruction = Instruction(phrases=("the red circle", "a dog"))
+    answer = runtime.language.answer(instruction, "image", PromptFrames((frame,), {0: frame}))
+    assert answer.embeddings is not None, "a known answer has its <SEG>"
+    return answer.embeddings
 
 
 def _clip(side: int, frames: int) -> WorldClip:

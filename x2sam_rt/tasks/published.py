@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
 
+from x2sam_rt.tasks.table import Media
 from x2sam_rt.tasks.wording import TaskWording, Wording
 
 _BY_CATEGORIES = (
@@ -112,9 +112,7 @@ def wordings_of(task: str) -> int:
     return len(_QUESTIONS.get(task, ("",)))
 
 
-def published_wording(
-    number: int, default: Wording, *, media: Literal["image", "video"], newline: bool = False
-) -> Wording:
+def published_wording(number: int, default: Wording, *, media: Media, newline: bool = False) -> Wording:
     """The published questions and answers of a number, counted round where a task has fewer; other tasks, and what
     was not published (explanations), keep those of `default`.
 

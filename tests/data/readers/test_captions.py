@@ -36,7 +36,7 @@ def test_an_image(tmp_path: Path, home: str) -> None:
     assert dataset.metric == "gcg_image"
     (example,) = dataset
     assert isinstance(example, CaptionedExample)
-    assert (example.name, example.media, example.ask.task) == ("gcg-image/val/im1", "image", "gcg")
+    assert (example.name, example.media, example.instruction.task) == ("gcg-image/val/im1", "image", "gcg")
     assert (example.caption, example.labels) == ("A man walks a dog.", ("A man", "dog"))
     assert example.answer == "<p>A man</p> walks a <p>dog</p>. <SEG>"
     assert [target.condition for target in example.targets] == [0, 1]

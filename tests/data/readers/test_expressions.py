@@ -53,8 +53,8 @@ def test_each_expression_is_an_example(root: Path, name: str) -> None:
     dataset = read_dataset(name, root, "train")
     assert (dataset.name, dataset.metric, len(dataset)) == (name, "j_and_f", 2)
     first, second = dataset
-    assert (first.name, first.media, first.ask.phrases) == (f"{name}/train/dogs/0", "video", ("the dog",))
-    assert (first.ask.task, second.ask.phrases, first.conditions) == ("referring", ("ä box",), 1)
+    assert (first.name, first.media, first.instruction.phrases) == (f"{name}/train/dogs/0", "video", ("the dog",))
+    assert (first.instruction.task, second.instruction.phrases, first.conditions) == ("referring", ("ä box",), 1)
     for number in range(3):
         np.testing.assert_array_equal(first.targets[0].masks[number], indices(number) == 2)
         np.testing.assert_array_equal(second.targets[0].masks[number], indices(number) == 1)
@@ -89,8 +89,13 @@ def test_a_split_without_masks(root: Path) -> None:
     expressions = {"0": {"exp": "the dog"}}
     document = {"videos": {"dogs": {"frames": FRAMES, "expressions": expressions}}}
     write_json(root / "meta_expressions" / "valid" / "meta_expressions.json", document)
-    with pytest.raises(DataError, match="valid/dogs/0: does not say which object"):
+    with pytest.raises(DataError, match=r"meta_expressions\.json: does not say which objects are meant \(obj_id\)"):
         read(root, "valid")
+    document["videos"]["more dogs"] = {"frames": FRAMES, "expressions": EXPRESSIONS}
+    write_json(root / "meta_expressions" / "valid" / "meta_expressions.json", document)
+    assert [sample.name for sample in read(root, "valid").samples] == [
+        f"ref-youtube-vos/valid/more dogs/{number}" for number in (0, 1)
+    ]
 
 
 def test_pixels_are_read_only_when_asked_for(root: Path) -> None:
@@ -210,7 +215,7 @@ def test_davis_as_published(tmp_path: Path, inner: str) -> None:
         write_frame(root / "JPEGImages" / "480p" / "dogs" / f"{frame}.jpg", number)
         write_indices(root / "Annotations" / "480p" / "dogs" / f"{frame}.png", indices(number))
     dataset = read_dataset("ref-davis17", tmp_path, "valid")
-    asked = [(example.ask.phrases[0], example.targets[0].id) for example in dataset]
+    asked = [(example.instruction.phrases[0], example.targets[0].id) for example in dataset]
     assert asked == [("a box", 1), ("a box once more", 1), ('the "big" dog', 2), ("the dog all along", 2)]
     assert dataset[3].name == "ref-davis17/valid/dogs/3"
     np.testing.assert_array_equal(dataset[3].targets[0].masks[1], indices(1) == 2)
@@ -244,8 +249,16 @@ def write_tracks(root: Path, meta: str, masks: str, images: str, expressions: An
 def test_expressions_that_mean_several_objects(tmp_path: Path, folder: str) -> None:
     write_tracks(tmp_path, f"{folder}meta_expressions_valid_.json", f"{folder}mask_dict.json", "JPEGImages")
     several, question = read_dataset("revos", tmp_path, "valid")
-    assert (several.ask.task, several.ask.phrases, several.tags) == ("reasoning", ("the dogs",), {"referring"})
-    assert (question.ask.phrases, question.ask.question, question.tags) == ((), "which dog barks?", {"reasoning"})
+    assert (several.instruction.task, several.instruction.phrases, several.tags) == (
+        "reasoning",
+        ("the dogs",),
+        {"referring"},
+    )
+    assert (question.instruction.phrases, question.instruction.question, question.tags) == (
+        (),
+        "which dog barks?",
+        {"reasoning"},
+    )
     assert [target.id for target in several.targets] == [3, 8]
     np.testing.assert_array_equal(several.masks_of(0)[2], rectangle(1, 1, 4, 4) | rectangle(5, 5, 8, 9))
     for part, name in (("referring", "0"), ("reasoning", "1")):
@@ -257,7 +270,11 @@ def test_mevis(tmp_path: Path) -> None:
     root = tmp_path / "valid_u"
     write_tracks(root, "meta_expressions.json", "mask_dict.json", "JPEGImages")
     several, one = read_dataset("mevis", tmp_path, "valid_u")
-    assert (several.ask.task, several.ask.phrases, several.tags) == ("referring", ("The dogs. (two)",), frozenset())
+    assert (several.instruction.task, several.instruction.phrases, several.tags) == (
+        "referring",
+        ("The dogs. (two)",),
+        frozenset(),
+    )
     assert [target.id for target in one.targets] == [8]
     (root / "mask_dict.json").unlink()
     with pytest.raises(DataError, match=r"has no masks \(only train and valid_u were published with them\) of mevis"):

@@ -53,7 +53,11 @@ def test_each_video_is_an_example(tmp_path: Path) -> None:
     dataset = read(tmp_path)
     assert (dataset.metric, dataset.things, dataset.stuff) == ("ap_video", ("cat", "dog"), ())
     full, bare = dataset
-    assert (full.name, full.ask.task, full.ask.things) == ("youtube-vis19/train/7", "instance", ("cat", "dog"))
+    assert (full.name, full.instruction.task, full.instruction.things) == (
+        "youtube-vis19/train/7",
+        "instance",
+        ("cat", "dog"),
+    )
     assert [(target.id, target.condition) for target in full.targets] == [(1, 0), (2, 1)]
     np.testing.assert_array_equal(full.targets[0].masks, MASKS[:2])
     assert not full.targets[1].masks[0].any()
@@ -157,7 +161,7 @@ def test_each_image_is_an_example(tmp_path: Path, home: str) -> None:
     dataset = read_dataset("coco-instance", tmp_path, "val2017")
     assert (dataset.metric, dataset.things) == ("ap_image", ("cat", "dog"))
     full, bare = dataset
-    assert (full.name, full.media, full.ask.things) == ("coco-instance/val2017/5", "image", ("cat", "dog"))
+    assert (full.name, full.media, full.instruction.things) == ("coco-instance/val2017/5", "image", ("cat", "dog"))
     assert [(target.id, target.condition) for target in full.targets] == [(1, 1)]
     assert isinstance(full, AnnotatedExample)
     np.testing.assert_array_equal(full.crowds[0].masks[0], MASKS[0])

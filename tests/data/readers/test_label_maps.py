@@ -83,8 +83,12 @@ def test_an_image(coco: Path) -> None:
     dataset = read_dataset("coco-panoptic", coco, "val")
     assert (dataset.metric, dataset.things, dataset.stuff) == ("panoptic_image", ("cat", "dog"), ("grass",))
     (example,) = dataset
-    assert (example.name, example.media, example.ask.task) == ("coco-panoptic/val/17", "image", "panoptic")
-    assert (example.ask.things, example.ask.stuff, example.conditions) == (("cat", "dog"), ("grass",), 3)
+    assert (example.name, example.media, example.instruction.task) == ("coco-panoptic/val/17", "image", "panoptic")
+    assert (example.instruction.things, example.instruction.stuff, example.conditions) == (
+        ("cat", "dog"),
+        ("grass",),
+        3,
+    )
     assert [(target.id, target.condition) for target in example.targets] == [(GRASS, 2), (DOG, 1)]
     for target in example.targets:
         np.testing.assert_array_equal(target.masks, ids()[None] == target.id)
@@ -116,7 +120,7 @@ def test_what_the_panoptic_writer_wrote_is_read_back(tmp_path: Path) -> None:
     (tmp_path / "out" / "panoptic").rename(tmp_path / "annotations" / "panoptic_val")
     (tmp_path / "out" / "panoptic.json").rename(tmp_path / "annotations" / "panoptic_val.json")
     (example,) = read_dataset("coco-panoptic", tmp_path, "val")
-    labels = example.ask.things + example.ask.stuff
+    labels = example.instruction.things + example.instruction.stuff
     read = {labels[target.condition]: target.masks[0] for target in example.targets}
     assert set(read) == {"schaf", "grass"}
     np.testing.assert_array_equal(read["schaf"], map == 3)
@@ -216,7 +220,7 @@ def test_segments_together_by_category(coco: Path) -> None:
     dataset = read_dataset("coco-semantic", coco, "val")
     assert (dataset.metric, dataset.things, dataset.stuff) == ("semantic", ("cat", "grass", "dog"), ())
     (example,) = dataset
-    assert example.ask.task == "semantic"
+    assert example.instruction.task == "semantic"
     masks = {dataset.things[target.condition]: target.masks[0] for target in example.targets}
     for name, id in (("cat", CROWD), ("grass", GRASS), ("dog", DOG)):
         np.testing.assert_array_equal(masks[name], ids() == id)
@@ -304,7 +308,7 @@ def named(name: str, root: Path) -> dict[tuple[str, int], npt.NDArray[np.bool_]]
     dataset = read_dataset(name, root, "val")
     names = dataset.things + dataset.stuff
     (example,) = dataset
-    assert example.ask.things + example.ask.stuff == names
+    assert example.instruction.things + example.instruction.stuff == names
     return {(names[target.condition], target.id): target.masks[0] for target in example.targets}
 
 

@@ -53,8 +53,8 @@ def test_each_different_sentence_about_an_annotation_is_an_example(tmp_path: Pat
     dataset = read_dataset(name, tmp_path, "testA")
     assert (dataset.name, dataset.metric, len(dataset)) == (name, "giou", 2)
     first, second = dataset
-    assert (first.name, first.media, first.ask.task) == (f"{name}/testA/11/0", "image", "referring")
-    assert (first.ask.phrases, second.ask.phrases) == (("left square",), ("the square",))
+    assert (first.name, first.media, first.instruction.task) == (f"{name}/testA/11/0", "image", "referring")
+    assert (first.instruction.phrases, second.instruction.phrases) == (("left square",), ("the square",))
     np.testing.assert_array_equal(first.targets[0].masks[0], rectangle(1, 2, 6, 8))
     (masked,) = read_dataset(name, tmp_path, "val")
     np.testing.assert_array_equal(masked.targets[0].masks[0], rectangle(3, 3, 8, 5))
@@ -71,7 +71,7 @@ def test_x2sam_s_layout_with_its_pickles(tmp_path: Path, protocol: int) -> None:
     (home / "refcoco+").rename(home / "refcocop")
     (home / "images" / "mscoco" / "images" / "train2014").rename(home / "images" / "train2014")
     for root in (tmp_path, home):
-        assert [one.ask.phrases for one in read_dataset("refcoco+", root, "testA")] == [
+        assert [one.instruction.phrases for one in read_dataset("refcoco+", root, "testA")] == [
             ("left square",),
             ("the square",),
         ]
@@ -160,10 +160,10 @@ def test_phrases_that_mean_several_things_or_nothing(tmp_path: Path, file: str) 
     write(tmp_path, "grefcoco", GREFS)
     (tmp_path / "grefcoco" / "refs(unc).json").rename(tmp_path / "grefcoco" / file)
     both, nothing = read_dataset("grefcoco", tmp_path, "val")
-    assert (both.name, both.ask.phrases, both.tags) == ("grefcoco/val/1/0", ("both",), frozenset())
+    assert (both.name, both.instruction.phrases, both.tags) == ("grefcoco/val/1/0", ("both",), frozenset())
     assert [target.id for target in both.targets] == [11, 12]
     np.testing.assert_array_equal(both.masks_of(0)[0], rectangle(1, 2, 6, 8) | rectangle(3, 3, 8, 5))
-    assert (nothing.ask.phrases, nothing.targets, nothing.tags) == (("the zebra",), (), {"no target"})
+    assert (nothing.instruction.phrases, nothing.targets, nothing.tags) == (("the zebra",), (), {"no target"})
 
 
 def box(top: int, left: int, bottom: int, right: int) -> list[list[float]]:
@@ -201,8 +201,8 @@ def test_sentences(tmp_path: Path) -> None:
     dataset = read_reasonseg(tmp_path)
     assert (dataset.name, dataset.metric, len(dataset)) == ("reasonseg", "giou", 2)
     first, second = dataset
-    assert (first.name, first.media, first.ask.task) == ("reasonseg/val/one/0", "image", "reasoning")
-    assert (first.ask.question, second.ask.question) == ("Where could it sleep?", "Welches Möbel?")
+    assert (first.name, first.media, first.instruction.task) == ("reasonseg/val/one/0", "image", "reasoning")
+    assert (first.instruction.question, second.instruction.question) == ("Where could it sleep?", "Welches Möbel?")
     assert first.tags == {"long"}
     assert len(first.targets) == 1
 
@@ -220,7 +220,7 @@ def test_smaller_shapes_lie_on_larger_ones(tmp_path: Path) -> None:
 def test_phrases_are_asked_for_as_phrases(tmp_path: Path) -> None:
     write_reasonseg(tmp_path, {"text": ["the bed"], "is_sentence": False, "shapes": [shape("Bed", box(1, 1, 3, 3))]})
     (example,) = read_reasonseg(tmp_path)
-    assert (example.ask.phrases, example.ask.question) == (("the bed",), None)
+    assert (example.instruction.phrases, example.instruction.question) == (("the bed",), None)
     assert example.tags == {"short"}
     np.testing.assert_array_equal(example.targets[0].masks[0], rectangle(1, 1, 3, 3))
     assert isinstance(example, AnnotatedExample)
@@ -229,7 +229,7 @@ def test_phrases_are_asked_for_as_phrases(tmp_path: Path) -> None:
 
 def test_files_in_the_encoding_of_windows(tmp_path: Path) -> None:
     write_reasonseg(tmp_path, REASONING, encoding="cp1252")
-    assert read_reasonseg(tmp_path)[1].ask.question == "Welches Möbel?"
+    assert read_reasonseg(tmp_path)[1].instruction.question == "Welches Möbel?"
 
 
 def test_images_come_in_the_order_of_their_names(tmp_path: Path) -> None:

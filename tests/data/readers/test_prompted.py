@@ -47,12 +47,12 @@ def test_one_object_under_one_prompt(tmp_path: Path, folder: str) -> None:
         numbers = (0, 2) if kind == "scribble" else (0, 1, 2)
         assert names == [f"coco-interactive/val/9/{number}" for number in numbers]
         first = examples[0]
-        assert (first.ask.task, first.conditions, first.targets[0].id) == ("interactive", 1, 4)
+        assert (first.instruction.task, first.conditions, first.targets[0].id) == ("interactive", 1, 4)
         np.testing.assert_array_equal(first.targets[0].masks[0], CAT)
         if kind in thick:
             reach = np.hypot(*np.mgrid[-thick[kind] : thick[kind] + 1, -thick[kind] : thick[kind] + 1])
             prompt = ndimage.binary_dilation(prompt, reach <= thick[kind])
-        np.testing.assert_array_equal(first.ask.regions[0].mask(*SIZE), prompt)
+        np.testing.assert_array_equal(first.instruction.regions[0].mask(*SIZE), prompt)
 
 
 def annotation(id: int, category: int, mask: Any, **other: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def test_objects_of_an_image(tmp_path: Path) -> None:
     assert isinstance(example, PromptedExample)
     assert [(target.id, target.condition) for target in example.targets] == [(7, 0), (9, 1)]
     assert example.categories == (79, 15), "places among the 80"
-    np.testing.assert_array_equal(example.ask.regions[0].mask(*SIZE), PROMPTS["point"])
+    np.testing.assert_array_equal(example.instruction.regions[0].mask(*SIZE), PROMPTS["point"])
     assert len(read_dataset("coco-vgd", tmp_path, "val/box")) == 2
 
 
@@ -100,8 +100,8 @@ def test_objects_of_a_video(tmp_path: Path) -> None:
     assert example.categories == (1, 0)
     np.testing.assert_array_equal(example.targets[0].masks, [CAT, CAT, NOTHING])
     np.testing.assert_array_equal(example.targets[1].masks, [NOTHING, DOG, DOG])
-    assert [region.frame for region in example.ask.regions] == [0, 1]
-    np.testing.assert_array_equal(example.ask.regions[1].mask(*SIZE), DOG)
+    assert [region.frame for region in example.instruction.regions] == [0, 1]
+    np.testing.assert_array_equal(example.instruction.regions[1].mask(*SIZE), DOG)
     assert {frame: sorted(on) for frame, on in example.prompts.items()} == {0: [1], 1: [1, 2], 2: [2]}
     np.testing.assert_array_equal(example.prompts[1][1].mask(*SIZE), CAT)
     np.testing.assert_array_equal(example.prompts[2][2].mask(*SIZE), PROMPTS["point"])
@@ -113,7 +113,7 @@ def test_without_a_part_each_object_has_a_prompt_of_a_kind_drawn_once(tmp_path: 
     (example,) = read_dataset("v-vgd-yt19", tmp_path, "val")
     kinds = {
         next(kind for kind, prompt in PROMPTS.items() if np.array_equal(prompt, region.mask(*SIZE)))
-        for region in example.ask.regions
+        for region in example.instruction.regions
     }
     assert kinds == {"point", "scribble", "mask"}
 
@@ -154,9 +154,9 @@ def test_each_object_of_a_video_is_an_example(tmp_path: Path) -> None:
     write_video_objects(tmp_path / "vid_objseg" / "ytvos19")
     early, late = read_dataset("youtube-vos", tmp_path, "valid")
     assert (early.name, late.name) == ("youtube-vos/valid/v/0", "youtube-vos/valid/v/1")
-    assert (early.ask.task, early.tags, late.tags) == ("object", {"seen"}, {"unseen"})
-    assert (late.targets[0].id, late.ask.regions[0].frame) == (5, 1)
-    np.testing.assert_array_equal(late.ask.regions[0].mask(*SIZE), DOG)
+    assert (early.instruction.task, early.tags, late.tags) == ("object", {"seen"}, {"unseen"})
+    assert (late.targets[0].id, late.instruction.regions[0].frame) == (5, 1)
+    np.testing.assert_array_equal(late.instruction.regions[0].mask(*SIZE), DOG)
     np.testing.assert_array_equal(late.targets[0].masks, [NOTHING, DOG, DOG])
     (unseen,) = read_dataset("youtube-vos", tmp_path, "valid/unseen")
     assert unseen.name == late.name

@@ -35,7 +35,7 @@ from x2sam_rt.data.readers.prompted import (
 from x2sam_rt.data.readers.sample import Contents, FileSample
 from x2sam_rt.data.visual_prompts import PROMPT_KINDS
 from x2sam_rt.errors import DataError
-from x2sam_rt.tasks import Media
+from x2sam_rt.tasks.table import Media
 
 __all__ = [
     "READERS",

@@ -31,7 +31,7 @@ from x2sam_rt.data.readers.masks import Indices, read_colours, read_indices
 from x2sam_rt.data.readers.sample import Contents, FileSample
 from x2sam_rt.errors import DataError
 from x2sam_rt.media.types import LabelMap
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.published import category_name
 
 _FOLDERS = {"val": "validation", "train": "training"}
@@ -90,7 +90,7 @@ class ScenePanopticSample(FileSample):
             name=self.name,
             media="image",
             frames=frames.pixels,
-            ask=Ask("panoptic", things=self.categories.things, stuff=self.categories.stuff),
+            instruction=Instruction("panoptic", things=self.categories.things, stuff=self.categories.stuff),
             conditions=len(self.categories),
             targets=tuple(Target(condition, IdMasks(ids[None], id), id) for id, condition in conditions.items()),
         )
@@ -125,7 +125,7 @@ class SceneInstanceSample(FileSample):
             name=self.name,
             media="image",
             frames=frames.pixels,
-            ask=Ask("instance", things=names),
+            instruction=Instruction("instance", things=names),
             conditions=len(names),
             targets=tuple(
                 Target(self.categories.conditions[category], IdMasks(instances[None], id), id)

@@ -40,9 +40,9 @@ from x2sam_rt.data.readers.masks import PackedMasks, read_resized_indices, segme
 from x2sam_rt.data.readers.sample import Contents, FileSample
 from x2sam_rt.errors import DataError
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.tasks import Media
-from x2sam_rt.tasks.ask import Ask
-from x2sam_rt.tasks.wording import SEG
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.marks import Mark
+from x2sam_rt.tasks.table import Media
 
 _PHRASE = re.compile(r"\[([^\]]+)\]\s*\(([^)]*)\)")
 
@@ -67,7 +67,7 @@ class Caption:
                 continue
             pieces += [self.text[done:start], f"<p>{self.text[start:end]}</p>"]
             done = end
-        return "".join([*pieces, self.text[done:]]).strip() + f" {SEG}"
+        return "".join([*pieces, self.text[done:]]).strip() + f" {Mark.SEG.value}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class CaptionSample(FileSample):
             name=self.name,
             media=self.media,
             frames=frames.pixels,
-            ask=Ask("gcg"),
+            instruction=Instruction("gcg"),
             conditions=len(phrases),
             targets=tuple(Target(number, self.masks(frames, number), number) for number in phrases),
             answer=self.caption.answer,

@@ -9,6 +9,7 @@ Ref-YouTube-VOS (X2SAM: vid_refseg/ytrvos21), and Ref-DAVIS17 as converted to it
                                                                         none where the object is out of sight
 
 The JSON: {"videos": {video: {"frames": [frame, …], "expressions": {number: {"exp": phrase, "obj_id": object}}}}}.
+Videos without any obj_id are left out.
 
 Ref-DAVIS17 as published (X2SAM: vid_refseg/davis17, frames in davis_supervised):
 
@@ -53,7 +54,7 @@ from x2sam_rt.data.readers.masks import (
 )
 from x2sam_rt.data.readers.sample import Contents, FileSample
 from x2sam_rt.errors import DataError
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.published import category_name
 
 REASONING, REFERRING = "reasoning", "referring"
@@ -80,7 +81,7 @@ class ObjectSample(FileSample):
             name=self.name,
             media="video",
             frames=frames.pixels,
-            ask=Ask("referring", phrases=(self.phrase,)),
+            instruction=Instruction("referring", phrases=(self.phrase,)),
             conditions=1,
             targets=(Target(0, IdMasks(indices, self.object), self.object),),
             ignored=ignored if ignored.any() else None,
@@ -110,7 +111,7 @@ class MaskFileSample(FileSample):
             name=self.name,
             media="video",
             frames=frames.pixels,
-            ask=Ask("referring", phrases=(self.phrase,)),
+            instruction=Instruction("referring", phrases=(self.phrase,)),
             conditions=1,
             targets=(Target(0, PackedMasks.of(masks), self.object),),
         )
@@ -132,7 +133,7 @@ class ExpressionSample(FileSample):
             name=self.name,
             media="video",
             frames=frames.pixels,
-            ask=Ask(self.task, phrases=() if question else (self.text,), question=question),
+            instruction=Instruction(self.task, phrases=() if question else (self.text,), question=question),
             conditions=1,
             targets=tuple(Target(0, self._masks(frames, id), id) for id in self.tracks),
             tags=frozenset() if self.tag is None else frozenset({self.tag}),
@@ -201,10 +202,18 @@ def _read_meta(folder: DataFolder, meta: str, images: str, masks: str) -> Conten
         )
     samples: list[FileSample] = []
     with in_layout(path, folder.name):
-        for video, entry in document["videos"].items():
+        told = {video: entry for video, entry in document["videos"].items() if _says_which(entry["expressions"])}
+        if document["videos"] and not told:
+            raise DataError(f"{path}: does not say which objects are meant (obj_id), so the split has no ground truth.")
+        for video, entry in told.items():
             files = tuple(frame_file(frames / video, str(frame)) for frame in entry["frames"])
             samples.extend(_objects(folder, video, files, truth / video, entry["expressions"]))
     return Contents(tuple(samples))
+
+
+def _says_which(expressions: Mapping[str, Any]) -> bool:
+    """Videos of the valid split whose truth was kept back do not (X2SAM leaves them out)."""
+    return any("obj_id" in expression for expression in expressions.values())
 
 
 def _objects(

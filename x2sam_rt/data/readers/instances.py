@@ -32,9 +32,9 @@ from x2sam_rt.data.readers.folders import DataFolder
 from x2sam_rt.data.readers.masks import PackedMasks, segmentation_mask
 from x2sam_rt.data.readers.sample import Contents, FileSample
 from x2sam_rt.errors import DataError
-from x2sam_rt.tasks import Media
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.published import category_name, coco_category_name
+from x2sam_rt.tasks.table import Media
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class InstanceSample(FileSample):
             name=self.name,
             media=self.media,
             frames=frames.pixels,
-            ask=Ask("instance", things=self.things),
+            instruction=Instruction("instance", things=self.things),
             conditions=len(self.things),
             targets=tuple(target for crowd, target in targets if not crowd),
             crowds=tuple(target for crowd, target in targets if crowd),

@@ -47,9 +47,9 @@ from x2sam_rt.data.readers.masks import Indices, read_ids, read_indices
 from x2sam_rt.data.readers.sample import Contents, FileSample
 from x2sam_rt.errors import DataError
 from x2sam_rt.media.types import LabelMap
-from x2sam_rt.tasks import Media
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.published import category_name, coco_category_name
+from x2sam_rt.tasks.table import Media
 
 _VOID, _MEANINGLESS = -1, -2
 _VSPW_VOID = (0, 253, 254, 255)
@@ -102,7 +102,7 @@ class PanopticSample(FileSample):
             name=self.name,
             media=self.media,
             frames=frames.pixels,
-            ask=Ask("panoptic", things=self.categories.things, stuff=self.categories.stuff),
+            instruction=Instruction("panoptic", things=self.categories.things, stuff=self.categories.stuff),
             conditions=len(self.categories),
             targets=tuple(target for id, target in targets.items() if not labels[id].crowd),
             crowds=tuple(target for id, target in targets.items() if labels[id].crowd),
@@ -142,7 +142,7 @@ class SemanticSample(FileSample):
             name=self.name,
             media=self.media,
             frames=frames.pixels,
-            ask=Ask("semantic", things=self.categories.things, stuff=self.categories.stuff),
+            instruction=Instruction("semantic", things=self.categories.things, stuff=self.categories.stuff),
             conditions=len(self.categories),
             targets=tuple(Target(condition, IdMasks(conditions, condition), condition) for condition in there),
             raw_labels=np.stack(raw) if raw else None,

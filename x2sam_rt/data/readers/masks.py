@@ -13,10 +13,9 @@ from pycocotools import mask as coco_mask
 
 from x2sam_rt.data.readers.files import Frames, of_example, orientation_of, turned
 from x2sam_rt.errors import DataError
-from x2sam_rt.media.image import open_image
+from x2sam_rt.media.image import decode_ids, open_image
 from x2sam_rt.media.rle import decode_mask
 from x2sam_rt.media.types import BoolMask, LabelMap
-from x2sam_rt.runtime.writers.panoptic import decode_ids
 
 Indices = npt.NDArray[np.uint8]
 VOID = 255  # in PNGs of object numbers: pixels that no evaluation counts (DAVIS)

@@ -39,7 +39,7 @@ from x2sam_rt.data.readers.masks import PackedMasks, segmentation_mask
 from x2sam_rt.data.readers.sample import Contents, FileSample
 from x2sam_rt.errors import DataError
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 Entry = TypeVar("Entry")
 Points = tuple[tuple[int, int], ...]
@@ -65,7 +65,7 @@ class PhraseSample(FileSample):
             name=self.name,
             media="image",
             frames=frames.pixels,
-            ask=Ask("referring", phrases=(self.phrase,)),
+            instruction=Instruction("referring", phrases=(self.phrase,)),
             conditions=1,
             targets=tuple(Target(0, PackedMasks.of([mask]), id) for id, mask in masks.items()),
             tags=frozenset() if masks else frozenset({NO_TARGET}),
@@ -164,7 +164,9 @@ class QuestionSample(FileSample):
             name=self.name,
             media="image",
             frames=frames.pixels,
-            ask=Ask("reasoning", question=self.text) if self.is_sentence else Ask("reasoning", phrases=(self.text,)),
+            instruction=Instruction("reasoning", question=self.text)
+            if self.is_sentence
+            else Instruction("reasoning", phrases=(self.text,)),
             conditions=1,
             targets=(Target(0, target[None], 0),),
             tags=frozenset({LONG if self.is_sentence else SHORT}),

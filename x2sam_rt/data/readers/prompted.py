@@ -47,9 +47,9 @@ from x2sam_rt.data.readers.sample import Contents, FileSample
 from x2sam_rt.data.visual_prompts import PROMPT_KINDS
 from x2sam_rt.errors import DataError
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.tasks import Media
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import POINT_RADIUS, SCRIBBLE_RADIUS, Prompt, PromptKind, RegionPrompt
+from x2sam_rt.tasks.table import Media
 
 SEEN, UNSEEN = "seen", "unseen"
 FRAMES_PER_ID = 100  # an annotation's id is its object's · 100 + frame
@@ -109,12 +109,14 @@ class PromptedSample(FileSample):
             if (chosen := self.chosen(listed))
         }
         tracks = self._tracks(prompts)
+        if not tracks:
+            raise DataError(f"Example {self.name}: {self.origin}: none of its objects has a visual prompt.")
         regions = [next(on[track] for on in prompts.values() if track in on) for track in tracks]
         return PromptedExample(
             name=self.name,
             media=self.media,
             frames=frames.pixels,
-            ask=Ask("vgd", regions=tuple(regions)),
+            instruction=Instruction("vgd", regions=tuple(regions)),
             conditions=len(tracks),
             targets=tuple(
                 Target(condition, self._masks(frames, track), track) for condition, track in enumerate(tracks)
@@ -256,7 +258,7 @@ class InteractiveSample(FileSample):
             name=self.name,
             media="image",
             frames=frames.pixels,
-            ask=Ask("interactive", regions=(Prompt.mask(prompt),)),
+            instruction=Instruction("interactive", regions=(Prompt.mask(prompt),)),
             conditions=1,
             targets=(Target(0, mask[None], self.id),),
         )
@@ -309,7 +311,7 @@ class VideoObjectSample(FileSample):
             name=self.name,
             media="video",
             frames=frames.pixels,
-            ask=Ask("object", regions=(Prompt.mask(target.masks[first], first),)),
+            instruction=Instruction("object", regions=(Prompt.mask(target.masks[first], first),)),
             conditions=1,
             targets=(target,),
             tags=frozenset() if self.tag is None else frozenset({self.tag}),

@@ -9,6 +9,7 @@ from pathlib import Path
 from x2sam_rt.data.example import Example
 from x2sam_rt.data.readers.categories import CategoryList
 from x2sam_rt.data.readers.files import Frames, read_frames
+from x2sam_rt.errors import DataError, PromptError
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,11 @@ class FileSample(ABC):
 
     def load(self) -> Example:
         """Reads the example. Raises DataError, naming it and the file, for whatever cannot be used."""
-        return self.example(read_frames(self.name, self.images))
+        frames = read_frames(self.name, self.images)
+        try:
+            return self.example(frames)
+        except PromptError as error:
+            raise DataError(f"Example {self.name}: cannot be asked for: {error}") from error
 
     @abstractmethod
     def example(self, frames: Frames) -> Example:
