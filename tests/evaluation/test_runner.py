@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from fake_segmenters import BlindSegmenter, PerfectSegmenter
 from made_samples import Made
 from safetensors.torch import load_file, save_file
 
-from x2sam_rt.data.example import Example
+from x2sam_rt.data.dataset import Dataset
+from x2sam_rt.data.example import Example, IdMasks, Target
 from x2sam_rt.data.world import WorldSettings, world_example
 from x2sam_rt.errors import ConfigError, DataError, EngineError
 from x2sam_rt.evaluation.backends import REFERENCE, load_choice, with_slots
@@ -261,6 +263,25 @@ def test_skipped_samples_are_tried_again(tmp_path: Path) -> None:
     assert "no frame is labelled" in result.skipped[fixed.name]
     result, _ = measure_part(PerfectSegmenter(), part_of(fixed), protocol, log=SampleLog(path, {}))
     assert (result.samples, result.skipped) == (1, {})
+
+
+def test_memory_does_not_grow_with_segments() -> None:
+    """24 frames with 58 segments, as VIPSeg has them: as bool arrays the masks alone take 58 bytes per pixel."""
+    ids = np.random.default_rng(0).integers(1, 59, (24, 9, 16)).repeat(20, axis=1).repeat(20, axis=2).astype(np.int32)
+    names = tuple(f"category {number}" for number in range(58))
+    targets = tuple(Target(number - 1, IdMasks(ids, number), number) for number in range(1, 59))
+    pixels, asked = (
+        np.zeros((*ids.shape, 3), dtype=np.uint8),
+        Instruction("panoptic", things=names[:40], stuff=names[40:]),
+    )
+    example = Example("vipseg/1", "video", pixels, asked, 58, targets)
+    part = Part.of(Dataset("vipseg", "panoptic_video", (Made(example),), names[:40], names[40:]), "val")
+    tracemalloc.start()
+    result = measured(PerfectSegmenter(), part)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert result.headline.value > 0.5
+    assert peak / ids.size < 15
 
 
 def test_a_stream_is_asked_again(torch_bundle: Path) -> None:

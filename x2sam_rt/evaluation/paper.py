@@ -16,7 +16,7 @@ from x2sam_rt.evaluation.results import Evaluation
 PROMPTS = ("point", "box")  # the paper's; scribble and mask are evaluated the same way
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PaperRow:
     """One data set and split of the paper. folder: in X2SAM's layout, below its root. scores: the names that ours have,
     in the paper's order, with what the paper calls them."""
@@ -85,7 +85,7 @@ ROWS: tuple[PaperRow, ...] = (
     PaperRow("video generic", "youtube-vis19", "valid", "vid_genseg/ytvis19", _FRAME_AP),
     PaperRow("video open vocabulary", "youtube-vis21", "valid", "vid_ovseg/ytvis21", _FRAME_AP),
     PaperRow("video referring", "ref-youtube-vos", "valid", "vid_refseg/ytrvos21", _J_AND_F),
-    PaperRow("video referring", "ref-davis17", "val", "vid_refseg/davis17", _J_AND_F),
+    PaperRow("video referring", "ref-davis17", "valid", "vid_refseg/davis17", _J_AND_F),
     PaperRow(
         "video reasoning",
         "revos",

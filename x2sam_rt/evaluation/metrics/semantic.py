@@ -146,7 +146,7 @@ class VideoConsistency:
             if self._frames >= length:
                 steady = self._true.runs >= length
                 kept = np.count_nonzero(steady & (self._found.runs >= length))
-                self._sums[length] += kept / (np.count_nonzero(steady) + _NO_STEADY_PIXEL)
+                self._sums[length] += float(kept / (np.count_nonzero(steady) + _NO_STEADY_PIXEL))
                 self._counts[length] += 1
 
 
