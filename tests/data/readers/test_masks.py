@@ -9,7 +9,7 @@ import pytest
 from made_files import packed, unpacked
 from pycocotools import mask as coco_mask
 
-from x2sam_rt.data.readers.segmentation import decode_segmentation
+from x2sam_rt.data.readers.masks import PackedMasks, decode_segmentation
 
 MASKS = {
     "noise": np.random.default_rng(3).random((17, 11)) < 0.5,
@@ -70,3 +70,24 @@ def test_polygons() -> None:
 def test_what_is_no_mask(wrong: Any, message: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError), match=message):
         decode_segmentation(wrong, 4, 3)
+
+
+def test_several_run_lengths_of_one_mask_count_together() -> None:
+    first, second = np.eye(4, 3, dtype=np.bool_), np.ones((4, 3), dtype=np.bool_)
+    second[:, 1:] = False
+    np.testing.assert_array_equal(decode_segmentation([packed(first), unpacked(second)], 4, 3), first | second)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (3, 8), (9, 13)], ids=str)
+def test_packed_masks_are_indexed_as_arrays_are(size: tuple[int, int]) -> None:
+    wanted = np.random.default_rng(1).random((6, *size)) < 0.5
+    masks = PackedMasks.of(wanted)
+    assert (masks.shape, masks.dtype) == (wanted.shape, np.bool_)
+    assert masks.bits.nbytes <= 6 * (size[0] * size[1] / 8 + 1)
+    chosen = np.array([True, False, True, True, False, False])
+    for key in (0, -1, np.int64(2), slice(None), slice(1, 4), chosen, [4, 0, 4], (3, 0), (slice(2), 0, 0), (1, ..., 0)):
+        np.testing.assert_array_equal(masks[key], wanted[key])
+    np.testing.assert_array_equal(np.asarray(masks), wanted)
+    assert np.asarray(masks).dtype == np.bool_
+    with pytest.raises(IndexError):
+        masks[6]

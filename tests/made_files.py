@@ -59,3 +59,15 @@ def unpacked(mask: Mask) -> dict[str, Any]:
     edges = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff([0, *edges, flat.size]).tolist()
     return {"size": list(mask.shape), "counts": [0, *runs] if flat[0] else runs}
+
+
+EXIF_ORIENTATION = 274
+
+
+def write_turned(path: Path, pixels: npt.NDArray[np.uint8], orientation: int) -> None:
+    """A PNG that says how it must be turned."""
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[EXIF_ORIENTATION] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, format="PNG", exif=exif)
