@@ -41,7 +41,8 @@ def toy(
     Example: x2sam-rt train toy -o toy
     """
     from x2sam_rt.model.training.launch import Run
-    from x2sam_rt.model.training.toy import toy_model, toy_recipe
+    from x2sam_rt.model.training.toy.model import toy_model
+    from x2sam_rt.model.training.toy.recipe import toy_recipe
 
     with reporting():
         make_recipe = functools.partial(toy_recipe, processes=processes)

@@ -19,17 +19,17 @@ from x2sam_rt.config import (
     PixelDecoderConfig,
 )
 from x2sam_rt.data.example import Example
-from x2sam_rt.data.world import ATTRIBUTE_CLASSES, WorldSettings, corpus, world_example
+from x2sam_rt.data.synthetic import ClipSettings, corpus, synthetic_example
 from x2sam_rt.model.tokenizer import Tokenizer
-from x2sam_rt.model.training.initial import initialise
 from x2sam_rt.model.training.mixture import Mixture, Source
-from x2sam_rt.model.training.objective import AuxiliaryWeights
 from x2sam_rt.model.training.recipe import Recipe, Stage
-from x2sam_rt.model.training.tokens import make_tokenizer
+from x2sam_rt.model.training.toy.auxiliary import AuxiliaryWeights
+from x2sam_rt.model.training.toy.initial_weights import initialise
+from x2sam_rt.model.training.toy.model import make_tokenizer
 from x2sam_rt.model.x2sam import X2SAM
 
 SIDE, FRAMES = 64, 4
-IMAGES = WorldSettings(side=SIDE, frames=1, max_objects=2, drained=0, occluder=0)
+IMAGES = ClipSettings(side=SIDE, frames=1, max_objects=2, desaturated=0, occluder=0)
 CLIPS = replace(IMAGES, frames=FRAMES)
 _TEMPORARY = tempfile.TemporaryDirectory()  # goes with the process
 
@@ -116,11 +116,11 @@ def load_tokenizer(folder: Path, of: X2SAM) -> Tokenizer:
 
 
 def image(index: int) -> Example:
-    return world_example("train", index, "referring", media="image", settings=IMAGES)
+    return synthetic_example("train", index, "referring", media="image", settings=IMAGES)
 
 
 def clip(index: int) -> Example:
-    made = world_example("train", index, "object" if index % 3 else "referring", media="video", settings=CLIPS)
+    made = synthetic_example("train", index, "object" if index % 3 else "referring", media="video", settings=CLIPS)
     return replace(made, seen=1) if index % 2 else made
 
 
@@ -130,14 +130,14 @@ def mixture(video_share: float) -> Mixture:
 
 
 def recipe(scale: float = 1.0, processes: int = 1, accumulate: int = 1) -> Recipe:
-    """At scale 1, 8 steps: images, taught and untaught clips."""
+    """At scale 1, 8 steps: images, and clips with and without teacher forcing."""
     return Recipe(
         name="tiny",
         stages=(
             Stage("images", mixture(0), round(3 * scale), 2e-3, warmup=2),
-            Stage("clips", mixture(0.5), round(5 * scale), 2e-3, end=0.1, taught=0.5),
+            Stage("clips", mixture(0.5), round(5 * scale), 2e-3, end_factor=0.1, teacher_forcing=0.5),
         ),
-        auxiliary=AuxiliaryWeights(attributes=1.0, grounding=1.0, naming=1.0, classes=ATTRIBUTE_CLASSES),
+        auxiliary=AuxiliaryWeights(attributes=1.0, grounding=1.0, naming=1.0).heads,
         save_every=3,
         processes=processes,
         accumulate=accumulate,
