@@ -9,7 +9,7 @@ import pytest
 
 from x2sam_rt.data.synthetic import HELD_OUT, ClipSettings, SyntheticClip, clip_seed, evaluation_settings, make_clip
 from x2sam_rt.data.synthetic.clip import OCCLUDER
-from x2sam_rt.data.synthetic.scene import DESATURATED_OBJECT
+from x2sam_rt.data.synthetic.render import DESATURATED_OBJECT
 from x2sam_rt.data.synthetic.settings import COLOURS, DIRECTION, RGB, SHAPES
 from x2sam_rt.errors import ConfigError
 
@@ -131,7 +131,7 @@ def test_large_ones_are_clearly_larger(clear_clips: list[SyntheticClip], shape: 
     assert min(areas["large"]) > 1.1 * max(areas["small"])
 
 
-def test_drained_frames_carry_no_colour() -> None:
+def test_desaturated_frames_carry_no_colour() -> None:
     for number in range(40):
         clip = make_clip(number, evaluation_settings("desaturated"))
         spread = np.ptp(clip.frames, axis=-1).max(axis=(1, 2))

@@ -98,7 +98,7 @@ def test_the_desaturated_preset_hides_who_is_meant_for_three_frames(split: Split
         assert {"desaturated", "same_shape"} <= made.tags
 
 
-def test_a_drained_object_of_a_shape_of_its_own_is_not_hidden() -> None:
+def test_a_desaturated_object_of_a_shape_of_its_own_is_not_hidden() -> None:
     clip = make_clip(5, ClipSettings(desaturated=1, same_shape=0, same_colour=1, min_objects=2, max_objects=2, twins=0))
     focus = clip.objects[clip.focus]
     assert sum(thing.shape == focus.shape for thing in clip.objects) == 1
