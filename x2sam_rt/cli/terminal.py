@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from x2sam_rt.runtime.run import RunFrame
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.writers import ResultWriter
-    from x2sam_rt.tasks.ask import Ask
+    from x2sam_rt.tasks.instruction import Instruction
 
 FAILED, OUT_OF_BOUNDS = 1, 3
 console, error_console = Console(), Console(stderr=True)
@@ -78,7 +78,7 @@ def linked_text(result: FrameResult) -> Text:
 
 
 def with_progress(
-    runtime: Runtime, video: Path, ask: Ask, writers: Sequence[ResultWriter], allow_truncated: bool
+    runtime: Runtime, video: Path, instruction: Instruction, writers: Sequence[ResultWriter], allow_truncated: bool
 ) -> Iterator[RunFrame]:
     """Runs a file with a progress bar over its frames."""
     from x2sam_rt.runtime.run import run_video
@@ -88,7 +88,7 @@ def with_progress(
         frames = run_video(
             runtime,
             video,
-            ask,
+            instruction,
             writers,
             allow_truncated=allow_truncated,
             on_ready=lambda count: progress.update(bar, description="segment", total=count),

@@ -10,16 +10,13 @@ from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import EngineError
 from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
 from x2sam_rt.model.precision import cast_weights, dtype_of
-from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Backend, Manifest, Precision, StageSpec, TensorSpec
+from x2sam_rt.runtime.bundle import Backend, Manifest, Precision, StageSpec, TensorSpec
 from x2sam_rt.runtime.engines import Engine, load_engine
 from x2sam_rt.runtime.engines.engine import Tensors
-from x2sam_rt.runtime.language import LanguageSide
 from x2sam_rt.runtime.pipeline import Engines
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import load_language_model, load_reference_model
-from x2sam_rt.tasks import DEFAULT_WORDING, Wording
 
 BackendChoice = tuple[Backend, Precision]
 REFERENCE: BackendChoice = ("torch", "fp32")
@@ -69,12 +66,8 @@ def assemble(
     folder: Path, manifest: Manifest, model: X2SAM, engines: Mapping[str, Engine]
 ) -> tuple[Runtime, RuntimeSegmenter]:
     """A runtime of a bundle's language side and any engines, by stage. model: holds the language side's weights."""
-    rows = manifest.model.language["text_config"]["vocab_size"]
-    tokenizer = Tokenizer.load(folder / LANGUAGE / "tokenizer", rows)
-    wording = Wording.load(folder / WORDING, DEFAULT_WORDING)
-    together = Engines(**engines)
-    runtime = Runtime(manifest, together, LanguageSide(model, together.vision_encoder, tokenizer), wording)
-    return runtime, RuntimeSegmenter(runtime, wording)
+    runtime = Runtime.assemble(folder, manifest, model, Engines(**engines))
+    return runtime, RuntimeSegmenter(runtime)
 
 
 def stage_names() -> tuple[str, ...]:

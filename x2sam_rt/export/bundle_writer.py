@@ -37,7 +37,7 @@ from x2sam_rt.runtime.bundle import (
     record_files,
 )
 from x2sam_rt.runtime.weights import LANGUAGE_WEIGHTS, STAGE_WEIGHTS, split_weights
-from x2sam_rt.tasks import DEFAULT_WORDING
+from x2sam_rt.tasks.table import DEFAULT_WORDING
 
 OnStep = Callable[[str], None]
 
@@ -96,15 +96,14 @@ def _write_stage(plan: ExportPlan, spec: StageSpec, folder: Path) -> float:
 
 
 def _write_weights(checkpoint: Checkpoint, folder: Path) -> None:
-    tokenizer = folder / LANGUAGE / "tokenizer"
-    tokenizer.mkdir(parents=True)
+    (folder / LANGUAGE).mkdir()
     language, stages = split_weights(checkpoint.model)
     save_file(language, folder / LANGUAGE_WEIGHTS)
     # Also where the engines hold them: `verify` runs the PyTorch model on the user's own machine.
     (folder / STAGE_WEIGHTS).parent.mkdir(exist_ok=True)
     save_file(stages, folder / STAGE_WEIGHTS)
     rows = checkpoint.model.config.language["text_config"]["vocab_size"]
-    Tokenizer.load(checkpoint.tokenizer_folder, rows).inner.save_pretrained(tokenizer)
+    Tokenizer.load(checkpoint.tokenizer_folder, rows).save(folder / LANGUAGE / "tokenizer")
 
 
 def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manifest:

@@ -18,19 +18,19 @@ from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 from x2sam_rt.export.stages import EXAMPLE_SIZES, empty_tensors, example_tensors
 from x2sam_rt.kernels import kernels_on
-from x2sam_rt.model.conditions import PromptEmbeddings
 from x2sam_rt.model.precision import cast_weights, fp32_copy
-from x2sam_rt.model.preprocess import segmentor_input, vision_input
+from x2sam_rt.model.preprocess import segmentor_input
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stages import STAGE_MODULES, stage_module
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.bundle import WORDING, StageSpec
+from x2sam_rt.runtime.bundle import StageSpec
 from x2sam_rt.runtime.engines.engine import Engine, Tensors
 from x2sam_rt.runtime.engines.torch_engine import TorchEngine
 from x2sam_rt.runtime.pipeline import Engines, Pipeline
+from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import load_reference_model
-from x2sam_rt.tasks import DEFAULT_WORDING, Wording
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 
 @dataclass(frozen=True)
@@ -206,18 +206,17 @@ def verify_bundle(folder: Path) -> Iterator[Check]:
             sound = sound and check.passed(BOUNDS[manifest.precision])
             yield check
         if manifest.trained and sound:
-            ours = RuntimeSegmenter(runtime, Wording.load(folder / WORDING, DEFAULT_WORDING))
+            ours = RuntimeSegmenter(runtime)
             _, other = assemble(folder, manifest, model, reference)
             yield from check_accuracy(ours, other, _CLIPS if config.image_size <= _LARGE else 1)
 
 
 def _prompt(runtime: Runtime) -> PromptEmbeddings:
     frame = torch.from_numpy(_clip(128, 1).frames[0])
-    vision = vision_input([frame], runtime.manifest.model.image_budget, video=False)
-    asked = Ask(phrases=("the red circle", "a dog")).instruction("image", DEFAULT_WORDING)
-    reply = runtime.language.reply("image", vision, asked.question, asked.answer, torch.zeros(0))
-    assert reply.embeddings is not None, "a known answer has its <SEG>"
-    return reply.embeddings
+    instruction = Instruction(phrases=("the red circle", "a dog"))
+    answer = runtime.language.answer(instruction, "image", PromptFrames((frame,), {0: frame}))
+    assert answer.embeddings is not None, "a known answer has its <SEG>"
+    return answer.embeddings
 
 
 def _clip(side: int, frames: int) -> SyntheticClip:

@@ -25,6 +25,9 @@ class PatchGrid:
     cos: Tensor
     sin: Tensor
 
+    def to(self, device: torch.device) -> PatchGrid:
+        return PatchGrid(*(table.to(device) for table in (self.indices, self.weights, self.cos, self.sin)))
+
 
 def patch_grid(height: int, width: int, *, merge: int, table_side: int, head_dim: int) -> PatchGrid:
     """height, width: patches of one frame pair. table_side: side of the learned position table."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.model.conditions import PromptEmbeddings
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.runtime.engines.engine import Engine
 from x2sam_rt.runtime.memory_bank import MemoryBank
 

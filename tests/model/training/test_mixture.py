@@ -11,16 +11,16 @@ from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers import AnnotatedExample
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.model.training.mixture import Mixture, Source, random_window, select_frames, window_indices
-from x2sam_rt.tasks import Media
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import PointPrompt
+from x2sam_rt.tasks.table import Media
 
 LENGTHS = (3, 5, 3, 3, 5)
 
 
 def example(name: str, media: Media, frames: int) -> Example:
     pixels = np.zeros((frames, 2, 3, 3), dtype=np.uint8)
-    return Example(name, media, pixels, Ask(phrases=("a cat",)), conditions=1, targets=())
+    return Example(name, media, pixels, Instruction(phrases=("a cat",)), conditions=1, targets=())
 
 
 def images(name: str, size: int) -> Source:
@@ -154,9 +154,8 @@ def numbered(**changes: object) -> Example:
     frames = np.broadcast_to(numbers[:, None, None, None], (LENGTH, 5, 6, 3)).copy()
     masks = np.zeros((LENGTH, 5, 6), dtype=np.bool_)
     masks[3, 1, 2] = True
-    plain = AnnotatedExample(
-        "v", "video", frames, Ask(phrases=("a cat",)), conditions=1, targets=(Target(0, masks, 9),), ignored=masks
-    )
+    instruction, targets = Instruction(phrases=("a cat",)), (Target(0, masks, 9),)
+    plain = AnnotatedExample("v", "video", frames, instruction, conditions=1, targets=targets, ignored=masks)
     return replace(plain, **changes)
 
 
@@ -205,13 +204,13 @@ def test_windows_begin_anywhere_and_lie_within() -> None:
 
 def prompted(*frames: int) -> Example:
     regions = tuple(PointPrompt(frame, ((2.0, 3.0),), 1) for frame in frames)
-    return numbered(ask=Ask("vgd", regions=regions), conditions=len(frames), targets=())
+    return numbered(instruction=Instruction("vgd", regions=regions), conditions=len(frames), targets=())
 
 
 def test_windows_begin_at_the_first_prompt() -> None:
     taken = random_window(prompted(4, 2), 4, np.random.default_rng(0))
     assert taken.frames[:, 0, 0, 0].tolist() == [2, 3, 4, 5]
-    assert [region.frame for region in taken.ask.regions] == [2, 0]
+    assert [region.frame for region in taken.instruction.regions] == [2, 0]
 
 
 def test_a_prompt_outside_the_window_is_named() -> None:

@@ -13,7 +13,8 @@ from x2sam_rt.data.synthetic.render import make_clip
 from x2sam_rt.data.synthetic.settings import SPLITS, ClipSettings, Split, evaluation_settings
 from x2sam_rt.data.synthetic.tasks import ClipView, clear_still, draft
 from x2sam_rt.errors import ConfigError, PromptError
-from x2sam_rt.tasks import DEFAULT_WORDING, TASKS, Media, task
+from x2sam_rt.tasks.marks import spell
+from x2sam_rt.tasks.table import DEFAULT_WORDING, TASKS, Media, task
 
 _CORPUS_CLIPS = ClipSettings(side=32, frames=2)  # only the words count
 
@@ -48,7 +49,7 @@ def make_example(
         name=name,
         media=media,
         frames=shown.frames,
-        ask=drafted.ask,
+        instruction=drafted.instruction,
         conditions=drafted.conditions,
         targets=drafted.targets,
         answer=drafted.answer,
@@ -91,5 +92,6 @@ def corpus(count: int, seed: int) -> Iterator[str]:
         rng = np.random.default_rng((int.from_bytes(b"corpus", "big"), seed, number))
         clip = make_clip(rng.integers(2**32, size=2).tolist(), _CORPUS_CLIPS)
         made = make_example(clip, task.name, rng, media=media)
-        instruction = made.ask.instruction(media, DEFAULT_WORDING)
-        yield f"{instruction.question}\n{made.answer or instruction.answer}"
+        question = made.instruction.question_text(media, DEFAULT_WORDING)
+        answer = made.answer or spell(made.instruction.answer_text(DEFAULT_WORDING) or ())
+        yield f"{spell(question)}\n{answer}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from x2sam_rt.data.synthetic.scene import SceneObject
 from x2sam_rt.data.synthetic.settings import Motion
-from x2sam_rt.model.tokenizer import PHRASE_END, PHRASE_START, SEG
+from x2sam_rt.tasks.marks import Mark, phrase, spell
 
 Attribute = Literal["size", "texture", "colour", "shape", "motion"]
 
@@ -99,9 +99,9 @@ def caption(objects: Sequence[SceneObject], *, moving: bool) -> str:
     """
     parts = [_part(thing, moving) for thing in objects]
     listed = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
-    return f"{listed}. {SEG}."
+    return f"{listed}. {Mark.SEG.value}."
 
 
 def _part(thing: SceneObject, moving: bool) -> str:
-    phrase = f"{PHRASE_START}a {thing.colour} {thing.shape}{PHRASE_END}"
-    return f"{phrase} {verb_phrase(thing)}" if moving else phrase
+    named = spell(phrase((f"a {thing.colour} {thing.shape}",)))
+    return f"{named} {verb_phrase(thing)}" if moving else named

@@ -17,9 +17,9 @@ from x2sam_rt.data.synthetic.scene import SceneObject
 from x2sam_rt.data.synthetic.settings import SHAPES, STUFF, pick
 from x2sam_rt.errors import PromptError
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.tasks import Media
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import POINT_RADIUS, SCRIBBLE_RADIUS, Prompt, PromptKind, RegionPrompt
+from x2sam_rt.tasks.table import Media
 
 _OCCLUDED = 0.4  # of an object: from here on a frame does not show by itself which object is meant
 _LOOKS: tuple[Attribute, ...] = ("size", "texture", "colour", "shape")
@@ -34,7 +34,7 @@ _POINT_DEPTHS, _SCRIBBLE_DEPTHS = (8, 6, 4, 3, 2, 1), (2, 1)
 class Draft:
     """What a task makes of a clip; the fields are those of an example."""
 
-    ask: Ask
+    instruction: Instruction
     conditions: int
     targets: tuple[Target, ...]
     answer: str | None = None
@@ -149,7 +149,7 @@ def _referring(view: ClipView, rng: np.random.Generator, count: int | None) -> D
     hidden = view.hidden(zip(numbers, said, strict=True))
     named = {attribute for one in said for attribute in one.attributes} & {"motion", "texture", "size"}
     return Draft(
-        Ask("referring", phrases=tuple(one.text for one in said)),
+        Instruction("referring", phrases=tuple(one.text for one in said)),
         len(numbers),
         tuple(view.target(number, condition) for condition, number in enumerate(numbers)),
         tags=view.tags(numbers, hidden) | named,
@@ -167,7 +167,7 @@ def _reasoning(view: ClipView, rng: np.random.Generator) -> Draft:
     question = pick(rng, [one for one in asked if one.kind == kind])
     hidden = view.hidden([(question.answer, view.looks(question.answer))])
     return Draft(
-        Ask("reasoning", question=question.text),
+        Instruction("reasoning", question=question.text),
         1,
         (view.target(question.answer, 0),),
         tags=view.tags([question.answer], hidden) | {question.kind},
@@ -184,7 +184,7 @@ def _by_category(task: str, view: ClipView, rng: np.random.Generator) -> Draft:
         condition = len(things) + stuff.index(name)
         targets.append(Target(condition, clip.stuff_mask(region), len(clip.objects) + region))
     return Draft(
-        Ask(task, things=things, stuff=stuff),
+        Instruction(task, things=things, stuff=stuff),
         len(things) + len(stuff),
         tuple(target for target in targets if target.masks.any()),
         tags=frozenset({"unseen"} if clip.is_held_out(clip.focus) else ()),
@@ -202,7 +202,7 @@ def _grounded_caption(view: ClipView) -> Draft:
     numbers = [int(number) for number in np.argsort(view.clip.centres[0, :, 0], kind="stable")]
     hidden = view.hidden((number, view.looks(number)) for number in numbers)
     return Draft(
-        Ask("gcg"),
+        Instruction("gcg"),
         len(numbers),
         tuple(view.target(number, condition) for condition, number in enumerate(numbers)),
         answer=caption([view.objects[number] for number in numbers], moving=view.moving),
@@ -214,7 +214,7 @@ def _grounded_caption(view: ClipView) -> Draft:
 def _chat(view: ClipView, rng: np.random.Generator) -> Draft:
     question, answer = word_question(view.clip, rng, moving=view.moving)
     tags = frozenset({"unseen"} if view.clip.is_held_out(view.clip.focus) else ())
-    return Draft(Ask("chat", question=question), 0, (), answer=answer, tags=tags)
+    return Draft(Instruction("chat", question=question), 0, (), answer=answer, tags=tags)
 
 
 def _by_regions(task: str, view: ClipView, rng: np.random.Generator, count: int) -> Draft:
@@ -222,7 +222,7 @@ def _by_regions(task: str, view: ClipView, rng: np.random.Generator, count: int)
     prompts = tuple(_region(view, rng, number) for number in numbers)
     hidden = view.hidden((number, view.looks(number)) for number in numbers)
     return Draft(
-        Ask(task, regions=prompts),
+        Instruction(task, regions=prompts),
         len(numbers),
         tuple(view.target(number, condition) for condition, number in enumerate(numbers)),
         tags=view.tags(numbers, hidden) | {prompt.kind for prompt in prompts},

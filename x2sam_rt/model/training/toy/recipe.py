@@ -10,7 +10,7 @@ from x2sam_rt.data.synthetic import ClipSettings, synthetic_example
 from x2sam_rt.model.training.mixture import Mixture, Source
 from x2sam_rt.model.training.recipe import Recipe, Stage
 from x2sam_rt.model.training.toy.auxiliary import AuxiliaryWeights
-from x2sam_rt.tasks import Media
+from x2sam_rt.tasks.table import Media
 
 _CLIPS = 1_000_000  # different ones; no run comes to an end of them
 
