@@ -70,8 +70,8 @@ class RecordedSegmenter:
         painted = self._maps[key][frame].astype(np.int32)
         if "segments" in entry:
             categories = {one["id"]: one["category_id"] for one in entry["segments"][frame]}
-            things = {one["id"] for one in self._recorded["ground_truth"]["categories"] if one["isthing"]}
-            ids = [(id, labels[category], category in things) for id, category in categories.items()]
+            # Recorded stuff has ids of its own for every segment, as things have.
+            ids = [(id, labels[category], True) for id, category in categories.items()]
         else:
             ids = [(int(category), labels[int(category)], False) for category in np.unique(painted)]
         return Segmentation(
