@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
-from x2sam_rt.cli.terminal import console, print_text, progress_bar, reporting, warn_untrained
-from x2sam_rt.errors import ConfigError
+from x2sam_rt.cli.terminal import console, print_text, progress_bar, reporting
+from x2sam_rt.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
     from x2sam_rt.evaluation.protocol import Protocol
@@ -64,6 +64,8 @@ def evaluate(
     from x2sam_rt.evaluation.variants import plan_variants
 
     with reporting():
+        if output is not None and table is None:
+            require_extra("plot")
         how = Protocol(protocol_name(protocol), limit, ask_every, skip_bad)
         knobs = [*(knob or ()), *_all_wordings(wordings, wording_count(dataset))]
         variants = plan_variants(bundles, backend or (), precision or (), knobs)
@@ -73,7 +75,6 @@ def evaluate(
         job = Job(dataset, split, open_parts(dataset, root, split, bert=bert), how, output)
         with progress_bar() as progress:
             found = _run(job, variants, progress)
-        warn_untrained(all(variant.trained for variant in found.variants))
         if output is not None:
             write_evaluation(found, output)
         if as_json:
@@ -115,7 +116,6 @@ def _run_paper(
             found[row] = _run(Job(row.dataset, row.split, parts, protocol, place), variants, progress)
             if place is not None:
                 found[row].save(place / "results.json")
-    warn_untrained(all(variant.trained for one in found.values() for variant in one.variants))
     console.print(paper_table(found, available.missing, theirs))
 
 

@@ -101,7 +101,6 @@ class VariantResult:
     label: str
     bundle: str
     checkpoint_sha256: str
-    trained: bool
     backend: str
     precision: str
     memory: bool

@@ -93,7 +93,6 @@ def _run_variant(job: Job, variant: Variant, label: str, on_sample: OnSample) ->
         label=label,
         bundle=variant.name,
         checkpoint_sha256=manifest.checkpoint_sha256,
-        trained=manifest.trained,
         backend=variant.choice[0],
         precision=variant.choice[1],
         memory=knobs.memory,
