@@ -23,8 +23,8 @@ from x2sam_rt.data.readers.files import frame_file, in_layout, of_example, read_
 from x2sam_rt.data.readers.folders import DataFolder
 from x2sam_rt.data.readers.masks import decode_segmentation
 from x2sam_rt.data.readers.prompted import FRAMES_PER_ID
+from x2sam_rt.data.synthetic import SHAPES, clip_seed, evaluation_settings, make_clip
 from x2sam_rt.data.visual_prompts import PROMPT_KINDS, VisualPrompts, draw_prompts
-from x2sam_rt.data.world import SHAPES, clip_seed, evaluation_settings, make_clip
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.media.atomic import atomic_file
 from x2sam_rt.media.image import decode_ids, read_image, write_image
