@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,30 @@ def write_turned(path: Path, pixels: npt.NDArray[np.uint8], orientation: int) ->
     exif[EXIF_ORIENTATION] = orientation
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, format="PNG", exif=exif)
+
+
+def write_vgd_source(source: str, recorded: Mapping[str, Any], root: Path) -> Path:
+    """The annotations that a recorded V-VGD file was made from, as YouTube-VIS ("yt19") or VIPSeg ("vipseg") has them,
+    with frames; a folder."""
+    truth, built = recorded["ground_truth"], recorded["built"]
+    if source == "yt19":
+        write_json(root / "valid" / "instances.json", truth)
+        for video in truth["videos"]:
+            for number, file in enumerate(video["file_names"]):
+                write_frame(root / "valid" / "JPEGImages" / file, number, (video["height"], video["width"]))
+        return root
+    write_json(root / "panoptic_gt_VIPSeg_val.json", truth)
+    sizes = {video["video_id"]: (video["height"], video["width"]) for video in truth["videos"]}
+    objects = {
+        file: ones for video in built for file, ones in zip(video["image_files"], video["annotations"], strict=True)
+    }
+    for video in truth["annotations"]:
+        size = sizes[video["video_id"]]
+        for frame in video["annotations"]:
+            name = f"{video['video_id']}/{frame['image_id']}"
+            write_frame(root / "images" / f"{name}.jpg", 1, size)
+            ids = np.zeros(size, dtype=np.int32)
+            for one in objects.get(f"{name}.jpg", ()):
+                ids[coco_mask.decode(one["segmentation"]).astype(bool)] = one["id"] // 100
+            write_ids(root / "panomasksRGB" / video["video_id"] / frame["file_name"], ids)
+    return root

@@ -9,19 +9,26 @@ bounds: metrics within 1e-6; frames of chunks, questions and category names exac
 from __future__ import annotations
 
 import json
+import random
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from made_files import write_vgd_source
 from pycocotools import mask as coco_mask
 from safetensors.torch import load_file
 
+from x2sam_rt.data.dataset import Dataset
+from x2sam_rt.data.make_vgd import Source, VgdPlan, make_vgd
+from x2sam_rt.data.readers import PromptedExample, read_dataset
+from x2sam_rt.data.visual_prompts import PROMPT_KINDS, draw_prompts
 from x2sam_rt.evaluation.metrics import (
     VIPSEG_WINDOWS,
     AveragePrecision,
@@ -45,7 +52,7 @@ from x2sam_rt.evaluation.metrics import (
     VideoPanopticQuality,
     mask_ious,
 )
-from x2sam_rt.evaluation.protocol import RULES, language_frames
+from x2sam_rt.evaluation.protocol import RULES, Presentation, Protocol, language_frames
 from x2sam_rt.runtime.postprocess.phrases import PhrasePostProcessor
 from x2sam_rt.runtime.postprocess.prompted import ObjectPostProcessor
 from x2sam_rt.runtime.postprocess.rule import FrameLogits
@@ -320,14 +327,66 @@ def replay_video_instance(recording: Recording, report: Report) -> None:
 
 
 def replay_vgd_yt19(recording: Recording, report: Report) -> None:
-    _compare_ap(report, _vgd_ap(recording.document, "yt19"), recording.document["expected"])
+    _replay_vgd(recording.document, "yt19", report)
 
 
 def replay_vgd_vipseg(recording: Recording, report: Report) -> None:
-    _compare_ap(report, _vgd_ap(recording.document, "vipseg"), recording.document["expected"])
+    _replay_vgd(recording.document, "vipseg", report)
 
 
-def _vgd_ap(document: Document, kind: str) -> AveragePrecisionResult:
+def _replay_vgd(document: Document, source: Source, report: Report) -> None:
+    """AP of the recorded detections; the file made from the annotations, but for its random prompts; and its chunks."""
+    _compare_ap(report, _vgd_ap(document), document["expected"])
+    with TemporaryDirectory() as folder:
+        plan = VgdPlan(
+            source, write_vgd_source(source, document, Path(folder)), Path(folder, "out"), prompts="every", pictures=0
+        )
+        make_vgd(plan)
+        report.same(
+            "made file", _without_prompts(json.loads(plan.file.read_text())), _without_prompts(document["built"])
+        )
+        plan.file.write_text(json.dumps(document["built"]))
+        dataset = read_dataset(f"v-vgd-{source}", plan.output, "val/mask")
+        _compare_chunks(document, dataset, report)
+
+
+def _without_prompts(videos: list[Document]) -> list[Document]:
+    videos = json.loads(json.dumps(videos))
+    for one in (one for video in videos for frame in video["annotations"] for one in frame):
+        one["visual_prompts"] = sorted(one["visual_prompts"])
+    return videos
+
+
+def _compare_chunks(document: Document, dataset: Dataset, report: Report) -> None:
+    """Which frames they have, and which categories are asked for, on the first of them."""
+    ids = sorted(one["id"] for one in document["ground_truth"]["categories"])
+    places = {"v-vgd-yt19": lambda place: place + 1, "v-vgd-vipseg": lambda place: place}[dataset.name]
+    shown = Presentation(dataset.name, "val/mask", Protocol())
+    for video, example in zip(document["built"], dataset, strict=True):
+        wanted = [one for one in document["chunks"] if one["video_id"] == video["video_id"]]
+        pieces = list(shown.pieces(example))
+        report.same(f"chunks of {video['video_id']}", len(pieces), len(wanted))
+        for piece, chunk in zip(pieces, wanted, strict=False):
+            assert isinstance(piece, PromptedExample)
+            asked = [places(category) for category in sorted(set(piece.categories))]
+            assert set(asked) <= set(ids)
+            what = f"chunk {chunk['chunk_id']} of {video['video_id']}"
+            report.same(f"{what}: regions", asked, chunk["regions"])
+            report.same(f"{what}: frames", np.array_equal(piece.frames, example.frames[chunk["frames"]]), True)
+            prompted = {region.frame for region in piece.instruction.regions}
+            report.same(f"{what}: prompt frame", prompted, {chunk["vprompt_index"]})
+
+
+def replay_vgd_prompts(recording: Recording, report: Report) -> None:
+    for case in recording.document["cases"]:
+        seed = case["python_random_seed"]
+        prompts = draw_prompts(_decoded(case["mask"]), random.Random(seed))
+        for kind in PROMPT_KINDS:
+            wanted = _decoded(case["mask_prompt" if kind == "mask" else kind])
+            report.same(f"seed {seed}, {kind}", np.array_equal(prompts.of(kind), wanted), True)
+
+
+def _vgd_ap(document: Document) -> AveragePrecisionResult:
     """Every frame is an image; only the categories of the chunk's regions are in its truth."""
     metric = AveragePrecision()
     ids = sorted(one["id"] for one in document["ground_truth"]["categories"])
@@ -572,6 +631,7 @@ REPLAYS: dict[str, Callable[[Recording, Report], None]] = {
     "video_instance": replay_video_instance,
     "vgd_yt19": replay_vgd_yt19,
     "vgd_vipseg": replay_vgd_vipseg,
+    "vgd_prompts": replay_vgd_prompts,
     "jf": replay_jf,
     "image_iou": replay_image_iou,
     "image_generic": replay_image_generic,

@@ -13,6 +13,7 @@ from replay_evaluation import REPLAYS, replay, reports
 RECORDINGS = FIXTURES / "evaluation"
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # within pycocotools
 @pytest.mark.parametrize("name", REPLAYS)
 def test_as_published(name: str) -> None:
     report = replay(RECORDINGS, name)

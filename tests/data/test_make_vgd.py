@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from made_files import write_frame, write_ids, write_json
+from made_files import write_frame, write_json, write_vgd_source
 from pycocotools import mask as coco_mask
 
 from x2sam_rt.data.make_vgd import SOURCES, Source, VgdPlan, make_vgd, write_synthetic
@@ -27,28 +27,7 @@ def recording(source: Source) -> dict[str, Any]:
 
 
 def write_source(source: Source, root: Path) -> Path:
-    """The recording's annotations as the source has them, with frames; a folder."""
-    recorded = recording(source)
-    truth, built = recorded["ground_truth"], recorded["built"]
-    if source == "yt19":
-        write_json(root / "valid" / "instances.json", truth)
-        for video in truth["videos"]:
-            for number, file in enumerate(video["file_names"]):
-                write_frame(root / "valid" / "JPEGImages" / file, number, SIZE)
-        return root
-    write_json(root / "panoptic_gt_VIPSeg_val.json", truth)
-    objects = {
-        file: ones for video in built for file, ones in zip(video["image_files"], video["annotations"], strict=True)
-    }
-    for video in truth["annotations"]:
-        for frame in video["annotations"]:
-            name = f"{video['video_id']}/{frame['image_id']}"
-            write_frame(root / "images" / f"{name}.jpg", 1, SIZE)
-            ids = np.zeros(SIZE, dtype=np.int32)
-            for one in objects.get(f"{name}.jpg", ()):
-                ids[coco_mask.decode(one["segmentation"]).astype(bool)] = one["id"] // 100
-            write_ids(root / "panomasksRGB" / video["video_id"] / frame["file_name"], ids)
-    return root
+    return write_vgd_source(source, recording(source), root)
 
 
 def without_prompts(document: list[dict[str, Any]]) -> list[dict[str, Any]]:

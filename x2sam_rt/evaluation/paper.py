@@ -9,22 +9,21 @@ from pathlib import Path
 
 from rich.table import Table
 
+from x2sam_rt.data.readers import READERS
+from x2sam_rt.data.visual_prompts import PROMPT_KINDS
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.evaluation.parts import Part, open_parts
 from x2sam_rt.evaluation.results import Evaluation
 
-PROMPTS = ("point", "box")  # the paper's; scribble and mask are evaluated the same way
-
 
 @dataclass(frozen=True, eq=False)
 class PaperRow:
-    """One data set and split of the paper. folder: in X2SAM's layout, below its root. scores: the names that ours have,
-    in the paper's order, with what the paper calls them."""
+    """One data set and split of the paper. scores: the names that ours have, in the paper's order, with what the paper
+    calls them."""
 
     group: str
     dataset: str
     split: str
-    folder: str
     scores: Mapping[str, str]
 
     @property
@@ -37,89 +36,49 @@ _AP = {"AP": "AP", "AP50": "AP50"}
 _FRAME_AP = {"AP of frames": "AP", "AP50 of frames": "AP50"}
 _VIPSEG = {"VPQ": "VPQ", "STQ as published": "STQ"}
 _J_AND_F = {"J over frames": "J", "F over frames": "F", "J&F over frames": "J&F"}
-_COCO, _ADE, _REFS = "img_genseg/coco2017", "img_ovseg/ade20k", "img_refseg/refcocos"
+_IOUS = {"gIoU": "gIoU", "cIoU": "cIoU"}
+_WORDS = {"METEOR": "METEOR", "CIDEr": "CIDEr"}
+_IMAGE_CAPTIONS = _WORDS | {"AP50 of masks": "AP50", "mIoU of masks": "mIoU"}
+_VIDEO_CAPTIONS = {"mIoU of masks": "mIoU", "recall of phrases": "recall"} | _WORDS
+_SCENES = {"mIoU": "mIoU", "mVC@8": "mVC8", "mVC@16": "mVC16"}
+
+
+def _j_and_f_of(*tags: str) -> Mapping[str, str]:
+    return {f"J&F over frames, {tag}": f"J&F, {tag}" for tag in tags} | {"J&F over frames": "J&F, all"}
+
+
+def _rows(group: str, dataset: str, splits: Sequence[str], scores: Mapping[str, str]) -> tuple[PaperRow, ...]:
+    return tuple(PaperRow(group, dataset, split, scores) for split in splits)
+
+
+_REF_SPLITS = ("val", "testA", "testB")
+_PROMPTED = ("val/point", "val/box")  # the paper's; scribble and mask are evaluated the same way
 ROWS: tuple[PaperRow, ...] = (
-    PaperRow("image generic", "coco-panoptic", "val2017", _COCO, _PQ),
-    PaperRow("image generic", "coco-semantic", "val2017", _COCO, _MIOU),
-    PaperRow("image generic", "coco-instance", "val2017", _COCO, _AP),
-    PaperRow("image open vocabulary", "ade20k-panoptic", "val", _ADE, _PQ),
-    PaperRow("image open vocabulary", "ade20k-semantic", "val", _ADE, _MIOU),
-    PaperRow("image open vocabulary", "ade20k-instance", "val", _ADE, _AP),
-    *(
-        PaperRow("image referring", name, split, _REFS, {"cIoU": "cIoU"})
-        for name, splits in (
-            ("refcoco", ("val", "testA", "testB")),
-            ("refcoco+", ("val", "testA", "testB")),
-            ("refcocog", ("val", "test")),
-        )
-        for split in splits
-    ),
-    *(PaperRow("image referring", "grefcoco", split, _REFS, {"gIoU": "gIoU"}) for split in ("val", "testA", "testB")),
-    *(
-        PaperRow("image reasoning", "reasonseg", split, "img_reaseg/lisa", {"gIoU": "gIoU", "cIoU": "cIoU"})
-        for split in ("val", "test")
-    ),
-    *(
-        PaperRow(
-            "image GCG",
-            "gcg-image",
-            split,
-            "img_gcgseg/grand_f",
-            {"METEOR": "METEOR", "CIDEr": "CIDEr", "AP50 of masks": "AP50", "mIoU of masks": "mIoU"},
-        )
-        for split in ("val", "test")
-    ),
-    *(
-        PaperRow("image interactive", "coco-interactive", f"val/{prompt}", "img_intseg/coco_int", {"gIoU": "mIoU"})
-        for prompt in ("point", "scribble", "box", "mask")
-    ),
-    *(PaperRow("image VGD", "coco-vgd", f"val/{prompt}", "img_vgdseg/coco_vgd", _FRAME_AP) for prompt in PROMPTS),
-    PaperRow("video generic", "vipseg", "val", "vid_genseg/vipseg_720p", _VIPSEG),
-    PaperRow(
-        "video generic",
-        "vspw",
-        "val",
-        "vid_genseg/vspw_480p",
-        {"mIoU": "mIoU", "mVC@8": "mVC8", "mVC@16": "mVC16"},
-    ),
-    PaperRow("video generic", "youtube-vis19", "valid", "vid_genseg/ytvis19", _FRAME_AP),
-    PaperRow("video open vocabulary", "youtube-vis21", "valid", "vid_ovseg/ytvis21", _FRAME_AP),
-    PaperRow("video referring", "ref-youtube-vos", "valid", "vid_refseg/ytrvos21", _J_AND_F),
-    PaperRow("video referring", "ref-davis17", "valid", "vid_refseg/davis17", _J_AND_F),
-    PaperRow(
-        "video reasoning",
-        "revos",
-        "valid",
-        "vid_reaseg/revos",
-        {
-            "J&F over frames, referring": "J&F, referring",
-            "J&F over frames, reasoning": "J&F, reasoning",
-            "J&F over frames": "J&F, all",
-        },
-    ),
-    PaperRow(
-        "video GCG",
-        "gcg-video",
-        "test",
-        "vid_gcgseg/video_glamm",
-        {"mIoU of masks": "mIoU", "recall of phrases": "recall", "METEOR": "METEOR", "CIDEr": "CIDEr"},
-    ),
-    PaperRow(
-        "video object",
-        "youtube-vos",
-        "valid",
-        "vid_objseg/ytvos19",
-        {
-            "J&F over frames, seen": "J&F, seen",
-            "J&F over frames, unseen": "J&F, unseen",
-            "J&F over frames": "J&F, all",
-        },
-    ),
-    *(
-        PaperRow("video VGD", f"v-vgd-{name}", f"val/{prompt}", f"vid_vgdseg/{folder}", _FRAME_AP)
-        for name, folder in (("yt19", "ytvis_vgd"), ("vipseg", "vipseg_vgd"))
-        for prompt in PROMPTS
-    ),
+    *_rows("image generic", "coco-panoptic", ["val2017"], _PQ),
+    *_rows("image generic", "coco-semantic", ["val2017"], _MIOU),
+    *_rows("image generic", "coco-instance", ["val2017"], _AP),
+    *_rows("image open vocabulary", "ade20k-panoptic", ["val"], _PQ),
+    *_rows("image open vocabulary", "ade20k-semantic", ["val"], _MIOU),
+    *_rows("image open vocabulary", "ade20k-instance", ["val"], _AP),
+    *_rows("image referring", "refcoco", _REF_SPLITS, {"cIoU": "cIoU"}),
+    *_rows("image referring", "refcoco+", _REF_SPLITS, {"cIoU": "cIoU"}),
+    *_rows("image referring", "refcocog", ["val", "test"], {"cIoU": "cIoU"}),
+    *_rows("image referring", "grefcoco", _REF_SPLITS, {"gIoU": "gIoU"}),
+    *_rows("image reasoning", "reasonseg", ["val", "test/short", "test/long", "test"], _IOUS),
+    *_rows("image GCG", "gcg-image", ["val", "test"], _IMAGE_CAPTIONS),
+    *_rows("image interactive", "coco-interactive", [f"val/{kind}" for kind in PROMPT_KINDS], {"gIoU": "mIoU"}),
+    *_rows("image VGD", "coco-vgd", _PROMPTED, _FRAME_AP),
+    *_rows("video generic", "vipseg", ["val"], _VIPSEG),
+    *_rows("video generic", "vspw", ["val"], _SCENES),
+    *_rows("video generic", "youtube-vis19", ["valid"], _FRAME_AP),
+    *_rows("video open vocabulary", "youtube-vis21", ["valid"], _FRAME_AP),
+    *_rows("video referring", "ref-youtube-vos", ["valid"], _J_AND_F),
+    *_rows("video referring", "ref-davis17", ["valid"], _J_AND_F),
+    *_rows("video reasoning", "revos", ["valid"], _j_and_f_of("referring", "reasoning")),
+    *_rows("video GCG", "gcg-video", ["test"], _VIDEO_CAPTIONS),
+    *_rows("video object", "youtube-vos", ["valid"], _j_and_f_of("seen", "unseen")),
+    *_rows("video VGD", "v-vgd-yt19", _PROMPTED, _FRAME_AP),
+    *_rows("video VGD", "v-vgd-vipseg", _PROMPTED, _FRAME_AP),
 )
 
 
@@ -140,9 +99,9 @@ def find_rows(root: Path | None, folders: Mapping[str, Path], *, bert: Path | No
         raise ConfigError(f"The paper has no data set {', '.join(unknown)}; it has {', '.join(_names())}.")
     parts, missing = dict[PaperRow, tuple[Part, ...]](), dict[PaperRow, str]()
     for row in ROWS:
-        folder = folders.get(row.dataset, None if root is None else root / row.folder)
-        if folder is None:
-            missing[row] = "no folder given"
+        folder = folders.get(row.dataset, None if root is None else root / READERS[row.dataset].home)
+        if folder is None or not folder.is_dir():
+            missing[row] = "no folder given" if folder is None else f"no folder {folder}"
             continue
         try:
             parts[row] = open_parts(row.dataset, folder, row.split, bert=bert)
