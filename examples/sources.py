@@ -10,7 +10,7 @@ from threading import Condition, Thread
 import av
 from av.error import FFmpegError
 
-from x2sam_rt.data.world import WorldSettings, make_clip
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.types import Pixels
 
@@ -33,7 +33,7 @@ def camera(address: str, device: str | None = None) -> Iterator[Pixels]:
 
 def made_up(rate: float, side: int = 256) -> Iterator[Pixels]:
     """Frames of moving shapes, `rate` per second, without end: a clip, forwards and back again."""
-    frames = make_clip(0, WorldSettings(side=side, frames=48)).frames
+    frames = make_clip(0, ClipSettings(side=side, frames=48)).frames
     due = time.monotonic()
     for frame in itertools.cycle([*frames, *frames[-2:0:-1]]):
         time.sleep(max(0.0, due - time.monotonic()))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from x2sam_rt.data.world import WorldSettings, make_clip
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.types import Pixels
 from x2sam_rt.media.video import VideoReader, VideoWriter
@@ -81,7 +81,7 @@ def test_the_cameras_frames_are_rgb() -> None:
 def test_change_instruction(onnx_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip, output = tmp_path / "clip.mp4", tmp_path / "changed.mp4"
     with VideoWriter(clip, 128, 128, 10) as video:
-        for frame in make_clip(3, WorldSettings(frames=5)).frames:
+        for frame in make_clip(3, ClipSettings(frames=5)).frames:
             video.write(frame)
     change_instruction.main([str(onnx_bundle), str(clip), "the red circle", "@3", "the square", "-o", str(output)])
     printed = capsys.readouterr().out

@@ -12,13 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from x2sam_rt.cli.app import app
-from x2sam_rt.data.world import WorldSettings, make_clip
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.media.video import VideoWriter
 
 README = Path(__file__).parents[1] / "README.md"
-SESSION = re.search(
-    r"^\$ (x2sam-rt export .*)\n(.*)\n\$", README.read_text(), re.MULTILINE
-)  # a command, what it prints
+# A command, and what it prints.
+SESSION = re.search(r"^\$ (x2sam-rt export .*)\n(.*)\n\$", README.read_text(), re.MULTILINE)
 COMMANDS = re.search(r"<!-- tasks.*?-->\n```sh\n(.*?)```", README.read_text(), re.DOTALL)[1].splitlines()  # type: ignore[index]
 OUTPUT_OPTIONS = ("-o", "--davis", "--panoptic")
 
@@ -35,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.chdir(folder):
         exported = CliRunner().invoke(app, shlex.split(SESSION[1])[1:])
     assert without_size(exported.stdout.strip()) == without_size(SESSION[2])
-    frames = make_clip(3, WorldSettings(frames=5)).frames
+    frames = make_clip(3, ClipSettings(frames=5)).frames
     Image.fromarray(frames[0]).save(folder / "photo.jpg")
     with VideoWriter(folder / "clip.mp4", 128, 128, 10) as video:
         for frame in frames:
