@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from x2sam_rt.model.language import LanguageModel, VisualInput
+from x2sam_rt.model.language import DeepStack, LanguageModel
 from x2sam_rt.model.preprocess import VisionInput
 from x2sam_rt.model.region_sampler import REGION_TOKENS, region_map, region_tokens
 from x2sam_rt.model.tokenizer import Tokenizer
@@ -180,10 +180,9 @@ class PromptEncoder:
         )
 
 
-def visual_input(ids: Tensor, visual: VisualTokens) -> VisualInput:
-    """The visual tokens of one prompt, and where they stand in it."""
-    places = (ids == VISUAL_PLACE).nonzero()[:, 0]
-    return VisualInput(visual.tokens.flatten(0, 1), visual.deepstack.flatten(1, 2), places)
+def deep_stack(ids: Tensor, visual: VisualTokens) -> DeepStack:
+    """The deep-stack features of one prompt's visual tokens, and where these stand in it."""
+    return DeepStack(visual.deepstack.flatten(1, 2), (ids == VISUAL_PLACE).nonzero()[:, 0])
 
 
 def _put(embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:

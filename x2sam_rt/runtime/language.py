@@ -16,8 +16,8 @@ from x2sam_rt.model.prompt_encoder import (
     PromptEncoder,
     PromptTokens,
     VisualTokens,
+    deep_stack,
     prompt_tokens,
-    visual_input,
 )
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.prompt_frames import PromptFrames
@@ -133,11 +133,12 @@ class LanguageRuntime:
     ) -> _States:
         language, ids = self.encoder.language, prompt.ids.tolist()
         embeds = self.encoder.embed(prompt.ids, visual, regions)
-        states, cache = language.prefill(embeds, visual_input(prompt.ids, visual))
+        cache = language.new_cache(min(len(ids) + max_new_tokens, language.max_context))
+        states = language.prefill(cache, embeds, deep_stack(prompt.ids, visual))
         if not generate:
             return _States(ids, states, prompt.answer_start)
         grown, written = [states], ""
-        for token, state in language.generate(states, cache, self.tokenizer.stops.__contains__, max_new_tokens):
+        for token, state in language.generate(cache, states[-1], self.tokenizer.stops.__contains__, max_new_tokens):
             ids.append(token)
             if state is not None:
                 grown.append(state[None])
