@@ -28,6 +28,7 @@ from x2sam_rt.model.language import KeyValueCache
 from x2sam_rt.model.preprocess import VisionInput
 from x2sam_rt.model.prompt_encoder import (
     REGION_PLACE,
+    LanguageStates,
     PromptEmbeddings,
     PromptEncoder,
     PromptTokens,
@@ -105,7 +106,8 @@ class Replay:
     def _embeddings(
         self, ids: list[int], states: Tensor, prompt: PromptTokens, comparison: Comparison
     ) -> PromptEmbeddings | None:
-        embeddings = self.encoder.read(ids, states, prompt.answer_start, self.tokenizer)
+        every = LanguageStates(torch.arange(len(states)), states)
+        embeddings = self.encoder.read(ids, every, prompt.answer_start, self.tokenizer)
         if embeddings is not None:
             comparison.add("seg_embeds", embeddings.seg)
             comparison.add("cond_embeds", embeddings.conditions)

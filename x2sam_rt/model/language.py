@@ -67,6 +67,14 @@ class KeyValueCache:
         """Tokens that may still be appended."""
         return self.context - self.length
 
+    def check_room(self, length: int) -> None:
+        """Raises PromptError when a sequence of `length` tokens does not fit."""
+        if length > self.context:
+            raise PromptError(
+                f"The prompt reaches {length} tokens; the context holds {self.context}. "
+                "Ask with fewer frames, regions or words, or load the bundle with a larger --context."
+            )
+
     def rollback(self, length: int) -> None:
         """Forgets all but the first `length` tokens; what follows is computed as if nothing else had been there."""
         assert 0 <= length <= self.length, f"rollback to {length} of {self.length} tokens"
@@ -134,7 +142,7 @@ class LanguageModel:
 
         Returns the states, (kept, dim). Raises PromptError when the cache has no room for the tokens.
         """
-        _check_room(cache, len(embeds))
+        cache.check_room(cache.length + len(embeds))
         keep = torch.arange(len(embeds)) if keep is None else keep
         kept = embeds.new_empty(len(keep), embeds.shape[1])
         for start in range(0, len(embeds), self.chunk):
@@ -162,7 +170,7 @@ class LanguageModel:
     @torch.inference_mode()
     def decode(self, cache: KeyValueCache, token: int) -> Tensor:
         """Appends one token to the sequence. Returns its state, (dim,). Raises PromptError when the cache is full."""
-        _check_room(cache, 1)
+        cache.check_room(cache.length + 1)
         device = self.embeddings.weight.device
         read = min(cache.context, -(-(cache.length + 1) // READ_STEP) * READ_STEP)
         state = self.decode_step(
@@ -331,11 +339,3 @@ def _groups(sizes: Sequence[int], limit: int) -> Iterator[slice]:
         total += size
     if sizes:
         yield slice(start, len(sizes))
-
-
-def _check_room(cache: KeyValueCache, tokens: int) -> None:
-    if tokens > cache.room:
-        raise PromptError(
-            f"The prompt reaches {cache.length + tokens} tokens; the context holds {cache.context}. "
-            "Ask with fewer frames, regions or words, or load the bundle with a larger --context."
-        )

@@ -18,7 +18,8 @@ from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Manifest, load_manifest
 from x2sam_rt.runtime.engines import load_engine
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
-from x2sam_rt.runtime.language import LanguageRuntime, OnText
+from x2sam_rt.runtime.growing_text import OnText
+from x2sam_rt.runtime.language import LanguageRuntime
 from x2sam_rt.runtime.pipeline import Engines
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult
@@ -39,10 +40,13 @@ class Runtime:
         self._sessions: WeakSet[VideoSession] = WeakSet()
 
     @classmethod
-    def load(cls, folder: str | Path, *, check_hashes: bool = True) -> Runtime:
+    def load(cls, folder: str | Path, *, check_hashes: bool = True, context: int | None = None) -> Runtime:
         """Reads a bundle. check_hashes: False skips the SHA-256 of the files (their presence and size are checked).
+        context: tokens of the longest prompt with its answer, for which memory is taken here (`language.cache_bytes`);
+        None = what the longest prompt of the published protocols needs.
 
-        Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else.
+        Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else;
+        ConfigError for a context the model was not made for.
         """
         folder = Path(folder)
         manifest = load_manifest(folder, check_hashes=check_hashes)
@@ -50,10 +54,12 @@ class Runtime:
         model = load(manifest, folder)
         names = [field.name for field in fields(Engines)]
         engines = Engines(**{name: load_engine(manifest.stage(name), manifest, folder, model) for name in names})
-        return cls.assemble(folder, manifest, model, engines)
+        return cls.assemble(folder, manifest, model, engines, context)
 
     @classmethod
-    def assemble(cls, folder: Path, manifest: Manifest, model: X2SAM, engines: Engines) -> Runtime:
+    def assemble(
+        cls, folder: Path, manifest: Manifest, model: X2SAM, engines: Engines, context: int | None = None
+    ) -> Runtime:
         """A runtime of a bundle's language side and any engines. model: holds the language side's weights."""
         config = manifest.model
         tokenizer = Tokenizer.load(folder / LANGUAGE / "tokenizer", config.language["text_config"]["vocab_size"])
@@ -63,6 +69,7 @@ class Runtime:
             tokenizer,
             config,
             Wording.load(folder / WORDING, DEFAULT_WORDING),
+            context,
         )
         return cls(manifest, engines, language)
 
