@@ -8,7 +8,8 @@ from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.tasks.marks import spell
 
 OnText = Callable[[str], None]
-_BROKEN = "\ufffd"  # what the bytes of half a character decode to
+# What the bytes of half a character decode to. So many of them are no character's beginning, but the model's own noise.
+_BROKEN, _NOISE = "\ufffd", "\ufffd" * 4
 
 
 class GrowingText:
@@ -24,7 +25,7 @@ class GrowingText:
         """The next token. Returns the text's length in characters when a stop text is complete, else None."""
         self._undecoded.append(token)
         piece = self._decode()
-        if piece.endswith(_BROKEN):
+        if piece.endswith(_BROKEN) and not piece.endswith(_NOISE):
             return None
         self._undecoded = []
         before, self._text = len(self._text), self._text + piece
