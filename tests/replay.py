@@ -22,7 +22,6 @@ from rich.table import Table
 from torch import Tensor
 
 from x2sam_rt.export.engines import build_engines
-from x2sam_rt.export.stages import empty_tensors
 from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
 from x2sam_rt.model.language import KeyValueCache
 from x2sam_rt.model.preprocess import VisionInput
@@ -36,10 +35,11 @@ from x2sam_rt.model.prompt_encoder import (
     prompt_tokens,
 )
 from x2sam_rt.model.region_sampler import region_map
+from x2sam_rt.model.stages import SCALES
 from x2sam_rt.model.tokenizer import Tokenizer
-from x2sam_rt.runtime.engines.engine import Engine
+from x2sam_rt.runtime.engines.engine import Engine, Engines, run_once
 from x2sam_rt.runtime.engines.towers import VisionTowerEngine
-from x2sam_rt.runtime.pipeline import SCALES, Engines, MaskPrediction, Pipeline
+from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
 from x2sam_rt.tasks.marks import parse_marks
 
 
@@ -52,7 +52,7 @@ class Replay:
         self.config = self.model.config
         rows = self.config.language["text_config"]["vocab_size"]
         self.tokenizer = Tokenizer.load(checkpoint.tokenizer_folder, rows)
-        self.encoder = PromptEncoder(self.model, VisionTowerEngine(engines.vision_encoder, self.config))
+        self.encoder = PromptEncoder(self.model, VisionTowerEngine(engines.vision_encoder))
 
     @torch.inference_mode()
     def run(self, case: Case, *, streaming: bool) -> Comparison:
@@ -129,7 +129,7 @@ class Replay:
         pipeline = Pipeline(self.engines, self.config)
         predictions = []
         for index, frame in enumerate(case.input("frames")):
-            slot = pipeline.bank.next_slot()
+            slot = pipeline.bank.slot(pipeline.bank.next_slot)
             prediction = pipeline.step(frame[None], prompt)
             features = pipeline.features
             conditioned = pipeline.conditioned if index else features.pixel
@@ -148,8 +148,10 @@ class Replay:
             live = memory[-self.config.memory.slots :]
             conditioned = pixel
             if live:
-                gaps = torch.arange(len(live), 0, -1, dtype=torch.float32)
-                attended = self._call(engines.memory_attention, **pixel, memory=torch.stack(live), gaps=gaps)
+                frame_offsets = torch.arange(len(live), 0, -1, dtype=torch.float32)
+                attended = self._call(
+                    engines.memory_attention, **pixel, memory=torch.stack(live), frame_offsets=frame_offsets
+                )
                 conditioned = {name: attended[f"conditioned_{name}"] for name in SCALES}
             decoded = self._call(
                 engines.mask_decoder,
@@ -210,15 +212,7 @@ class Replay:
 
     @staticmethod
     def _call(engine: Engine, **inputs: Tensor) -> dict[str, Tensor]:
-        sizes = {
-            dim: size
-            for spec in engine.spec.inputs
-            for dim, size in zip(spec.shape, inputs[spec.name].shape, strict=True)
-            if isinstance(dim, str)
-        }
-        outputs = empty_tensors(engine.spec.outputs, sizes)
-        engine.run({name: tensor.contiguous() for name, tensor in inputs.items()}, outputs)
-        return outputs
+        return run_once(engine, {name: tensor.contiguous() for name, tensor in inputs.items()})
 
 
 def _check_ids(prompt: PromptTokens, case: Case) -> None:

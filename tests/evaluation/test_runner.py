@@ -29,6 +29,7 @@ from x2sam_rt.evaluation.variants import plan_variants
 from x2sam_rt.runtime.bundle import MANIFEST, file_sha256, load_manifest
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import STAGE_WEIGHTS
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import Prompt
 
 PARTS = {part.name: part for part in synthetic_parts()}
@@ -105,9 +106,7 @@ def test_the_language_model_is_shown_sixteen_frames_or_one() -> None:
     example = short(frames=40)
     numbered = np.zeros_like(example.frames)
     numbered[:] = np.arange(40, dtype=np.uint8)[:, None, None, None]
-    example = replace(
-        example, frames=numbered, instruction=replace(example.instruction, regions=(Prompt.point(3, 3, 7),))
-    )
+    example = replace(example, frames=numbered, instruction=Instruction("object", regions=(Prompt.point(3, 3, 7),)))
     seen = [int(frame[0, 0, 0]) for frame in shown_clip(example, Showing()).frames]
     assert len(seen) == 16
     assert (seen[0], seen[-1]) == (0, 39)

@@ -12,3 +12,6 @@ for command in (export.export, run.run, verify.verify, inspect.inspect, profile.
     app.command(epilog=EPILOG)(command)
 app.command("eval", epilog=EPILOG)(eval.evaluate)
 app.add_typer(train.app, name="train")
+
+if __name__ == "__main__":
+    app()

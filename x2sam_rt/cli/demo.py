@@ -12,7 +12,7 @@ from pathlib import Path
 from x2sam_rt.cli.terminal import console, reporting, with_progress
 from x2sam_rt.data.world import WorldSettings, make_clip
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
-from x2sam_rt.media.video import VideoWriter
+from x2sam_rt.media.video import VideoReader, VideoWriter
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
@@ -46,8 +46,9 @@ def run_demo(folder: Path) -> None:
     with Runtime.load(bundle) as runtime:
         writers = [OverlayVideoWriter(folder / "masked.mp4", _RATE), CocoRleWriter(folder / "masks.jsonl")]
         started = time.perf_counter()
-        frames = with_progress(runtime, clip, Instruction(phrases=(prompt,)), writers, allow_truncated=False)
-        profile = profile_run(frames, runtime.manifest, started)
+        with VideoReader(clip) as video:
+            frames = with_progress(runtime, video, Instruction(phrases=(prompt,)), writers)
+            profile = profile_run(frames, runtime.manifest, started)
     console.print(profile_table(profile))
     write_profile(profile, folder / "profile.json")
     draw_profile(profile, folder / "profile.png")

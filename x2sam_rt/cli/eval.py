@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from x2sam_rt.cli.terminal import console, print_text, progress_bar, reporting, warn_untrained
+from x2sam_rt.cli.terminal import console, print_text, progress_bar, reporting
 
 
 def evaluate(
@@ -33,12 +33,15 @@ def evaluate(
 
     Example: x2sam-rt eval bundle --knob memory=on,off -o results
     """
+    from x2sam_rt.errors import require_extra
     from x2sam_rt.evaluation.datasets import open_parts
     from x2sam_rt.evaluation.report import evaluation_table, write_evaluation
     from x2sam_rt.evaluation.runner import Protocol, run_variants, work_of
     from x2sam_rt.evaluation.variants import plan_variants
 
     with reporting():
+        if output is not None:
+            require_extra("plot")
         protocol = Protocol(limit, live)
         variants = plan_variants(bundles, backend or (), precision or (), knob or ())
         parts = open_parts(dataset, root, split)
@@ -52,7 +55,6 @@ def evaluate(
                 protocol,
                 lambda variant, part: progress.update(bar, advance=1, description=f"{variant}: {part}"),
             )
-        warn_untrained(all(variant.trained for variant in found.variants))
         if output is not None:
             write_evaluation(found, output)
         if as_json:

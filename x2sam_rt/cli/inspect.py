@@ -11,7 +11,8 @@ from x2sam_rt.cli.options import Bundle
 from x2sam_rt.cli.terminal import console, reporting
 
 if TYPE_CHECKING:
-    from x2sam_rt.runtime.bundle import Manifest, TensorSpec
+    from x2sam_rt.model.stage_contract import TensorSpec
+    from x2sam_rt.runtime.bundle import Manifest
 
 
 def inspect(bundle: Bundle) -> None:
@@ -33,15 +34,13 @@ def _summary(manifest: Manifest) -> Table:
     table = Table(show_header=False, title="bundle")
     rows = {
         "checkpoint": f"{manifest.checkpoint}, SHA-256 {manifest.checkpoint_sha256[:16]}…",
-        "weights": "trained" if manifest.trained else "random (embedded)",
         "engine": f"{manifest.backend}, {manifest.precision}",
         "input": f"{model.image_size}×{model.image_size}, {model.resize}",
         "width": f"{model.dim} channels, {model.mask_decoder.queries} queries",
         "memory": f"{model.memory.slots} slots of 3 × {model.slot_tokens} tokens",
         "language": f"{model.language_dim} channels, {model.language['text_config']['num_hidden_layers']} layers",
         "size": f"{manifest.num_bytes / 2**20:.1f} MiB, {len(manifest.files)} files",
-        "built with": f"x2sam-rt {environment.x2sam_rt}, torch {environment.torch}, "
-        f"onnxruntime {environment.onnxruntime}, {environment.gpu or 'no GPU'}",
+        "built with": ", ".join(f"{name} {version}" for name, version in environment.packages.items()),
         "built on": environment.platform,
     }
     for name, value in rows.items():

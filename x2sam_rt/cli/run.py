@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from x2sam_rt.cli.options import Bundle, Names, Phrases, Regions, TaskName, Threshold, Truncated, Video, asked
-from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, warn_untrained, with_progress
+from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, with_progress
 from x2sam_rt.tasks.table import task
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def run(
 
     Example: x2sam-rt run bundle --video clip.mp4 --prompt "the jumping boy" -o masked.mp4
     """
+    from x2sam_rt.media.video import VideoReader
     from x2sam_rt.runtime.run import answer_video, run_image
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.writers.opening import open_writers
@@ -62,19 +63,19 @@ def run(
             max_new_tokens=max_new_tokens,
         )
         with Runtime.load(bundle) as runtime:
-            warn_untrained(runtime.manifest.trained)
-            if video and not task(instruction.task).draws_masks:
-                answer_video(runtime, video, instruction, allow_truncated=allow_truncated, on_text=print_text)
-                console.print()
-                return
-            writers = open_writers(media, output or [], davis, panoptic)
             if image:
+                writers = open_writers(image, None, output or [], davis, panoptic)
                 _print_result(run_image(runtime, image, instruction, writers))
-                return
-            for frame in with_progress(runtime, media, instruction, writers, allow_truncated):
-                last = frame.result
-            _print_result(last)
-            console.print(f"{last.index + 1} frames; last frame above.")
+            elif not task(instruction.task).draws_masks:
+                answer_video(runtime, media, instruction, allow_truncated=allow_truncated, on_text=print_text)
+                console.print()
+            else:
+                with VideoReader(media, allow_truncated=allow_truncated) as source:
+                    writers = open_writers(media, source.frame_rate, output or [], davis, panoptic)
+                    for frame in with_progress(runtime, source, instruction, writers):
+                        last = frame.result
+                _print_result(last)
+                console.print(f"{last.index + 1} frames; last frame above.")
 
 
 def _print_result(result: FrameResult) -> None:

@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
-from matplotlib import colormaps
-from matplotlib.figure import Figure as Picture
 from rich.table import Table
 
+from x2sam_rt.errors import require_extra
 from x2sam_rt.evaluation.results import Evaluation, VariantResult
 from x2sam_rt.evaluation.speed import Speed
 from x2sam_rt.media.atomic import atomic_file, naming_write_errors
@@ -57,8 +56,12 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 def draw_evaluation(evaluation: Evaluation, path: Path) -> None:
     """The headline figure of every part over the milliseconds per frame; a colour per part, a marker per variant.
 
-    path: `.svg` or `.png`. Variants that timed no frame are left out.
+    path: `.svg` or `.png`. Variants that timed no frame are left out. Raises MissingExtra.
     """
+    require_extra("plot")
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure as Picture
+
     picture = Picture(figsize=(10, 6), layout="constrained")
     axes = picture.subplots()
     timed = [(variant, time) for variant in evaluation.variants if (time := variant.speed.frame_p50_ms) is not None]

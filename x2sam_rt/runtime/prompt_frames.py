@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.errors import PromptError
-from x2sam_rt.media.video import VideoReader, evenly_spaced
+from x2sam_rt.media.video import pick_frames
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import RegionPrompt
 
@@ -92,18 +92,12 @@ def read_prompt_frames(path: Path, instruction: Instruction, *, allow_truncated:
 
     Raises VideoError; PromptError when a region's frame lies outside the video.
     """
-    frames = evenly_spaced(path, PROMPT_FRAMES, allow_truncated=allow_truncated)
-    prompted = _frames_at(path, {region.frame for region in instruction.regions}, allow_truncated)
-    return PromptFrames(tuple(torch.from_numpy(frame.pixels) for frame in frames), prompted)
-
-
-def _frames_at(path: Path, indices: Iterable[int], allow_truncated: bool) -> dict[int, Tensor]:
-    wanted = set(indices)
-    if not wanted:
-        return {}
-    with VideoReader(path, allow_truncated=allow_truncated) as video:
-        found, total = video.pick(wanted)
-    outside = sorted(wanted - {frame.index for frame in found})
+    wanted = {region.frame for region in instruction.regions}
+    picked = pick_frames(path, PROMPT_FRAMES, wanted, allow_truncated=allow_truncated)
+    outside = sorted(wanted - set(picked.chosen))
     if outside:
-        raise PromptError(f"Prompt on frames {outside}, but {path} has frames 0 to {total - 1} only.")
-    return {frame.index: torch.from_numpy(frame.pixels) for frame in found}
+        raise PromptError(f"Prompt on frames {outside}, but {path} has frames 0 to {picked.total - 1} only.")
+    return PromptFrames(
+        frames=tuple(torch.from_numpy(frame.pixels) for frame in picked.spread),
+        by_index={index: torch.from_numpy(frame.pixels) for index, frame in picked.chosen.items()},
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,15 +15,15 @@ from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Manifest, load_manifest
-from x2sam_rt.runtime.engines import load_engine
+from x2sam_rt.runtime.engines import find_backend
+from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import LanguageRuntime
-from x2sam_rt.runtime.pipeline import Engines
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import VideoSession
-from x2sam_rt.runtime.weights import load_language_model, load_reference_model
+from x2sam_rt.runtime.weights import load_model
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import DEFAULT_WORDING, Media
 from x2sam_rt.tasks.wording import Wording
@@ -50,10 +49,8 @@ class Runtime:
         """
         folder = Path(folder)
         manifest = load_manifest(folder, check_hashes=check_hashes)
-        load = load_reference_model if manifest.backend == "torch" else load_language_model
-        model = load(manifest, folder)
-        names = [field.name for field in fields(Engines)]
-        engines = Engines(**{name: load_engine(manifest.stage(name), manifest, folder, model) for name in names})
+        model = load_model(manifest, folder)
+        engines = load_engines(find_backend(manifest.backend), manifest.stages, folder, model)
         return cls.assemble(folder, manifest, model, engines, context)
 
     @classmethod
@@ -64,7 +61,7 @@ class Runtime:
         config = manifest.model
         tokenizer = Tokenizer.load(folder / LANGUAGE / "tokenizer", config.language["text_config"]["vocab_size"])
         language = LanguageRuntime(
-            PromptEncoder(model, VisionTowerEngine(engines.vision_encoder, config)),
+            PromptEncoder(model, VisionTowerEngine(engines.vision_encoder)),
             RegionSourceEngine(engines.frame_encoder),
             tokenizer,
             config,

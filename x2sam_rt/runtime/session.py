@@ -12,9 +12,10 @@ from torch import Tensor
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import SessionError
 from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
+from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
-from x2sam_rt.runtime.pipeline import Engines, MaskPrediction, Pipeline
+from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
 from x2sam_rt.runtime.postprocess import FrameLogits, PostProcessor, make_postprocessor
 from x2sam_rt.runtime.prompt_frames import PromptFrames, RecentFrames
 from x2sam_rt.runtime.results import FrameResult, Segmentation

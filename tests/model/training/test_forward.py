@@ -21,9 +21,10 @@ from x2sam_rt.model.training import forward
 from x2sam_rt.model.training.batch import Batch, make_batch
 from x2sam_rt.model.training.forward import Prediction, predict, union
 from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
 from x2sam_rt.runtime.language import LanguageRuntime
-from x2sam_rt.runtime.pipeline import Engines, MaskPrediction, Pipeline
+from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.session import VideoSession
 from x2sam_rt.tasks.table import DEFAULT_WORDING, Media
@@ -79,7 +80,7 @@ def streamed(
         return prediction
 
     monkeypatch.setattr(Pipeline, "step", spied)
-    encoder = PromptEncoder(model, VisionTowerEngine(engines.vision_encoder, model.config))
+    encoder = PromptEncoder(model, VisionTowerEngine(engines.vision_encoder))
     source = RegionSourceEngine(engines.frame_encoder)
     language = LanguageRuntime(encoder, source, tokenizer, model.config, DEFAULT_WORDING)
     frames = [torch.from_numpy(frame) for frame in example.frames]

@@ -178,8 +178,8 @@ def _condition(model: X2SAM, own: Scales, index: int, frames: int, clip: Tensor)
     oldest = max(0, time - model.config.memory.slots)
     if time == 0:
         return features
-    gaps = torch.arange(time - oldest, 0, -1, dtype=torch.float32, device=clip.device)
-    out: Scales = model.segmentor.memory_attention(features, clip[oldest:time], gaps)
+    frame_offsets = torch.arange(time - oldest, 0, -1, dtype=torch.float32, device=clip.device)
+    out: Scales = model.segmentor.memory_attention(features, clip[oldest:time], frame_offsets)
     return out
 
 

@@ -3,32 +3,23 @@ sessions on several threads may ask at once."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from x2sam_rt.config import ModelConfig
-from x2sam_rt.runtime.engines.engine import Engine
+from x2sam_rt.runtime.engines.engine import Engine, run_once
 
 
 class VisionTowerEngine:
     """Takes and gives what `model.vision_encoder.VisionTower.forward` does."""
 
-    def __init__(self, engine: Engine, config: ModelConfig) -> None:
-        vision = config.language["vision_config"]
-        self._engine, self._dim = engine, config.language_dim
-        self._merge, self._levels = vision["spatial_merge_size"] ** 2, len(vision["deepstack_visual_indexes"])
+    def __init__(self, vision_encoder: Engine) -> None:
+        self._engine = vision_encoder
 
     def __call__(
         self, patches: Tensor, indices: Tensor, weights: Tensor, cos: Tensor, sin: Tensor
     ) -> tuple[Tensor, Tensor]:
-        pairs, count, _ = patches.shape
-        tokens = patches.new_empty(pairs, count // self._merge, self._dim)
-        deepstack = patches.new_empty(self._levels, *tokens.shape)
-        self._engine.run(
-            {"patches": patches, "indices": indices, "weights": weights, "cos": cos, "sin": sin},
-            {"vision_tokens": tokens, "deepstack": deepstack},
-        )
-        return tokens, deepstack
+        inputs = {"patches": patches, "indices": indices, "weights": weights, "cos": cos, "sin": sin}
+        outputs = run_once(self._engine, inputs)
+        return outputs["vision_tokens"], outputs["deepstack"]
 
 
 class RegionSourceEngine:
@@ -38,10 +29,6 @@ class RegionSourceEngine:
         self._engine = frame_encoder
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        outputs = {
-            tensor.name: torch.empty([int(dim) for dim in tensor.shape], dtype=getattr(torch, tensor.dtype))
-            for tensor in self._engine.spec.outputs
-        }
-        frame = pixels.to(outputs["region_source"].dtype).contiguous()
-        self._engine.run({"frame": frame, "first": frame.new_zeros(1)}, outputs)  # the source is the same for both
-        return outputs["region_source"]
+        frame = pixels.to(self._engine.contract.input("frame").torch_dtype).contiguous()
+        # The source is the same whether the frame is a clip's first or not.
+        return run_once(self._engine, {"frame": frame, "first": frame.new_zeros(1)})["region_source"]
