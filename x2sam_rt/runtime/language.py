@@ -162,17 +162,32 @@ class LanguageRuntime:
         return self.context * levels * self._config.language_dim * self.encoder.dtype.itemsize
 
     def answer(
-        self, instruction: Instruction, media: Media, frames: PromptFrames, *, on_text: OnText | None = None
+        self,
+        instruction: Instruction,
+        media: Media,
+        frames: PromptFrames,
+        *,
+        on_text: OnText | None = None,
+        abandoned: Callable[[], bool] = lambda: False,
     ) -> Answer:
         """A known answer costs one prefill and no decoding; of a generated one `on_text` gets the text as it grows.
+        abandoned: asked now and then whether the answer is still wanted; if not, SessionError ends the work.
 
         Raises PromptError for what cannot be asked on these frames or does not fit into the context, NoMasksError
         (with the text) when the model answers without masks, SessionError when called from `on_text`.
         """
+
+        def wanted(text: str = "") -> None:
+            if abandoned():
+                raise SessionError("The instruction was given up for a later one.")
+            if on_text is not None and text:
+                on_text(text)
+
         with self._one_at_a_time(), torch.inference_mode():
+            wanted()
             shown = self._show(frames, media)
             asked = self._ask(instruction, media, frames, shown)
-            return self._read(asked, self._run(asked, shown, on_text))
+            return self._read(asked, self._run(asked, shown, wanted))
 
     def answer_all(self, instructions: Sequence[Instruction], media: Media, frames: PromptFrames) -> list[Answer]:
         """Several instructions on the same frames, each as if asked alone. Those whose answers are known beforehand go

@@ -24,16 +24,16 @@ PROMPT_FRAMES = 16
 @dataclass(frozen=True, eq=False)
 class PromptFrames:
     """frames: what the language model sees, in order, (H, W, 3) uint8 each. by_index: the frames regions may be drawn
-    on, by their number in the stream. digests: of the frames' pixels, where nobody else can change these; None = they
-    are read anew each time."""
+    on, by their number in the stream. own: the same frames as a stream keeps them, whose pixels nobody can change;
+    those of others are read anew each time."""
 
     frames: tuple[Tensor, ...]
     by_index: Mapping[int, Tensor]
-    digests: tuple[bytes, ...] | None = None
+    own: tuple[RecentFrame, ...] = ()
 
     def pixel_digests(self) -> tuple[bytes, ...]:
         """What tells frames of different pixels apart."""
-        return self.digests or tuple(pixel_digest(frame) for frame in self.frames)
+        return tuple(frame.digest for frame in self.own) or tuple(pixel_digest(frame) for frame in self.frames)
 
     def frame_of(self, region: RegionPrompt) -> Tensor:
         """Raises PromptError when the region's frame is not at hand."""
@@ -47,7 +47,9 @@ class PromptFrames:
 
 
 @dataclass(frozen=True, eq=False)
-class _RecentFrame:
+class RecentFrame:
+    """A stream's copy of a frame, never written to. index: its number in the stream. pixels: (H, W, 3) uint8."""
+
     index: int
     pixels: Tensor
 
@@ -60,7 +62,7 @@ class RecentFrames:
     """The last frames of a stream, copied, so that an instruction can be answered at any moment."""
 
     def __init__(self) -> None:
-        self._frames: deque[_RecentFrame] = deque(maxlen=PROMPT_FRAMES)
+        self._frames: deque[RecentFrame] = deque(maxlen=PROMPT_FRAMES)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -68,7 +70,7 @@ class RecentFrames:
     def add(self, index: int, frame: Tensor) -> None:
         if self._frames and self._frames[-1].index == index:  # its step failed, and it is tried again
             self._frames.pop()
-        self._frames.append(_RecentFrame(index, frame.clone()))
+        self._frames.append(RecentFrame(index, frame.clone()))
 
     def prompt_frames(self) -> PromptFrames:
         """Frames of one size: the newest, and those before it that share its size (a stream may change it)."""
@@ -76,7 +78,7 @@ class RecentFrames:
         return PromptFrames(
             tuple(frame.pixels for frame in shown),
             {frame.index: frame.pixels for frame in self._frames},
-            tuple(frame.digest for frame in shown),
+            tuple(shown),
         )
 
 

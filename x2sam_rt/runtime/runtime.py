@@ -14,6 +14,7 @@ from x2sam_rt.errors import SessionError
 from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Manifest, load_manifest
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import Engines, load_engines
@@ -76,10 +77,12 @@ class Runtime:
         *,
         frames: PromptFrames | None = None,
         on_text: OnText | None = None,
+        again: ReAsk = ONCE,
     ) -> VideoSession:
         """A new stream. prompt: the first instruction; a plain text asks for what it refers to. frames: what to
-        answer it on (a file's evenly spaced ones); without them the first frame is used."""
-        return self._open("video", prompt, frames, on_text)
+        answer it on (a file's evenly spaced ones); without them the first frame is used. again: when instructions are
+        asked again."""
+        return self._open("video", prompt, frames, on_text, again)
 
     def segment_image(
         self, image: np.ndarray[Any, Any] | Tensor, prompt: str | Instruction, *, on_text: OnText | None = None
@@ -112,9 +115,14 @@ class Runtime:
         self.close()
 
     def _open(
-        self, media: Media, prompt: str | Instruction | None, frames: PromptFrames | None, on_text: OnText | None
+        self,
+        media: Media,
+        prompt: str | Instruction | None,
+        frames: PromptFrames | None,
+        on_text: OnText | None,
+        again: ReAsk = ONCE,
     ) -> VideoSession:
-        session = VideoSession(self.engines, self.language, self.manifest.model, media)
+        session = VideoSession(self.engines, self.language, self.manifest.model, media, again)
         if prompt is not None:
             session.ask(prompt, frames=frames, on_text=on_text)
         self._sessions.add(session)
