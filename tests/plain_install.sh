@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import x2sam_rt
-from x2sam_rt.data.world import WorldSettings, make_clip
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.kernels import available
 from x2sam_rt.media.video import VideoWriter
 
@@ -29,7 +29,7 @@ surplus = [name for name in ("matplotlib", "scipy", "pytest", "ruff") if find_sp
 assert not surplus, f"{surplus} came without being asked for"
 print("installed:", available())
 with VideoWriter("clip.mp4", 128, 128, 10) as video:
-    for frame in make_clip(3, WorldSettings(frames=8)).frames:
+    for frame in make_clip(3, ClipSettings(frames=8)).frames:
         video.write(frame)
 CODE
 

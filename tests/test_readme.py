@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from x2sam_rt.cli.app import app
-from x2sam_rt.data.world import WorldSettings, make_clip
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.media.video import VideoWriter
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
@@ -26,7 +26,7 @@ OUTPUT_OPTIONS = ("-o", "--davis", "--panoptic")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     export_bundle(ExportPlan(load_checkpoint(embedded_checkpoint()), "onnxruntime"), folder / "bundle")
-    frames = make_clip(3, WorldSettings(frames=5)).frames
+    frames = make_clip(3, ClipSettings(frames=5)).frames
     Image.fromarray(frames[0]).save(folder / "photo.jpg")
     with VideoWriter(folder / "clip.mp4", 128, 128, 10) as video:
         for frame in frames:

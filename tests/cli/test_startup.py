@@ -7,18 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = {
-    "torch",
-    "transformers",
-    "accelerate",
-    "onnx",
-    "onnxruntime",
-    "numpy",
-    "PIL",
-    "av",
-    "pycocotools",
-    "matplotlib",
-}
+HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "numpy", "PIL", "av", "pycocotools", "matplotlib", "scipy"}
 
 
 @pytest.mark.parametrize("module", ["x2sam_rt", "x2sam_rt.cli.app"])

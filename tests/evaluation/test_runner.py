@@ -15,7 +15,7 @@ from made_samples import Made
 from safetensors.torch import load_file, save_file
 
 from x2sam_rt.data.example import Example
-from x2sam_rt.data.world import WorldSettings, world_example
+from x2sam_rt.data.synthetic import ClipSettings, synthetic_example
 from x2sam_rt.errors import ConfigError, DataError, EngineError
 from x2sam_rt.evaluation.backends import REFERENCE, load_choice, with_slots
 from x2sam_rt.evaluation.datasets import open_parts
@@ -36,8 +36,8 @@ PARTS = {part.name: part for part in synthetic_parts()}
 
 
 def short(task: str = "referring", frames: int = 3) -> Example:
-    settings = WorldSettings(side=48, frames=frames, drained=0, occluder=0)
-    return world_example("seen", 1, task, media="video", settings=settings)
+    settings = ClipSettings(side=48, frames=frames, desaturated=0, occluder=0)
+    return synthetic_example("seen", 1, task, media="video", settings=settings)
 
 
 def part_of(example: Example, *, forget: bool = False) -> Part:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from x2sam_rt.cli.app import app
-from x2sam_rt.data.world import WorldSettings, make_clip
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.media import containers
 from x2sam_rt.media.video import VideoWriter
 
@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One clip twice: an MP4, which says how many frames it holds, and a Matroska file, which does not."""
     folder = tmp_path_factory.mktemp("clips")
     with VideoWriter(folder / "clip.mp4", 64, 64, 10) as video:
-        for frame in make_clip(0, WorldSettings(side=64, frames=FRAMES)).frames:
+        for frame in make_clip(0, ClipSettings(side=64, frames=FRAMES)).frames:
             video.write(frame)
     with av.open(str(folder / "clip.mp4")) as source, av.open(str(folder / "clip.mkv"), "w") as target:
         copied = target.add_stream_from_template(source.streams.video[0])

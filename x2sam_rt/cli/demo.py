@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from x2sam_rt.cli.terminal import console, reporting, with_progress
-from x2sam_rt.data.world import WorldSettings, make_clip
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.media.video import VideoReader, VideoWriter
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
@@ -23,7 +23,9 @@ from x2sam_rt.tasks.instruction import Instruction
 _SIDE, _FRAMES, _RATE = 384, 96, 24
 _SEED = 0
 # Colours go for a second: then only the memory knows which object was meant.
-_WORLD = WorldSettings(side=_SIDE, frames=_FRAMES, drained=1, drained_frames=24, same_colour=1, occluder=0, twins=0)
+_WORLD = ClipSettings(
+    side=_SIDE, frames=_FRAMES, desaturated=1, desaturated_frames=24, same_colour=1, occluder=0, twins=0
+)
 
 
 def write_clip(path: Path) -> str:

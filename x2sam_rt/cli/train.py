@@ -42,7 +42,8 @@ def toy(
     """
     with reporting():
         from x2sam_rt.model.training.launch import Run
-        from x2sam_rt.model.training.toy import toy_model, toy_recipe
+        from x2sam_rt.model.training.toy.model import toy_model
+        from x2sam_rt.model.training.toy.recipe import toy_recipe
 
         make_recipe = functools.partial(toy_recipe, processes=processes)
         with _watched(make_recipe(scale), output) as bar:

@@ -33,10 +33,8 @@ class Example:
     and regions the targets may belong to. answer: what the model should write, with `<p>…</p>` and `<SEG>`, for
     tasks whose answer is not known beforehand; None for the others. tags: what to report figures by
     ("unseen", "same_colour", …). labelled: (T,) bool, frames whose masks are known; hidden: (T,) bool, frames that do
-    not show by themselves which object is meant (None: no such frame). attributes: (T, K, H, W) int8, K kinds of
-    labels for every pixel, −1 where unknown, for losses that teach the features themselves; shown: (T, K) bool, which
-    of them a frame shows by itself. seen: how many frames,
-    from the first, the language model is shown (None: all); 1 is what a live stream begins with.
+    not show by themselves which object is meant (None: no such frame). seen: how many frames, from the first, the
+    language model is shown (None: all); 1 is what a live stream begins with.
 
     Raises DataError, naming the example, when its parts do not fit each other.
     """
@@ -51,8 +49,6 @@ class Example:
     tags: frozenset[str] = frozenset()
     labelled: npt.NDArray[np.bool_] | None = None
     hidden: npt.NDArray[np.bool_] | None = None
-    attributes: npt.NDArray[np.int8] | None = None
-    shown: npt.NDArray[np.bool_] | None = None
     seen: int | None = None
 
     def __post_init__(self) -> None:

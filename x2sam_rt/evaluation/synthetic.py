@@ -10,14 +10,14 @@ import numpy as np
 
 from x2sam_rt.data.dataset import Dataset, Metric
 from x2sam_rt.data.example import Example
-from x2sam_rt.data.world import SHAPES, STUFF, clip_seed, evaluation_settings, example, make_clip
+from x2sam_rt.data.synthetic import SHAPES, STUFF, clip_seed, evaluation_settings, make_clip, make_example
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.families import AnswerFamily, CaptionFamily, family_of
 from x2sam_rt.evaluation.figures import Family
 from x2sam_rt.evaluation.part import Part
 from x2sam_rt.tasks.table import Media
 
-Clips = Literal["clear", "hidden", "occluded"]
+Clips = Literal["clear", "desaturated", "occluded"]
 Pairs = Literal["seen", "unseen"]
 PAIRS: tuple[Pairs, ...] = ("seen", "unseen")
 _LONGEST = 96  # tokens of an answer; true ones have half as many, and a model that never stops costs no more
@@ -42,7 +42,7 @@ class SyntheticSample:
         seed = clip_seed(self.pairs, self.index)
         clip = make_clip(seed, evaluation_settings(self.clips, self.pairs))
         rng = np.random.default_rng((*seed, int.from_bytes(f"{self.task} {self.media}".encode(), "big")))
-        made = example(clip, self.task, rng, media=self.media, phrases=self.phrases, name=self.name)
+        made = make_example(clip, self.task, rng, media=self.media, count=self.phrases, name=self.name)
         alone = self.phrases == 1 and not made.tags & _LOOK_ALIKES
         return replace(
             made,
@@ -90,7 +90,7 @@ class _Row:
 _ROWS = (
     _Row("referring", "referring", "video", 64, "j_and_f", phrases=1),
     _Row("referring, unseen pairs", "referring", "video", 64, "j_and_f", pairs="unseen", phrases=1),
-    _Row("referring, drained", "referring", "video", 32, "j_and_f", "hidden", phrases=1, control=True),
+    _Row("referring, drained", "referring", "video", 32, "j_and_f", "desaturated", phrases=1, control=True),
     _Row("referring, occluded", "referring", "video", 32, "j_and_f", "occluded", phrases=1, control=True),
     _Row("referring, images", "referring", "image", 64, "giou", phrases=1),
     _Row("reasoning", "reasoning", "video", 32, "j_and_f"),

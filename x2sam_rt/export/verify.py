@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from x2sam_rt.data.world import WorldClip, clip_seed, evaluation_settings, make_clip
+from x2sam_rt.data.synthetic import SyntheticClip, clip_seed, evaluation_settings, make_clip
 from x2sam_rt.evaluation.backends import assemble
 from x2sam_rt.evaluation.prediction import Segmenter
 from x2sam_rt.evaluation.runner import Protocol, measure_part
@@ -218,7 +218,7 @@ def _prompt(runtime: Runtime) -> PromptEmbeddings:
     return answer.embeddings
 
 
-def _clip(side: int, frames: int) -> WorldClip:
+def _clip(side: int, frames: int) -> SyntheticClip:
     """Objects that move behind an occluder, so that the memory matters."""
     settings = replace(evaluation_settings("occluded"), side=min(max(side, 32), _LARGE), frames=frames)
     return make_clip(clip_seed("seen", 0), settings)
