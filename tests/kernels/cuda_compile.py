@@ -32,7 +32,7 @@ def cutlass_include() -> Path | None:
     return None if spec is None or spec.origin is None else Path(spec.origin).parent / "source/include"
 
 
-def obstacle() -> str | None:
+def unsupported_reason() -> str | None:
     """Why nothing can be compiled here, or None."""
     if shutil.which("nvcc") is None:
         return "nvcc is not on PATH"

@@ -23,7 +23,9 @@ SHARED_LIMIT = 227 * 1024  # bytes a thread block of sm_90 can have
 SMALL_SHARED_LIMIT = 99 * 1024  # of sm_86 and sm_89, the least of the portable path
 REGISTERS_AT_ENTRY = 168  # 384 threads · 168 ≤ 65,536; the warpgroups then trade theirs
 
-needs_nvcc = pytest.mark.skipif(cuda_compile.obstacle() is not None, reason=str(cuda_compile.obstacle()))
+needs_nvcc = pytest.mark.skipif(
+    cuda_compile.unsupported_reason() is not None, reason=str(cuda_compile.unsupported_reason())
+)
 needs_disassembler = pytest.mark.skipif(cuda_compile.disassembler() is None, reason="cuobjdump was not found")
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 

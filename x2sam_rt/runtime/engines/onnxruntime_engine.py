@@ -9,7 +9,7 @@ import onnxruntime
 import torch
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.kernels import available, onnxruntime_library
+from x2sam_rt.kernels import available, cpu
 from x2sam_rt.runtime.bundle import StageSpec
 from x2sam_rt.runtime.engines.engine import Tensors, check_tensors
 
@@ -37,7 +37,7 @@ class OnnxRuntimeEngine:
         # Prompts change shapes; a plan per shape would grow with every new one.
         options.enable_mem_pattern = False
         if available().cpu:  # else the graph runs its kernels' bodies of standard operators
-            onnxruntime_library.register(options)
+            cpu.register_with_onnxruntime(options)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=[_PROVIDER], disabled_optimizers=[_SLOW_FUSION]
