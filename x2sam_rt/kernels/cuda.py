@@ -176,7 +176,7 @@ def slot_attention_fp8(query: Tensor, slots: fp8.QuantisedSlots, key_shift: Tens
     biases = (None if shift is None else shift.data_ptr(), query.data_ptr(), slots.key_mean.data_ptr())
     strides = (dim, *slots.key.stride()[:2], *slots.value.stride()[:2])
     bias_strides = (0 if shift is None else shift.stride(0), query.stride(0))
-    sizes = (query.shape[0], count, tokens, dim, count, query.get_device())
+    sizes = (query.shape[0], count, tokens, dim, count, _device(query))
     results = (out.data_ptr(), None, None)
     call = Call(*factors, *biases, *scales, *results, *strides, *bias_strides, *sizes, dim**-0.5, -1.0)
     _run(load().x2sam_attention_fp8, call, query)
@@ -207,7 +207,7 @@ def _attend(
     pointers = (query.data_ptr(), key.data_ptr(), value.data_ptr(), None if shift is None else shift.data_ptr())
     results = (out.data_ptr(), None, None if skipping is None else skipping.counter.data_ptr())
     strides = (query.stride(0), *_strides(key), *_strides(value), 0 if shift is None else shift.stride(0), 0)
-    sizes = (tokens, segments, key.shape[-2], dim, parts, query.get_device())
+    sizes = (tokens, segments, key.shape[-2], dim, parts, _device(query))
     bits = -1.0 if skipping is None else skipping.bits
     call = Call(*pointers, None, None, None, None, None, *results, *strides, *sizes, dim**-0.5, bits)
     _run(load().x2sam_attention_bf16, call, query)
@@ -249,6 +249,10 @@ def _strides(tensor: Tensor) -> tuple[int, int]:
 def _key_block(dim: int) -> int:
     """Keys per block of the bfloat16 kernel."""
     return int(load().x2sam_key_block(dim))
+
+
+def _device(tensor: Tensor) -> int:
+    return tensor.get_device()
 
 
 def _stream(tensor: Tensor) -> int:
