@@ -3,7 +3,8 @@
     ptx            PTX text → kernels of instructions
     arithmetic     what an instruction computes on the 32 lanes of a warp
     tensor_cores   matrix products: descriptors, swizzles, fragments
-    warp           a warp's registers, memory accesses and divergence; an instruction → a step
+    warp           a warp: its registers, the branches its lanes took, the products it waits for
+    steps          an instruction → a step that changes a warp
     block          a thread block: shared memory, barriers, the copy engine, and the order in which warps run
     device         launches, tensor maps, the host's memory as global memory
     library        libx2sam_cuda on top of it: the host's code runs as it is, behind a runtime that has this device

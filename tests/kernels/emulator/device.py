@@ -12,7 +12,8 @@ import numpy as np
 from emulator.arithmetic import Lanes
 from emulator.block import Block
 from emulator.ptx import Kernel
-from emulator.warp import Code, Hazard
+from emulator.steps import Code
+from emulator.warp import Hazard
 
 SWIZZLES = {0: 0, 1: 1, 2: 3, 3: 7}  # address bits exchanged, by CUtensorMapSwizzle
 Triple = tuple[int, int, int]

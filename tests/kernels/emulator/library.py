@@ -37,7 +37,7 @@ def link(objects: list[Path], folder: Path) -> Path:
 
 
 class EmulatedLibrary:
-    """A linked library and its device. hazard: what the last launch was stopped by. devices: that it was launched on."""
+    """A linked library and its device. hazard: what stopped a launch. devices: those that kernels were launched on."""
 
     def __init__(self, path: Path, modules: list[str]) -> None:
         self.path = path
@@ -47,6 +47,12 @@ class EmulatedLibrary:
         self.handle = ctypes.CDLL(str(path))
         self._callbacks = _Launch(self._launch), _Map(self._map)  # ctypes does not keep them alive
         self.handle.emulator_callbacks(*self._callbacks)
+
+    def reset(self, seed: int = 0, shared_base: int = 1024) -> None:
+        """For a new test. seed: of the order in which things happen. shared_base: where shared memory begins."""
+        self.hazard, self.devices = None, []
+        self.device.seed, self.device.shared_base = seed, shared_base
+        self.device.maps.clear()
 
     def calls(self, function: str) -> int:
         """How often the library has called this function of the runtime."""

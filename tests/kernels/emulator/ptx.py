@@ -31,7 +31,7 @@ class Instruction:
 
 @dataclass
 class Kernel:
-    """parameters: offsets, in bytes. registers: types. labels: instruction numbers. shared: offsets of the variables."""
+    """parameters, shared: offsets of the variables, in bytes. registers: their types. labels: instruction numbers."""
 
     name: str
     parameters: dict[str, int]

@@ -14,7 +14,8 @@ from emulator.arithmetic import Lanes, floats
 from emulator.ptx import Instruction, split
 
 if TYPE_CHECKING:
-    from emulator.warp import Code, Step, Warp
+    from emulator.steps import Code
+    from emulator.warp import Step, Warp
 
 BYTES = {"bf16": 2, "f16": 2, "e4m3": 1, "tf32": 4}
 SWIZZLED_ROW = {0: 16, 1: 128, 2: 64, 3: 32}  # bytes, by a descriptor's layout type
@@ -162,7 +163,7 @@ def warp_product(code: Code, ins: Instruction) -> Step:
 
 
 def matrix_move(code: Code, ins: Instruction) -> Step:
-    """ldmatrix, stmatrix: 8 × 8 matrices of 16 bits, rows at the addresses of 8 lanes each, pairs spread over a warp."""
+    """ldmatrix, stmatrix: 8 × 8 matrices of 16 bits; rows at 8 lanes' addresses, pairs spread over a warp."""
     storing = ins.name == "stmatrix"
     place, vector = ins.operands if storing else ins.operands[::-1]
     rows = [code.rows[name][1] for name in split(vector.strip("{}"))]
