@@ -22,7 +22,6 @@ SELF_SHAPES = [
     pytest.param(257, 1023, 256, id="just-beside-the-tiles"),
     pytest.param(97, 97, 48, id="dim-48"),
     pytest.param(5, 65536, 32, id="the-longest"),
-    pytest.param(0, 5, 32, id="no-query"),
 ]
 SLOT_SHAPES = [
     pytest.param(300, 1, 5, 32, id="one-slot"),
@@ -46,9 +45,6 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 def test_self_attention_is_as_exact_as_torch(queries: int, tokens: int, dim: int, dtype: torch.dtype) -> None:
     q = random(queries, dim, seed=1, scale=2).to(dtype)
     k, v = random(tokens, dim, seed=2).to(dtype), random(tokens, dim, seed=3).to(dtype)
-    if queries == 0:
-        assert self_attention(q, k, v, backend="cpu").shape == (0, dim)
-        return
     exact = reference.self_attention(q.double(), k.double(), v.double())
     assert_as_exact_as(self_attention(q, k, v, backend="cpu"), reference.self_attention(q, k, v), exact)
 
@@ -105,8 +101,28 @@ def test_strided_views(channels: slice, dtype: torch.dtype) -> None:
     assert torch.equal(slot_attention(*views, backend="cpu"), slot_attention(q, k, v, shift, backend="cpu"))
 
 
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpu", marks=needs_library)])
+@pytest.mark.parametrize("grad", [False, True])
+def test_no_query_gives_an_empty_result(backend: str, grad: bool) -> None:
+    q, k, v, shift = slot_inputs(0, 2, 5, 32)
+    if grad:
+        assert slot_attention(q.requires_grad_(), k, v, shift).shape == (0, 32)
+        return
+    assert slot_attention(q, k, v, shift, backend=backend).shape == (0, 32)
+    assert self_attention(q, k[0], v[0], backend=backend).shape == (0, 32)
+
+
 @each_dtype
-@pytest.mark.parametrize("scale", [30.0, 1e4], ids=["peaked", "far-beyond-exp"])
+def test_a_slot_that_is_switched_off_weighs_nothing(dtype: torch.dtype) -> None:
+    q, k, v, shift = slot_inputs(9, 2, 70, 32, dtype)
+    q, shift[0] = q.abs(), -torch.inf
+    alone = (q, k[1:], v[1:], shift[1:])
+    out = slot_attention(q, k, v, shift, backend="cpu")
+    assert_as_exact_as(out, reference.slot_attention(*alone), exact_slot_attention(*alone))
+
+
+@each_dtype
+@pytest.mark.parametrize("scale", [30.0, 1e4, 1e12], ids=["peaked", "far-beyond-exp", "beyond-its-exponent"])
 def test_large_scores_neither_overflow_nor_vanish(scale: float, dtype: torch.dtype) -> None:
     q = random(50, 32, seed=1, scale=scale).to(dtype)
     k, v = random(60, 32, seed=2).to(dtype), random(60, 32, seed=3).to(dtype)
