@@ -65,7 +65,10 @@ def nvcc_version() -> tuple[int, ...]:
 
 def compile_all(folder: Path) -> dict[str, Compiled]:
     """Two at a time: the sources of the library, and layout_check as a program."""
-    library = [(name, ("-c", "-cudart", "none", "-Xptxas", "-v", "-Xcompiler", "-fPIC", "-keep")) for name in LIBRARY]
+    library = [
+        (name, ("-c", "-cudart", "none", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-keep"))
+        for name in LIBRARY
+    ]
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(_compile, folder, name, flags) for name, flags in (*library, ("layout_check", ("-O0",)))]
         return {job.result().name: job.result() for job in jobs}

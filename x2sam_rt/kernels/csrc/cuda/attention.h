@@ -11,6 +11,9 @@
 
 #include <stdint.h>
 
+// All else stays inside the library: two builds of it in one process must not share what they remember.
+#define X2SAM_API __attribute__((visibility("default")))
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -48,20 +51,20 @@ struct X2SamAttention {
 };
 
 // Keys per block of the bfloat16 kernel of this head dimension; 0 for a dimension there is no kernel for.
-int x2sam_key_block(int dim);
+X2SAM_API int x2sam_key_block(int dim);
 
 // Bytes of device memory that the call needs as its workspace; the other pointers and strides are not looked at.
-int64_t x2sam_attention_workspace(const struct X2SamAttention* call);
+X2SAM_API int64_t x2sam_attention_workspace(const struct X2SamAttention* call);
 
 // Each returns a cudaError_t (0 = success); `stream` is a cudaStream_t.
-int x2sam_attention_bf16(const struct X2SamAttention* call, void* stream);
-int x2sam_attention_fp8(const struct X2SamAttention* call, void* stream);
+X2SAM_API int x2sam_attention_bf16(const struct X2SamAttention* call, void* stream);
+X2SAM_API int x2sam_attention_fp8(const struct X2SamAttention* call, void* stream);
 
 // CUDA versions as 1000 · major + 10 · minor: the newest that the driver serves (0: there is no driver), and the one
 // that this library was built with. Returns a cudaError_t.
-int x2sam_cuda_versions(int* driver, int* runtime);
+X2SAM_API int x2sam_cuda_versions(int* driver, int* runtime);
 
-const char* x2sam_error_string(int error);
+X2SAM_API const char* x2sam_error_string(int error);
 
 #ifdef __cplusplus
 }
