@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml CMakeLists.txt $(wildcard x2sam_rt/kernels/csr
 	touch $@
 
 demo: venv
-	$(BIN)/python -m x2sam_rt.demo demo
+	$(BIN)/python -m x2sam_rt.cli.demo demo
 
 test: venv lint
 	$(BIN)/python -m pytest

@@ -17,11 +17,10 @@ import numpy as np
 import timer
 import torch
 
-from x2sam_rt.runtime.postprocess.frame import FrameLogits, PostProcessor
-from x2sam_rt.runtime.postprocess.options import PostProcessOptions
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessOptions, PostProcessor
 from x2sam_rt.runtime.results import Segmentation
-from x2sam_rt.runtime.tasks.instruction import Instruction
-from x2sam_rt.runtime.tasks.table import TASKS
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.table import TASKS
 
 SIZE, SIDE, GRID = (1080, 1920), 1024, 256
 QUERIES, CATEGORIES, THINGS = 200, 133, 80

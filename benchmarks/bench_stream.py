@@ -22,8 +22,8 @@ from timer import save
 
 from x2sam_rt.data.world import WorldSettings, make_clip
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
-from x2sam_rt.model.checkpoint import load_checkpoint
-from x2sam_rt.model.embedded import embedded_checkpoint
+from x2sam_rt.model.checkpoint.files import embedded_checkpoint
+from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.runtime.bundle import Backend
 from x2sam_rt.runtime.profile import resident_mb
 from x2sam_rt.runtime.runtime import Runtime

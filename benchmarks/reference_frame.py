@@ -29,11 +29,11 @@ from transformers.models.sam2_video.modeling_sam2_video import (
 )
 
 from x2sam_rt.config import NUM_SCALES, MaskDecoderConfig, ModelConfig
-from x2sam_rt.model.class_predictor import ClassPredictor
 from x2sam_rt.model.conditions import PromptEmbeddings
+from x2sam_rt.model.mask_decoder import ClassPredictor
 from x2sam_rt.model.position import sine_position, temporal_encoding
-from x2sam_rt.model.segmentor import Segmentor
-from x2sam_rt.runtime.stage_timer import StageTimer
+from x2sam_rt.model.x2sam import Segmentor
+from x2sam_rt.runtime.pipeline import StageTimer
 
 Features = tuple[Tensor, Tensor, Tensor]
 

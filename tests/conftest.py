@@ -13,7 +13,7 @@ import torch
 os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
 
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
-from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
 
 TESTS = Path(__file__).parent
 FIXTURES = TESTS / "fixtures"

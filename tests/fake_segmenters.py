@@ -10,7 +10,7 @@ import numpy as np
 from x2sam_rt.data.example import Example, Target
 from x2sam_rt.evaluation.prediction import Prediction, Showing
 from x2sam_rt.runtime.results import FrameResult, Segment, Segmentation
-from x2sam_rt.runtime.tasks import link
+from x2sam_rt.tasks import link
 
 Change = Callable[[Target], Target]
 

@@ -23,14 +23,14 @@ from torch import Tensor
 
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.export.stages import empty_tensors
-from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
 from x2sam_rt.model.conditions import PromptEmbeddings
+from x2sam_rt.model.preprocess import VisionInput
 from x2sam_rt.model.region_sampler import region_map
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.engines.engine import Engine
 from x2sam_rt.runtime.language import LanguageSide, place
 from x2sam_rt.runtime.pipeline import SCALES, Engines, MaskPrediction, Pipeline
-from x2sam_rt.runtime.preprocess import VisionInput
 from x2sam_rt.runtime.prompt_tokens import REGION_PLACE, PromptTokens, prompt_tokens
 
 

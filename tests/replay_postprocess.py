@@ -22,13 +22,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from x2sam_rt.runtime.postprocess.frame import FrameLogits
 from x2sam_rt.runtime.postprocess.masks import mask_iou
-from x2sam_rt.runtime.postprocess.options import PostProcessOptions
-from x2sam_rt.runtime.prompts import Prompt
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessOptions
 from x2sam_rt.runtime.results import Segment, Segmentation
-from x2sam_rt.runtime.tasks.instruction import Instruction
-from x2sam_rt.runtime.tasks.table import TASKS
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.regions import Prompt
+from x2sam_rt.tasks.table import TASKS
 
 PIXEL_BOUND, SCORE_BOUND = 1e-3, 1e-4  # the share of a map's pixels at exact ties; rounding of the scores
 MATCH_IOU = 0.5

@@ -11,7 +11,7 @@ import torch
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.export.verify import BOUNDS, check_clip, check_stages, reference_module
-from x2sam_rt.model.checkpoint import Checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.conditions import PromptEmbeddings
 from x2sam_rt.model.stages import STAGE_MODULES
 from x2sam_rt.model.x2sam import X2SAM

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from x2sam_rt.cli import app
+from x2sam_rt.cli.app import app
 from x2sam_rt.data.world import WorldSettings, make_clip
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
-from x2sam_rt.model.checkpoint import load_checkpoint
-from x2sam_rt.model.embedded import embedded_checkpoint
-from x2sam_rt.runtime.video import VideoWriter
+from x2sam_rt.media.video import VideoWriter
+from x2sam_rt.model.checkpoint.files import embedded_checkpoint
+from x2sam_rt.model.checkpoint.loading import load_checkpoint
 
 README = Path(__file__).parents[1] / "README.md"
 COMMANDS = re.search(r"<!-- tasks.*?-->\n```sh\n(.*?)```", README.read_text(), re.DOTALL)[1].splitlines()  # type: ignore[index]

@@ -10,7 +10,7 @@ from recordings import RANDOM_TOY, Backend, read_cases
 from replay import Replay
 
 from x2sam_rt.export.engines import build_engines
-from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
 from x2sam_rt.runtime.runtime import Runtime
 
 STREAMING = pytest.mark.parametrize("streaming", [False, True], ids=["stages", "stream"])

@@ -13,8 +13,8 @@ from x2sam_rt.data.readers import AnnotatedExample
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.families import AnswerFamily, CaptionFamily, ObjectFamily, family_of
 from x2sam_rt.evaluation.figures import Family
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
+from x2sam_rt.tasks.ask import Ask
 
 SIZE = (4, 23, 37)  # frames, height, width
 

@@ -27,9 +27,9 @@ from x2sam_rt.evaluation.runner import Protocol, measure_part, run_variants
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 from x2sam_rt.evaluation.variants import plan_variants
 from x2sam_rt.runtime.bundle import MANIFEST, file_sha256, load_manifest
-from x2sam_rt.runtime.prompts import Prompt
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import STAGE_WEIGHTS
+from x2sam_rt.tasks.regions import Prompt
 
 PARTS = {part.name: part for part in synthetic_parts()}
 

@@ -7,12 +7,12 @@ import pytest
 from fake_segmenters import BlindSegmenter, PerfectSegmenter
 from rich.console import Console
 
+from x2sam_rt.cli.verify import verification_tables
 from x2sam_rt.data.example import Target
 from x2sam_rt.export import verify
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.export.verify import BOUNDS, AccuracyCheck, ClipCheck, StageCheck, check_accuracy, verify_bundle
-from x2sam_rt.export.verify_report import verification_tables
-from x2sam_rt.model.checkpoint import Checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint
 
 
 def shrunk(target: Target) -> Target:

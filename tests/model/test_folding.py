@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from x2sam_rt.export.stages import example_tensors, stage_specs
-from x2sam_rt.model.checkpoint import Checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.folding import folded
 from x2sam_rt.model.memory_attention import AttentionProjections
 from x2sam_rt.model.stages import stage_module

@@ -11,11 +11,11 @@ import pytest
 
 from x2sam_rt.errors import BundleError, EngineError
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
-from x2sam_rt.model.checkpoint import Checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.runtime.bundle import MANIFEST, load_manifest
 from x2sam_rt.runtime.runtime import Runtime
 
-EXPORT = "import sys; from x2sam_rt.cli import app; app(sys.argv[1:])"
+EXPORT = "import sys; from x2sam_rt.cli.app import app; app(sys.argv[1:])"
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from x2sam_rt.model.checkpoint import Checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.runtime.memory_bank import MemoryBank
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from x2sam_rt.errors import FrameError, NoMasksError, PromptError, SessionError
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.prompts import Prompt
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.session import VideoSession
+from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.regions import Prompt
 
 
 @pytest.fixture(scope="module")

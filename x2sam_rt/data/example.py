@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from x2sam_rt.errors import DataError
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.results import BoolMask
-from x2sam_rt.runtime.tasks import Media
+from x2sam_rt.media.types import BoolMask
+from x2sam_rt.tasks import Media
+from x2sam_rt.tasks.ask import Ask
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import EngineError
 from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
-from x2sam_rt.model.precision import cast_parameters, dtype_of
+from x2sam_rt.model.precision import cast_weights, dtype_of
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Backend, Manifest, Precision, StageSpec, TensorSpec
@@ -18,8 +18,8 @@ from x2sam_rt.runtime.engines.engine import Tensors
 from x2sam_rt.runtime.language import LanguageSide
 from x2sam_rt.runtime.pipeline import Engines
 from x2sam_rt.runtime.runtime import Runtime
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING, Wording
 from x2sam_rt.runtime.weights import load_language_model, load_reference_model
+from x2sam_rt.tasks import DEFAULT_WORDING, Wording
 
 BackendChoice = tuple[Backend, Precision]
 REFERENCE: BackendChoice = ("torch", "fp32")
@@ -56,7 +56,7 @@ def load_choice(folder: Path, manifest: Manifest, choice: BackendChoice) -> tupl
     """
     manifest = _adapted(manifest, choice)
     if manifest.backend == "torch":
-        model = cast_parameters(load_reference_model(manifest, folder), dtype_of(manifest.precision))
+        model = cast_weights(load_reference_model(manifest, folder), dtype_of(manifest.precision))
     else:
         model = load_language_model(manifest, folder)
     engines = {name: load_engine(manifest.stage(name), manifest, folder, model) for name in stage_names()}

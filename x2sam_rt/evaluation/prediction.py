@@ -13,9 +13,9 @@ import torch
 
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import DataError, EngineError, FrameError, PromptError
-from x2sam_rt.runtime.clip import PROMPT_FRAMES, Clip
+from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES, Clip
 from x2sam_rt.runtime.results import FrameResult
-from x2sam_rt.runtime.tasks import LinkedText
+from x2sam_rt.tasks import LinkedText
 
 
 @dataclass(frozen=True)

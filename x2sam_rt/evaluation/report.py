@@ -12,7 +12,7 @@ from rich.table import Table
 
 from x2sam_rt.evaluation.results import Evaluation, VariantResult
 from x2sam_rt.evaluation.speed import Speed
-from x2sam_rt.runtime.replacement import replacing, reporting_write_errors
+from x2sam_rt.media.atomic import atomic_file, naming_write_errors
 
 _TELLING = 3
 _MARKERS = "osD^vP*X"
@@ -81,14 +81,14 @@ def draw_evaluation(evaluation: Evaluation, path: Path) -> None:
     axes.set_ylim(0, 102)
     axes.grid(alpha=0.3)
     picture.legend(loc="outside right upper", fontsize="small")
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         picture.savefig(temporary, format=path.suffix.removeprefix("."), dpi=110)
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """results.json, accuracy_speed.svg and .png in a folder, which is made where it is not there; files of these names
     are replaced. Raises VideoError where the system refuses."""
-    with reporting_write_errors(folder):
+    with naming_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     evaluation.save(folder / "results.json")
     for suffix in (".svg", ".png"):

@@ -12,7 +12,7 @@ import torch
 
 from x2sam_rt.evaluation.figures import Figure
 from x2sam_rt.evaluation.speed import Speed
-from x2sam_rt.runtime.replacement import replacing
+from x2sam_rt.media.atomic import atomic_file
 
 _PACKAGES = ("x2sam-rt", "torch", "onnxruntime", "numpy")
 
@@ -74,7 +74,7 @@ class Evaluation:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     def save(self, path: Path) -> None:
-        with replacing(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
 
 

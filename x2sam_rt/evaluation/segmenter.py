@@ -16,7 +16,7 @@ from x2sam_rt.evaluation.prediction import Prediction, Showing, shown_clip
 from x2sam_rt.runtime.results import FrameResult, Segmentation
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.session import VideoSession
-from x2sam_rt.runtime.tasks import LinkedText, Wording, link
+from x2sam_rt.tasks import LinkedText, Wording, link
 
 _LANGUAGE = "language"
 _NOTHING = -1

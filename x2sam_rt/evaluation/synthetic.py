@@ -15,7 +15,7 @@ from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.families import AnswerFamily, CaptionFamily, family_of
 from x2sam_rt.evaluation.figures import Family
 from x2sam_rt.evaluation.part import Part
-from x2sam_rt.runtime.tasks import Media
+from x2sam_rt.tasks import Media
 
 Clips = Literal["clear", "hidden", "occluded"]
 Pairs = Literal["seen", "unseen"]

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from x2sam_rt.errors import BundleError
 from x2sam_rt.export.engines import backend_specs, build_engine
 from x2sam_rt.export.verify import reference_module, stage_error
-from x2sam_rt.model.checkpoint import Checkpoint
-from x2sam_rt.model.precision import cast_parameters, dtype_of
+from x2sam_rt.model.checkpoint.loading import Checkpoint
+from x2sam_rt.model.precision import cast_weights, dtype_of
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.bundle import (
     LANGUAGE,
@@ -36,8 +36,8 @@ from x2sam_rt.runtime.bundle import (
     file_sha256,
     record_files,
 )
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING
 from x2sam_rt.runtime.weights import LANGUAGE_WEIGHTS, STAGE_WEIGHTS, split_weights
+from x2sam_rt.tasks import DEFAULT_WORDING
 
 OnStep = Callable[[str], None]
 
@@ -71,7 +71,7 @@ def export_bundle(
     """
     _check_output(output, overwrite)
     specs = plan.specs
-    cast_parameters(plan.checkpoint.model, dtype_of(plan.precision))
+    cast_weights(plan.checkpoint.model, dtype_of(plan.precision))
     with _written_beside(output) as folder:
         errors = {}
         for spec in specs:

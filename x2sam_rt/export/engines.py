@@ -7,9 +7,9 @@ from pathlib import Path
 from x2sam_rt.errors import EngineError
 from x2sam_rt.export.onnx import export_onnx
 from x2sam_rt.export.stages import stage_specs
+from x2sam_rt.model.cpu.optimize import optimize_for_cpu
 from x2sam_rt.model.folding import folded
 from x2sam_rt.model.precision import dtype_of
-from x2sam_rt.model.prepared.prepare import prepare
 from x2sam_rt.model.stages import stage_module
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import StageSpec
@@ -46,7 +46,7 @@ def backend_specs(model: X2SAM, backend: str, precision: str) -> tuple[StageSpec
 def build_engine(model: X2SAM, spec: StageSpec, backend: str, folder: Path) -> Engine:
     module = stage_module(model, spec.name)
     if backend == "torch":
-        return TorchEngine(spec, prepare(module))
+        return TorchEngine(spec, optimize_for_cpu(module))
     path = folder / spec.file
     path.parent.mkdir(parents=True, exist_ok=True)
     export_onnx(folded(module), spec, path)

@@ -19,18 +19,18 @@ from x2sam_rt.evaluation.synthetic import synthetic_parts
 from x2sam_rt.export.stages import EXAMPLE_SIZES, empty_tensors, example_tensors
 from x2sam_rt.kernels import kernels_on
 from x2sam_rt.model.conditions import PromptEmbeddings
-from x2sam_rt.model.precision import cast_parameters, widened
+from x2sam_rt.model.precision import cast_weights, fp32_copy
+from x2sam_rt.model.preprocess import segmentor_input, vision_input
 from x2sam_rt.model.stages import STAGE_MODULES, stage_module
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.asking import Ask
 from x2sam_rt.runtime.bundle import WORDING, StageSpec
 from x2sam_rt.runtime.engines.engine import Engine, Tensors
 from x2sam_rt.runtime.engines.torch_engine import TorchEngine
 from x2sam_rt.runtime.pipeline import Engines, Pipeline
-from x2sam_rt.runtime.preprocess import segmentor_input, vision_input
 from x2sam_rt.runtime.runtime import Runtime
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING, Wording
 from x2sam_rt.runtime.weights import load_reference_model
+from x2sam_rt.tasks import DEFAULT_WORDING, Wording
+from x2sam_rt.tasks.ask import Ask
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class ReferenceEngine:
 def reference_module(model: X2SAM, stage: str) -> nn.Module:
     """A stage of the model with the same weights, as fp32."""
     module = stage_module(model, stage)
-    return module if next(module.parameters()).dtype == torch.float32 else widened(module)
+    return module if next(module.parameters()).dtype == torch.float32 else fp32_copy(module)
 
 
 def stage_error(engine: Engine, module: nn.Module, sizes: Mapping[str, int] = EXAMPLE_SIZES) -> float:
@@ -194,7 +194,7 @@ def verify_bundle(folder: Path) -> Iterator[Check]:
     """
     with Runtime.load(folder) as runtime:
         manifest, config = runtime.manifest, runtime.manifest.model
-        model = cast_parameters(load_reference_model(manifest, folder), torch.float32)
+        model = cast_weights(load_reference_model(manifest, folder), torch.float32)
         modules = {name: stage_module(model, name) for name in STAGE_MODULES}
         reference = {spec.name: ReferenceEngine(spec, modules[spec.name]) for spec in manifest.stages}
         pipelines = Pipeline(runtime.engines, config), Pipeline(Engines(**reference), config)

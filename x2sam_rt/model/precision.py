@@ -22,13 +22,13 @@ def dtype_of(precision: str) -> torch.dtype:
     return DTYPES[precision]
 
 
-def cast_parameters(model: M, dtype: torch.dtype) -> M:
+def cast_weights(model: M, dtype: torch.dtype) -> M:
     """Casts the weights in place. Constant tables (positions, rotary angles) stay fp32: they name places."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
 
 
-def widened(module: M) -> M:
+def fp32_copy(module: M) -> M:
     """A copy with fp32 weights, rounded as those of `module` are."""
-    return cast_parameters(copy.deepcopy(module), torch.float32)
+    return cast_weights(copy.deepcopy(module), torch.float32)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from x2sam_rt.model.segmentor import Segmentor
 from x2sam_rt.model.vision_encoder import VisionTower
-from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.model.x2sam import X2SAM, Segmentor
 
 
 class FrameEncoder(nn.Module):

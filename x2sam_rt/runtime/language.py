@@ -10,12 +10,12 @@ from torch import Tensor
 
 from x2sam_rt.model.conditions import PromptEmbeddings, prompt_embeddings
 from x2sam_rt.model.language import MAX_NEW_TOKENS, LanguageModel, VisualInput
+from x2sam_rt.model.preprocess import VisionInput
 from x2sam_rt.model.region_sampler import region_map, region_tokens
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.vision_encoder import patch_grid
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.engines.engine import Engine
-from x2sam_rt.runtime.preprocess import VisionInput
 from x2sam_rt.runtime.prompt_tokens import (
     REGION_PLACE,
     VISUAL_PLACE,
@@ -25,7 +25,7 @@ from x2sam_rt.runtime.prompt_tokens import (
     prompt_tokens,
     seg_position,
 )
-from x2sam_rt.runtime.tasks.task import Media
+from x2sam_rt.tasks.task import Media
 
 OnText = Callable[[str], None]
 

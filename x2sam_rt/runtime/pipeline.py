@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +14,6 @@ from x2sam_rt.config import ModelConfig
 from x2sam_rt.model.conditions import PromptEmbeddings
 from x2sam_rt.runtime.engines.engine import Engine
 from x2sam_rt.runtime.memory_bank import MemoryBank
-from x2sam_rt.runtime.stage_timer import StageTimer
 
 SCALES = ("low", "middle", "high")
 
@@ -187,3 +189,20 @@ class Pipeline:
 
 def _by_scale(maps: tuple[Tensor, Tensor, Tensor], prefix: str = "") -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in zip(SCALES, maps, strict=True)}
+
+
+class StageTimer:
+    """Collects milliseconds by stage name; `take` hands them over and starts anew."""
+
+    def __init__(self) -> None:
+        self._milliseconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._milliseconds[stage] = self._milliseconds.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
+
+    def take(self) -> dict[str, float]:
+        taken, self._milliseconds = self._milliseconds, {}
+        return taken

@@ -11,8 +11,8 @@ from torch import Tensor
 from x2sam_rt.errors import PromptError
 from x2sam_rt.model.region_sampler import REGION_TOKENS
 from x2sam_rt.model.tokenizer import IM_END, IM_START, VISION_END, VISION_START, Tokenizer
-from x2sam_rt.runtime.tasks.instruction import REGION
-from x2sam_rt.runtime.tasks.task import Media
+from x2sam_rt.tasks.instruction import REGION
+from x2sam_rt.tasks.task import Media
 
 # Places that tokens of another kind take; no vocabulary has negative ids.
 VISUAL_PLACE, REGION_PLACE = -1000, -400

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.clip import read_clip
-from x2sam_rt.runtime.image import read_image
+from x2sam_rt.media.image import read_image
+from x2sam_rt.media.video import VideoReader
+from x2sam_rt.runtime.prompt_frames import read_prompt_frames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.session import OnText
-from x2sam_rt.runtime.video import VideoReader
 from x2sam_rt.runtime.writers import ResultWriter
+from x2sam_rt.tasks.ask import Ask
 
 DECODE, WRITE = "decode", "write"
 
@@ -44,7 +44,7 @@ def run_video(
     Raises VideoError, PromptError.
     """
     with contextlib.ExitStack() as stack:
-        clip = read_clip(path, ask, allow_truncated=allow_truncated)
+        clip = read_prompt_frames(path, ask, allow_truncated=allow_truncated)
         session = stack.enter_context(runtime.stream(ask, clip=clip, on_text=on_text))
         video = stack.enter_context(VideoReader(path, allow_truncated=allow_truncated))
         for writer in writers:
@@ -67,7 +67,7 @@ def answer_video(
     runtime: Runtime, path: Path, ask: Ask, *, allow_truncated: bool = False, on_text: OnText | None = None
 ) -> str:
     """The answer to an instruction that draws no masks: the language model alone, no frame is segmented."""
-    clip = read_clip(path, ask, allow_truncated=allow_truncated)
+    clip = read_prompt_frames(path, ask, allow_truncated=allow_truncated)
     with runtime.stream(ask, clip=clip, on_text=on_text) as session:
         assert session.answer is not None, "a clip was given, so the answer is there"
         return session.answer.text.text

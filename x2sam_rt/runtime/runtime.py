@@ -13,16 +13,16 @@ from torch import Tensor
 
 from x2sam_rt.errors import SessionError
 from x2sam_rt.model.tokenizer import Tokenizer
-from x2sam_rt.runtime.asking import Ask
 from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Manifest, load_manifest
-from x2sam_rt.runtime.clip import Clip
 from x2sam_rt.runtime.engines import load_engine
 from x2sam_rt.runtime.language import LanguageSide
 from x2sam_rt.runtime.pipeline import Engines
+from x2sam_rt.runtime.prompt_frames import Clip
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import OnText, VideoSession
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING, Media, Wording
 from x2sam_rt.runtime.weights import load_language_model, load_reference_model
+from x2sam_rt.tasks import DEFAULT_WORDING, Media, Wording
+from x2sam_rt.tasks.ask import Ask
 
 
 class Runtime:

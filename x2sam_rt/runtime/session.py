@@ -14,14 +14,14 @@ from torch import Tensor
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import NoMasksError, SessionError
 from x2sam_rt.model.conditions import PromptEmbeddings
-from x2sam_rt.runtime.asking import Ask, as_ask
-from x2sam_rt.runtime.clip import Clip, RecentFrames
+from x2sam_rt.model.preprocess import SegmentorInput, check_frame, region_input, segmentor_input, vision_input
 from x2sam_rt.runtime.language import LanguageSide
 from x2sam_rt.runtime.pipeline import Engines, MaskPrediction, Pipeline
-from x2sam_rt.runtime.postprocess.frame import FrameLogits, PostProcessor
-from x2sam_rt.runtime.preprocess import SegmentorInput, check_frame, region_input, segmentor_input, vision_input
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor
+from x2sam_rt.runtime.prompt_frames import Clip, RecentFrames
 from x2sam_rt.runtime.results import FrameResult, Segmentation
-from x2sam_rt.runtime.tasks import Instruction, LinkedText, Media, Wording, link
+from x2sam_rt.tasks import Instruction, LinkedText, Media, Wording, link
+from x2sam_rt.tasks.ask import Ask, as_ask
 
 OnText = Callable[[str], None]
 _NOTHING = -1

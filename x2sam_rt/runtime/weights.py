@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from x2sam_rt.errors import BundleError
-from x2sam_rt.model.checkpoint import empty_model
-from x2sam_rt.model.tensor_file import read_tensor_file
+from x2sam_rt.model.checkpoint.files import read_tensor_file
+from x2sam_rt.model.checkpoint.loading import empty_model
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import Manifest
 

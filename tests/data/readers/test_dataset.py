@@ -12,7 +12,7 @@ from x2sam_rt.data.dataset import Dataset
 from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers import READERS, AnnotatedExample, read_dataset
 from x2sam_rt.errors import DataError
-from x2sam_rt.runtime.asking import Ask
+from x2sam_rt.tasks.ask import Ask
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from x2sam_rt.data.world.prompting import KINDS, region
 from x2sam_rt.data.world.scene import Scene
 from x2sam_rt.data.world.vocabulary import SHAPES, STUFF, Split
 from x2sam_rt.errors import PromptError
-from x2sam_rt.runtime.prompts import BoxPrompt, MaskPrompt, StrokePrompt
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING, TASKS, Media, link
+from x2sam_rt.tasks import DEFAULT_WORDING, TASKS, Media, link
+from x2sam_rt.tasks.regions import BoxPrompt, MaskPrompt, StrokePrompt
 
 ASKED = [(row.name, media) for row in TASKS.values() for media in row.media]
 SEEDS = 8

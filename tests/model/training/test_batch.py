@@ -12,12 +12,12 @@ from x2sam_rt.config import ModelConfig
 from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.world import world_example
 from x2sam_rt.errors import DataError
+from x2sam_rt.model.preprocess import segmentor_input
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.batch import Batch, make_batch
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.preprocess import segmentor_input
 from x2sam_rt.runtime.prompt_tokens import REGION_PLACE, VISUAL_PLACE
-from x2sam_rt.runtime.prompts import BoxPrompt, PointPrompt
+from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.regions import BoxPrompt, PointPrompt
 
 MakeBatch = Callable[..., Batch]
 MASKS = np.zeros((3, 64, 96), dtype=np.bool_)

@@ -11,8 +11,8 @@ from davis import make_davis
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from x2sam_rt import cli_train
-from x2sam_rt.cli import app
+from x2sam_rt.cli import train
+from x2sam_rt.cli.app import app
 from x2sam_rt.data.world import corpus
 from x2sam_rt.model.training import toy
 from x2sam_rt.model.training.curve import read_curve
@@ -41,15 +41,15 @@ def test_toy_stops_goes_on_and_makes_a_checkpoint(
 ) -> None:
     folder = tmp_path / "toy"
     arguments = ("train", "toy", "-o", folder, "--processes", 1)
-    told = cli_train.TrainingBar.__call__
+    told = train.TrainingBar.__call__
 
-    def interrupt(self: cli_train.TrainingBar, step: int, losses: Mapping[str, float]) -> None:
+    def interrupt(self: train.TrainingBar, step: int, losses: Mapping[str, float]) -> None:
         told(self, step, losses)
         if step == 2:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(cli_train.TrainingBar, "__call__", interrupt)
+        patched.setattr(train.TrainingBar, "__call__", interrupt)
         result = call(*arguments)
     assert result.exit_code == 130
     assert "Go on with --resume" in result.stderr

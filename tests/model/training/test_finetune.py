@@ -13,8 +13,8 @@ from torch import Tensor
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.data.world import corpus
 from x2sam_rt.errors import ConfigError, DataError
-from x2sam_rt.model.checkpoint import empty_model, load_checkpoint, training_layout
-from x2sam_rt.model.tensor_file import read_tensor_file
+from x2sam_rt.model.checkpoint.files import read_tensor_file
+from x2sam_rt.model.checkpoint.loading import empty_model, load_checkpoint, training_layout
 from x2sam_rt.model.training.adapters import merged_state_dict
 from x2sam_rt.model.training.curve import CurvePoint, read_curve
 from x2sam_rt.model.training.finetune import TRAINED_WHOLE, FinetunePlan, Finetuning, source

@@ -20,11 +20,11 @@ from x2sam_rt.model.training import forward
 from x2sam_rt.model.training.batch import Batch, make_batch
 from x2sam_rt.model.training.forward import Prediction, predict, union
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.clip import Clip
 from x2sam_rt.runtime.language import LanguageSide
 from x2sam_rt.runtime.pipeline import Engines, MaskPrediction, Pipeline
+from x2sam_rt.runtime.prompt_frames import Clip
 from x2sam_rt.runtime.session import VideoSession
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING, Media
+from x2sam_rt.tasks import DEFAULT_WORDING, Media
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 

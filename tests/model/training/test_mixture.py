@@ -9,8 +9,8 @@ import pytest
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.model.training.mixture import Mixture, Source
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.tasks import Media
+from x2sam_rt.tasks import Media
+from x2sam_rt.tasks.ask import Ask
 
 LENGTHS = (3, 5, 3, 3, 5)
 

@@ -10,8 +10,8 @@ from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers import AnnotatedExample
 from x2sam_rt.errors import DataError
 from x2sam_rt.model.training.windows import cut, frames_from, random_window
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.prompts import PointPrompt
+from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.regions import PointPrompt
 
 LENGTH = 7
 

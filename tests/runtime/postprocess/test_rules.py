@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from x2sam_rt.runtime.postprocess.frame import FrameLogits, PostProcessor, Size
-from x2sam_rt.runtime.postprocess.options import PostProcessOptions
-from x2sam_rt.runtime.prompts import Prompt
-from x2sam_rt.runtime.results import BoolMask, Segmentation
-from x2sam_rt.runtime.tasks import TASKS, Instruction
+from x2sam_rt.media.types import BoolMask
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessOptions, PostProcessor, Size
+from x2sam_rt.runtime.results import Segmentation
+from x2sam_rt.tasks import TASKS, Instruction
+from x2sam_rt.tasks.regions import Prompt
 
 QUERIES, LABELS, THINGS = 23, 5, 3
 SHAPES = pytest.mark.parametrize(

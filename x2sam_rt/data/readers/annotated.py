@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from x2sam_rt.data.example import Example, Target
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 
 @dataclass(frozen=True, eq=False)

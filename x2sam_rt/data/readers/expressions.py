@@ -21,7 +21,7 @@ from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers.annotated import AnnotatedExample
 from x2sam_rt.data.readers.files import in_layout, read_frames, read_indices, read_json
 from x2sam_rt.errors import DataError
-from x2sam_rt.runtime.asking import Ask
+from x2sam_rt.tasks.ask import Ask
 
 _VOID = 255  # DAVIS: pixels that no evaluation counts
 

@@ -14,9 +14,9 @@ from x2sam_rt.data.readers.annotated import AnnotatedExample
 from x2sam_rt.data.readers.categories import CategoryList
 from x2sam_rt.data.readers.files import read_frames, read_ids
 from x2sam_rt.errors import DataError
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.results import LabelMap
-from x2sam_rt.runtime.tasks import Media
+from x2sam_rt.media.types import LabelMap
+from x2sam_rt.tasks import Media
+from x2sam_rt.tasks.ask import Ask
 
 
 @dataclass(frozen=True)

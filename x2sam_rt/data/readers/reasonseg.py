@@ -21,8 +21,8 @@ from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers.annotated import AnnotatedExample
 from x2sam_rt.data.readers.files import in_layout, read_frames, read_json
 from x2sam_rt.errors import DataError
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
+from x2sam_rt.tasks.ask import Ask
 
 _TARGET, _IGNORED = 1, 2
 Points = tuple[tuple[int, int], ...]

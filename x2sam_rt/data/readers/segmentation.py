@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from x2sam_rt.runtime.results import BoolMask
-from x2sam_rt.runtime.run_lengths import decode_mask
+from x2sam_rt.media.rle import decode_mask
+from x2sam_rt.media.types import BoolMask
 
 
 def decode_segmentation(segmentation: Any, height: int, width: int) -> BoolMask:

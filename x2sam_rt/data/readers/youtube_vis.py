@@ -23,7 +23,7 @@ from x2sam_rt.data.readers.categories import CategoryList
 from x2sam_rt.data.readers.files import in_layout, read_frames, read_json
 from x2sam_rt.data.readers.segmentation import decode_segmentation
 from x2sam_rt.errors import DataError
-from x2sam_rt.runtime.asking import Ask
+from x2sam_rt.tasks.ask import Ask
 
 
 @dataclass(frozen=True, eq=False)

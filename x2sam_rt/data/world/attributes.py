@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from x2sam_rt.data.world.clip import WorldClip
 from x2sam_rt.data.world.vocabulary import COLOURS, SHAPES, STUFF, TEXTURES
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 # Kinds of attributes, in order: category, colour, texture; stuff has category only, so the others begin with "none".
 ATTRIBUTE_CLASSES = (len(STUFF) + len(SHAPES), 1 + len(COLOURS), 1 + len(TEXTURES))

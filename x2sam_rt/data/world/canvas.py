@@ -11,7 +11,7 @@ from x2sam_rt.data.world.backgrounds import Background
 from x2sam_rt.data.world.clip import FIRST_OBJECT, OCCLUDER
 from x2sam_rt.data.world.hiding import OCCLUDER_GREY, Occluder, drain
 from x2sam_rt.data.world.shapes import Floats
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 
 @dataclass(frozen=True, eq=False)

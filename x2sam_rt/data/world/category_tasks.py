@@ -7,7 +7,7 @@ import numpy as np
 from x2sam_rt.data.example import Target
 from x2sam_rt.data.world.scene import Draft, Scene
 from x2sam_rt.data.world.vocabulary import SHAPES, STUFF
-from x2sam_rt.runtime.asking import Ask
+from x2sam_rt.tasks.ask import Ask
 
 _ALL = 0.6  # how often every category of the world is given, rather than some with those that are there
 

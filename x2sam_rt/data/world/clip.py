@@ -10,7 +10,7 @@ import numpy.typing as npt
 from x2sam_rt.data.world.objects import WorldObject
 from x2sam_rt.data.world.shapes import Floats
 from x2sam_rt.data.world.vocabulary import HELD_OUT, Stuff
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 UPPER, LOWER, FIRST_OBJECT, OCCLUDER = 0, 1, 2, -1
 

@@ -8,7 +8,7 @@ from x2sam_rt.data.world.objects import pick
 from x2sam_rt.data.world.phrases import PAIR, phrase
 from x2sam_rt.data.world.questions import questions
 from x2sam_rt.data.world.scene import Draft, Scene
-from x2sam_rt.runtime.asking import Ask
+from x2sam_rt.tasks.ask import Ask
 
 
 def referring(scene: Scene, rng: np.random.Generator, count: int | None) -> Draft:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from x2sam_rt.data.world.objects import pick
-from x2sam_rt.runtime.prompts import POINT_RADIUS, SCRIBBLE_RADIUS, Prompt, PromptKind, RegionPrompt
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
+from x2sam_rt.tasks.regions import POINT_RADIUS, SCRIBBLE_RADIUS, Prompt, PromptKind, RegionPrompt
 
 KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
 # Pixels that points should be away from the object's edge, the first that is possible.

@@ -6,8 +6,8 @@ import numpy as np
 
 from x2sam_rt.data.world.prompting import region
 from x2sam_rt.data.world.scene import Draft, Scene
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.prompts import RegionPrompt
+from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.regions import RegionPrompt
 
 
 def one_region(task: str, scene: Scene, rng: np.random.Generator) -> Draft:

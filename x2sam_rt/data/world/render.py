@@ -16,7 +16,7 @@ from x2sam_rt.data.world.settings import WorldSettings
 from x2sam_rt.data.world.shapes import Floats, distance
 from x2sam_rt.data.world.tracks import Track, draw_tracks
 from x2sam_rt.data.world.vocabulary import RGB, Texture
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 _ATTEMPTS = 100
 _FIRST_VISIBLE = 0.5  # of every object, in the first frame

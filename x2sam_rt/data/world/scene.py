@@ -11,9 +11,9 @@ from x2sam_rt.data.example import Target
 from x2sam_rt.data.world.clip import WorldClip
 from x2sam_rt.data.world.objects import WorldObject, pick
 from x2sam_rt.data.world.phrases import Attribute, Phrase
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.results import BoolMask
-from x2sam_rt.runtime.tasks import Media
+from x2sam_rt.media.types import BoolMask
+from x2sam_rt.tasks import Media
+from x2sam_rt.tasks.ask import Ask
 
 _COVERED = 0.4  # of an object: from here on a frame does not show by itself which object is meant
 _LOOKS: tuple[Attribute, ...] = ("size", "texture", "colour", "shape")

@@ -13,7 +13,7 @@ from x2sam_rt.data.world.render import make_clip
 from x2sam_rt.data.world.settings import WorldSettings, evaluation_settings
 from x2sam_rt.data.world.vocabulary import SPLITS, Split
 from x2sam_rt.errors import ConfigError
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING, TASKS, Media
+from x2sam_rt.tasks import DEFAULT_WORDING, TASKS, Media
 
 _CORPUS_CLIPS = WorldSettings(side=32, frames=2)  # only the words count
 

@@ -7,7 +7,7 @@ import numpy as np
 from x2sam_rt.data.world.captions import caption
 from x2sam_rt.data.world.chat import exchange
 from x2sam_rt.data.world.scene import Draft, Scene
-from x2sam_rt.runtime.asking import Ask
+from x2sam_rt.tasks.ask import Ask
 
 
 def chat(scene: Scene, rng: np.random.Generator) -> Draft:

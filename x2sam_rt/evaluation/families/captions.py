@@ -12,8 +12,8 @@ from x2sam_rt.evaluation.families.selection import masks_by_label
 from x2sam_rt.evaluation.figures import Figure
 from x2sam_rt.evaluation.metrics import MaskIoU
 from x2sam_rt.evaluation.prediction import Prediction
-from x2sam_rt.runtime.results import BoolMask
-from x2sam_rt.runtime.tasks import link
+from x2sam_rt.media.types import BoolMask
+from x2sam_rt.tasks import link
 
 _LINKED = 0.5  # IoU over the whole clip from which a mask is the object's
 _ARTICLES = frozenset({"a", "an", "the"})

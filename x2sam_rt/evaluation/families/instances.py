@@ -12,7 +12,7 @@ from x2sam_rt.evaluation.families.selection import category_numbers, crowds_of, 
 from x2sam_rt.evaluation.figures import Figure
 from x2sam_rt.evaluation.metrics import AreaLimits, AveragePrecision, FoundInstance, TrueInstance
 from x2sam_rt.evaluation.prediction import Prediction
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 
 class InstanceFamily:

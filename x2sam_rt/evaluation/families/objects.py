@@ -13,7 +13,7 @@ from x2sam_rt.evaluation.families.selection import ignored_pixels, labelled_fram
 from x2sam_rt.evaluation.figures import Figure
 from x2sam_rt.evaluation.metrics import JAndF, JAndFResult, region_similarity
 from x2sam_rt.evaluation.prediction import Prediction
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers import AnnotatedExample
 from x2sam_rt.evaluation.prediction import Prediction
-from x2sam_rt.runtime.results import BoolMask, FrameResult
+from x2sam_rt.media.types import BoolMask
+from x2sam_rt.runtime.results import FrameResult
 
 
 def labelled_frames(example: Example) -> BoolMask:

@@ -14,8 +14,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from x2sam_rt.errors import DataError
-from x2sam_rt.runtime.results import BoolMask
-from x2sam_rt.runtime.run_lengths import RunLengths, encode_mask
+from x2sam_rt.media.rle import RunLengths, encode_mask
+from x2sam_rt.media.types import BoolMask
 
 _LARGEST = 1e5**2  # COCO's "no upper limit"
 

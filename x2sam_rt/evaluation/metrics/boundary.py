@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2sam_rt.evaluation.metrics.region import Figures, require_same_clips
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 TOLERANCE = 0.008  # of the frame's diagonal (DAVIS)
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2sam_rt.errors import DataError
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 IGNORED = 255
 Categories = npt.NDArray[np.integer]

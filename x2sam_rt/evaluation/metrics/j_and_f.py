@@ -9,7 +9,7 @@ import numpy as np
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.metrics.boundary import boundary_measure
 from x2sam_rt.evaluation.metrics.region import region_similarity, require_same_clips
-from x2sam_rt.runtime.results import BoolMask
+from x2sam_rt.media.types import BoolMask
 
 _FOUND = 0.5  # DAVIS: a frame counts as recalled above this
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from x2sam_rt.data.example import Target
 from x2sam_rt.errors import DataError
-from x2sam_rt.runtime.results import LabelMap, Segmentation
+from x2sam_rt.media.types import LabelMap
+from x2sam_rt.runtime.results import Segmentation
 
 VOID = 0
 Overlaps = npt.NDArray[np.int64]

@@ -17,11 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import FrameError, PromptError
+from x2sam_rt.model.preprocess import VisionInput, region_input, scaled_size, segmentor_input, vision_input
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.matching import MaskTargets
-from x2sam_rt.runtime.preprocess import VisionInput, region_input, scaled_size, segmentor_input, vision_input
 from x2sam_rt.runtime.prompt_tokens import PromptTokens, phrase_spans, prompt_tokens, seg_position
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING
+from x2sam_rt.tasks import DEFAULT_WORDING
 
 _PATCHES_PER_TOKEN, _FRAMES_PER_PAIR = 4, 2
 

@@ -20,13 +20,13 @@ from safetensors.torch import save_file
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, ProcessRaisedException, start_processes
 
 from x2sam_rt.errors import TrainingError, X2SamError
+from x2sam_rt.media.atomic import atomic_file
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.interruption import Interruption
 from x2sam_rt.model.training.recipe import Recipe
 from x2sam_rt.model.training.state import STATE_FILE
 from x2sam_rt.model.training.trainer import Losses, Rank, Report, Trainer
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.replacement import replacing
 
 MakeModel = Callable[[Path, int], X2SAM]
 MakeRecipe = Callable[[float], Recipe]
@@ -42,13 +42,13 @@ def write_checkpoint(model: X2SAM, folder: Path) -> None:
     tensors = {name: value.to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()}
     if model.config.language.get("tie_word_embeddings", False):
         del tensors["vlm.lm_head.weight"]
-    with replacing(folder / CHECKPOINT_FILE) as temporary:
+    with atomic_file(folder / CHECKPOINT_FILE) as temporary:
         save_file(tensors, temporary)
     write_config(model, folder)
 
 
 def write_config(model: X2SAM, folder: Path) -> None:
-    with replacing(folder / CONFIG_FILE) as temporary:
+    with atomic_file(folder / CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(model.config.to_json(), indent=2) + "\n")
 
 

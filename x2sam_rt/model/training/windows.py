@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2sam_rt.data.example import Example, Target
-from x2sam_rt.runtime.prompts import RegionPrompt
+from x2sam_rt.tasks.regions import RegionPrompt
 
 Indices = npt.NDArray[np.int64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.model.prepared.prepare import prepare
+from x2sam_rt.model.cpu.optimize import optimize_for_cpu
 from x2sam_rt.model.stages import stage_module
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import Manifest, StageSpec
@@ -22,7 +22,7 @@ def load_engine(spec: StageSpec, manifest: Manifest, folder: Path, model: X2SAM)
     Raises EngineError for a backend this installation cannot run.
     """
     if manifest.backend == "torch":
-        return TorchEngine(spec, prepare(stage_module(model, spec.name)))
+        return TorchEngine(spec, optimize_for_cpu(stage_module(model, spec.name)))
     if manifest.backend == "onnxruntime":
         return OnnxRuntimeEngine(spec, folder / spec.file)
     raise EngineError(

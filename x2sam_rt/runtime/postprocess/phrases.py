@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from x2sam_rt.runtime.postprocess.conditions import Conditions
-from x2sam_rt.runtime.postprocess.frame import FrameLogits
 from x2sam_rt.runtime.postprocess.masks import binary_masks, paint_map
-from x2sam_rt.runtime.postprocess.options import PostProcessOptions
+from x2sam_rt.runtime.postprocess.rule import Conditions, FrameLogits, PostProcessOptions
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.runtime.replacement import reporting_write_errors
-from x2sam_rt.runtime.video import VideoReader
-from x2sam_rt.runtime.writers.base import ResultWriter
+from x2sam_rt.media.atomic import naming_write_errors
+from x2sam_rt.media.video import VideoReader
 from x2sam_rt.runtime.writers.coco import CocoRleWriter
 from x2sam_rt.runtime.writers.davis import DavisWriter
 from x2sam_rt.runtime.writers.overlay import OverlayImageWriter, OverlayVideoWriter
 from x2sam_rt.runtime.writers.panoptic import PanopticWriter
+from x2sam_rt.runtime.writers.writer import ResultWriter
 
 _VIDEO, _IMAGE, _MASKS = (".mp4", ".mkv", ".mov"), (".png", ".jpg", ".jpeg"), (".jsonl",)
 
@@ -27,7 +27,7 @@ def open_writers(
     """
     writers = [_by_suffix(path, source) for path in outputs]
     if davis is not None:
-        with reporting_write_errors(davis):
+        with naming_write_errors(davis):
             davis.mkdir(exist_ok=True)  # the sequences of several runs share it
         writers.append(DavisWriter(davis, source.stem))
     if panoptic is not None:

@@ -12,14 +12,12 @@ from typing import TypedDict
 import numpy as np
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.runtime.image import read_image, write_image
-from x2sam_rt.runtime.orientation import Pixels
-from x2sam_rt.runtime.replacement import Replacement, reporting_write_errors
-from x2sam_rt.runtime.results import FrameResult, LabelMap, Segment
-from x2sam_rt.runtime.writers.base import ResultWriter
-from x2sam_rt.runtime.writers.categories import Categories, Category
+from x2sam_rt.media.atomic import AtomicOutput, naming_write_errors
+from x2sam_rt.media.image import read_image, write_image
+from x2sam_rt.media.types import LabelMap, Pixels
+from x2sam_rt.runtime.results import FrameResult, Segment
 from x2sam_rt.runtime.writers.coco import bounding_box
-from x2sam_rt.runtime.writers.labels import shifted_ids
+from x2sam_rt.runtime.writers.writer import Categories, Category, ResultWriter, shifted_ids
 
 IMAGES = "panoptic"  # folder of the PNGs, beside the JSON
 JSON = "panoptic.json"
@@ -69,10 +67,10 @@ class PanopticWriter(ResultWriter):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self._replacement = Replacement(folder, folder=True)
+        self._replacement = AtomicOutput(folder, folder=True)
         self._folder = self._replacement.temporary
         self._categories = Categories()
-        with reporting_write_errors(self._replacement.target):
+        with naming_write_errors(self._replacement.target):
             (self._folder / IMAGES).mkdir()
             self._images = (self._folder / "images.part").open("w+", encoding="utf-8")
             self._annotations = (self._folder / "annotations.part").open("w+", encoding="utf-8")
@@ -85,13 +83,13 @@ class PanopticWriter(ResultWriter):
         height, width = ids.shape
         image = ImageInfo(id=result.index, file_name=name, height=height, width=width)
         annotation = Annotation(image_id=result.index, file_name=name, segments_info=infos)
-        with reporting_write_errors(self._replacement.target):
+        with naming_write_errors(self._replacement.target):
             for spool, record in ((self._images, image), (self._annotations, annotation)):
                 spool.write((",\n" if spool.tell() else "") + json.dumps(record, allow_nan=False))
 
     def close(self) -> None:
         try:
-            with reporting_write_errors(self._replacement.target):
+            with naming_write_errors(self._replacement.target):
                 self._write_json()
                 self._close_spools()
         except BaseException:
