@@ -4,8 +4,8 @@ They differ from the kernels' own bodies where TensorRT does:
 
 - Attention over a scale's tokens is one `Attention` node. TensorRT has a dedicated kernel for it in bf16 from two
   heads on, and refuses the one-head form; the queries are therefore folded into two heads over the one head of keys
-  and values, which computes the same. In fp32 it has no dedicated kernel: there the queries go through in pieces, by
-  a `Scan`. Its parser takes no `Scan` without a state, so that one carries a number that means nothing.
+  and values, which computes the same. In fp32 it has no dedicated kernel, and would hold the scores of all queries and
+  keys: there attention goes through the keys piece by piece, with a running softmax.
 - Deformable attention is written with `Gather`. Several versions of TensorRT compile `GridSample` as deformable
   attention uses it into engines that run and are wrong (github.com/NVIDIA/TensorRT issues 4646 and 4813: 10.13 to
   11.1, opset 20 and strongly typed networks); gathers of rows leave nothing to be misread.
@@ -13,12 +13,10 @@ They differ from the kernels' own bodies where TensorRT does:
 
 from __future__ import annotations
 
-from typing import Literal
-
 import onnx
 import onnx.parser
 
-AttentionForm = Literal["fused", "online"]
+from x2sam_rt.runtime.engines.tensorrt_build import AttentionForm
 
 OPSET = 23  # the first with Attention
 PIECE = 256  # keys whose scores exist at one time in the online form
@@ -59,7 +57,8 @@ SelfAttention (query, key, value) => (out)
 
 # Milakov and Gimelshein, "Online normalizer calculation for softmax": the sum over the keys so far is kept relative to
 # the largest score so far. Every piece of keys needs the one before, so that no compiler can make one product of them.
-# Keys that fill the last piece up get the least score there is. Query (batch, heads, queries, dim), key, value alike.
+# Splitting the queries instead does not help: TensorRT makes one product of their pieces again. Keys that fill the last
+# piece up get the least score there is. Query (batch, heads, queries, dim), key and value alike, float32.
 _ONLINE_ATTENTION = """
 OnlineAttention (query, key, value) => (out)
 {

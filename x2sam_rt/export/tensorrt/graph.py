@@ -8,21 +8,25 @@ import onnx
 import onnx.inliner
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.export.tensorrt.bodies import AttentionForm, tensorrt_body
-from x2sam_rt.kernels.onnx_ops import DOMAIN, levels_of, nodes_of
+from x2sam_rt.export.tensorrt.bodies import tensorrt_body
+from x2sam_rt.kernels.onnx_ops import DOMAIN, VERSION, levels_of, nodes_of
+from x2sam_rt.runtime.engines.tensorrt_build import AttentionForm
 
 _STANDARD = ("", "ai.onnx")
+_ONLINE = "OnlineAttention"
 
 
 def tensorrt_graph(model: onnx.ModelProto, attention: AttentionForm) -> onnx.ModelProto:
     """A changed copy of an exported stage (opset 23, functions beside the graph): kernels get the bodies TensorRT
-    compiles rightly, then every function is inlined.
+    compiles rightly, then every function is inlined. attention: how scores of many tokens are kept from being held.
 
     Raises EngineError naming each node that TensorRT's parser is known to refuse.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     levels = levels_of(changed)
+    if attention == "online":
+        _attend_online(changed)
     for function in changed.functions:
         body = tensorrt_body(function.name, attention, levels) if function.domain == DOMAIN else None
         if body is not None:
@@ -30,6 +34,20 @@ def tensorrt_graph(model: onnx.ModelProto, attention: AttentionForm) -> onnx.Mod
     inlined = onnx.inliner.inline_local_functions(changed)
     refuse_unparsable(inlined)
     return inlined
+
+
+def _attend_online(model: onnx.ModelProto) -> None:
+    """Turns attentions without a mask, at the usual scale, into calls of the online form; others hold few scores."""
+    for node in model.graph.node:
+        scaled = any(attribute.name == "scale" for attribute in node.attribute)
+        if node.op_type == "Attention" and len(node.input) == 3 and not scaled:
+            node.op_type, node.domain = _ONLINE, DOMAIN
+            del node.attribute[:]
+    body = tensorrt_body(_ONLINE, "online", 0)
+    assert body is not None
+    model.functions.append(body)
+    if all(entry.domain != DOMAIN for entry in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
 
 
 def refuse_unparsable(model: onnx.ModelProto) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from x2sam_rt.errors import EngineError
 from x2sam_rt.runtime.bundle import StageSpec, TensorSpec
@@ -90,7 +91,7 @@ def attention_scores(network: Network, sizes: Mapping[str, SizeRange]) -> list[S
     inputs = [definition.get_input(index) for index in range(definition.num_inputs)]
     varying = [tuple(tensor.shape) for tensor in inputs]
     for tensor, wanted in zip(inputs, spec.inputs, strict=True):
-        tensor.shape = trt.Dims(largest_shape(wanted, sizes))
+        tensor.shape = trt.Dims(shape_at(wanted, sizes, "most"))
     scores = [_scores(layer) for layer in attention_layers(network)]
     for tensor, shape in zip(inputs, varying, strict=True):
         tensor.shape = trt.Dims(shape)
@@ -120,5 +121,8 @@ def layers_by_precision(network: Network) -> dict[str, int]:
     return dict(sorted(names.items()))
 
 
-def largest_shape(tensor: TensorSpec, sizes: Mapping[str, SizeRange]) -> list[int]:
-    return [dim if isinstance(dim, int) else sizes[dim].most for dim in tensor.shape]
+def shape_at(
+    tensor: TensorSpec, sizes: Mapping[str, SizeRange], which: Literal["least", "best", "most"]
+) -> list[int]:
+    """A tensor's shape at one end, or the best, of its dimensions' ranges."""
+    return [dim if isinstance(dim, int) else int(getattr(sizes[dim], which)) for dim in tensor.shape]
