@@ -16,12 +16,10 @@ from __future__ import annotations
 import onnx
 import onnx.parser
 
-from x2sam_rt.runtime.engines.tensorrt_build import AttentionForm
-
 OPSET = 23  # the first with Attention
 PIECE = 256  # keys whose scores exist at one time in the online form
 
-_FUSED = """
+_SELF_ATTENTION = """
 SelfAttention (query, key, value) => (out)
 {
     dim = Shape <start: int = 1, end: int = 2> (query)
@@ -39,26 +37,11 @@ SelfAttention (query, key, value) => (out)
 }
 """
 
-_ONLINE = """
-SelfAttention (query, key, value) => (out)
-{
-    dim = Shape <start: int = 1, end: int = 2> (query)
-    one = Constant <value_ints: ints = [1]> ()
-    minus_one = Constant <value_ints: ints = [-1]> ()
-    tokens_shape = Concat <axis: int = 0> (one, one, minus_one, dim)
-    rows_shape = Concat <axis: int = 0> (minus_one, dim)
-    queries = Reshape (query, tokens_shape)
-    keys = Reshape (key, tokens_shape)
-    values = Reshape (value, tokens_shape)
-    attended = x2sam_rt.OnlineAttention (queries, keys, values)
-    out = Reshape (attended, rows_shape)
-}
-"""
-
 # Milakov and Gimelshein, "Online normalizer calculation for softmax": the sum over the keys so far is kept relative to
 # the largest score so far. Every piece of keys needs the one before, so that no compiler can make one product of them.
 # Splitting the queries instead does not help: TensorRT makes one product of their pieces again. Keys that fill the last
-# piece up get the least score there is. Query (batch, heads, queries, dim), key and value alike, float32.
+# piece up get the least score there is. Query (batch, heads, queries, dim), key and value alike, with as many heads or
+# one, float32; scores scaled by 1/√dim.
 _ONLINE_ATTENTION = """
 OnlineAttention (query, key, value) => (out)
 {
@@ -69,7 +52,8 @@ OnlineAttention (query, key, value) => (out)
     limit = Constant <value_ints: ints = [PIECE]> ()
     nothing = Constant <value_float: float = 0.0> ()
     least = Constant <value_float: float = -3e38> ()
-    outer = Shape <start: int = 0, end: int = 2> (query)
+    query_outer = Shape <start: int = 0, end: int = 2> (query)
+    key_outer = Shape <start: int = 0, end: int = 2> (key)
     queries = Shape <start: int = 2, end: int = 3> (query)
     dim = Shape <start: int = 3, end: int = 4> (query)
     keys = Shape <start: int = 2, end: int = 3> (key)
@@ -78,7 +62,7 @@ OnlineAttention (query, key, value) => (out)
     missing = Sub (piece, over)
     padding = Mod (missing, piece)
     pads = Concat <axis: int = 0> (zero, padding)
-    pieces_shape = Concat <axis: int = 0> (outer, minus_one, piece, dim)
+    pieces_shape = Concat <axis: int = 0> (key_outer, minus_one, piece, dim)
     padded_key = Pad (key, pads, nothing, two)
     padded_value = Pad (value, pads, nothing, two)
     key_pieces = Reshape (padded_key, pieces_shape)
@@ -90,7 +74,7 @@ OnlineAttention (query, key, value) => (out)
     dim_float = Cast <to: int = 1> (dim)
     width = Sqrt (dim_float)
     scaled = Div (query, width)
-    column_shape = Concat <axis: int = 0> (outer, queries, one)
+    column_shape = Concat <axis: int = 0> (query_outer, queries, one)
     first_peak = Expand (least, column_shape)
     first_total = Expand (nothing, column_shape)
     first_sum = Mul (query, nothing)
@@ -99,7 +83,7 @@ OnlineAttention (query, key, value) => (out)
         scan_input_axes: ints = [2, 2, 0],
         body: graph = attend (
             float[b, h, n, 1] peak_before, float[b, h, n, 1] total_before, float[b, h, n, d] sum_before,
-            float[b, h, p, d] keys_here, float[b, h, p, d] values_here, float[p] bias_here
+            float[b, g, p, d] keys_here, float[b, g, p, d] values_here, float[p] bias_here
         ) => (float[b, h, n, 1] peak_after, float[b, h, n, 1] total_after, float[b, h, n, d] sum_after) {
             columns = Transpose <perm: ints = [0, 1, 3, 2]> (keys_here)
             products = MatMul (scaled, columns)
@@ -226,14 +210,13 @@ def _corner(level: int, corner: int, step: str) -> str:
 """
 
 
-def tensorrt_body(name: str, attention: AttentionForm, levels: int) -> onnx.FunctionProto | None:
+def tensorrt_body(name: str, levels: int) -> onnx.FunctionProto | None:
     """An operation's body for TensorRT, or None where the kernel's own does. levels: of the deformable attention."""
     texts = {
-        "SelfAttention": _FUSED if attention == "fused" else _ONLINE,
+        "SelfAttention": _SELF_ATTENTION,
         "OnlineAttention": _ONLINE_ATTENTION,
         "DeformableAttention": _deformable_attention(levels),
     }
     if name not in texts:
         return None
-    header = f'<domain: "x2sam_rt", opset_import: ["" : {OPSET}, "x2sam_rt" : 1]>'
-    return onnx.parser.parse_function(header + texts[name])
+    return onnx.parser.parse_function(f'<domain: "x2sam_rt", opset_import: ["" : {OPSET}]>' + texts[name])

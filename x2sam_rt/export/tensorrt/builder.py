@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsInt
 
 import onnx
 from torch import nn
@@ -15,7 +16,7 @@ from torch import nn
 from x2sam_rt.errors import EngineError
 from x2sam_rt.export.onnx import save_graph, stage_graph
 from x2sam_rt.export.tensorrt.bodies import OPSET
-from x2sam_rt.export.tensorrt.graph import tensorrt_graph
+from x2sam_rt.export.tensorrt.graph import attend_online, tensorrt_graph
 from x2sam_rt.export.tensorrt.network import (
     Network,
     Scores,
@@ -42,9 +43,9 @@ _ACTIVATION = re.compile(r"Total Activation Memory: (\d+) bytes")
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """targets: compute capabilities, resolved. sizes: of the contracts' varying dimensions, by name. scores_limit: bytes
-    of one attention's scores that an engine may hold. timing_cache: a file to read and write kernel timings from, on
-    TensorRT itself; TensorRT for RTX times nothing when it builds."""
+    """targets: compute capabilities, resolved. sizes: of the contracts' varying dimensions, by name. scores_limit: of
+    one attention's scores that an engine may hold, bytes. timing_cache: a file to read kernel timings from and keep
+    them in, on TensorRT itself; TensorRT for RTX times nothing when it builds."""
 
     targets: tuple[str, ...]
     sizes: dict[str, SizeRange]
@@ -70,13 +71,13 @@ class Progress(trt.IProgressMonitor):
         self._on_progress = on_progress
         self._outermost: tuple[str, int] | None = None
 
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: SupportsInt) -> None:
         if parent_phase is None:
-            self._outermost = (phase_name, num_steps)
+            self._outermost = (phase_name, int(num_steps))
 
-    def step_complete(self, phase_name: str, step: int) -> bool:
+    def step_complete(self, phase_name: str, step: SupportsInt) -> bool:
         if self._outermost is not None and phase_name == self._outermost[0]:
-            self._on_progress(phase_name, (step + 1) / self._outermost[1])
+            self._on_progress(phase_name, (int(step) + 1) / self._outermost[1])
         return True
 
     def phase_finish(self, phase_name: str) -> None:
@@ -92,8 +93,8 @@ def build_stage(
     path: Path,
     on_progress: OnProgress = lambda phase, done: None,
 ) -> BuiltStage:
-    """Writes a stage's engine to `path`. module: the stage with weights in the contract's precision; reference: the same
-    in fp32.
+    """Writes a stage's engine to `path`. module: the stage with weights in the contract's precision; reference: the
+    same in fp32.
 
     Raises EngineError when the stage cannot be exported, changed, parsed or built, when the changed graph computes
     something else, or when the engine would hold an attention's scores beyond the limit.
@@ -123,11 +124,11 @@ def _choose_form(
     original: onnx.ModelProto, spec: StageSpec, options: BuildOptions, folder: Path
 ) -> tuple[AttentionForm, onnx.ModelProto, list[Scores]]:
     """The form of attention, the graph in it, and what the scores would take. fp32 has no dedicated kernel."""
-    fused = tensorrt_graph(original, "fused")
+    fused = tensorrt_graph(original)
     scores = attention_scores(_parsed(fused, spec, folder), options.sizes)
-    in_fp32 = all(tensor.dtype != "bfloat16" for tensor in spec.inputs)
-    if in_fp32 and any(score.num_bytes > options.scores_limit for score in scores):
-        return "online", tensorrt_graph(original, "online"), scores
+    large = [number for number, score in enumerate(scores) if score.num_bytes > options.scores_limit]
+    if large and all(tensor.dtype != "bfloat16" for tensor in spec.inputs):
+        return "online", attend_online(fused, large), scores
     return "fused", fused, scores
 
 

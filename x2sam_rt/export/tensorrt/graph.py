@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx
 import onnx.inliner
@@ -10,25 +10,21 @@ import onnx.inliner
 from x2sam_rt.errors import EngineError
 from x2sam_rt.export.tensorrt.bodies import tensorrt_body
 from x2sam_rt.kernels.onnx_ops import DOMAIN, VERSION, levels_of, nodes_of
-from x2sam_rt.runtime.engines.tensorrt_build import AttentionForm
 
 _STANDARD = ("", "ai.onnx")
 _ONLINE = "OnlineAttention"
 
 
-def tensorrt_graph(model: onnx.ModelProto, attention: AttentionForm) -> onnx.ModelProto:
+def tensorrt_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """A changed copy of an exported stage (opset 23, functions beside the graph): kernels get the bodies TensorRT
-    compiles rightly, then every function is inlined. attention: how scores of many tokens are kept from being held.
+    compiles rightly, then every function is inlined.
 
     Raises EngineError naming each node that TensorRT's parser is known to refuse.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = _copied(model)
     levels = levels_of(changed)
-    if attention == "online":
-        _attend_online(changed)
     for function in changed.functions:
-        body = tensorrt_body(function.name, attention, levels) if function.domain == DOMAIN else None
+        body = tensorrt_body(function.name, levels) if function.domain == DOMAIN else None
         if body is not None:
             function.CopyFrom(body)
     inlined = onnx.inliner.inline_local_functions(changed)
@@ -36,18 +32,32 @@ def tensorrt_graph(model: onnx.ModelProto, attention: AttentionForm) -> onnx.Mod
     return inlined
 
 
-def _attend_online(model: onnx.ModelProto) -> None:
-    """Turns attentions without a mask, at the usual scale, into calls of the online form; others hold few scores."""
-    for node in model.graph.node:
-        scaled = any(attribute.name == "scale" for attribute in node.attribute)
-        if node.op_type == "Attention" and len(node.input) == 3 and not scaled:
-            node.op_type, node.domain = _ONLINE, DOMAIN
-            del node.attribute[:]
-    body = tensorrt_body(_ONLINE, "online", 0)
+def attend_online(model: onnx.ModelProto, attentions: Collection[int]) -> onnx.ModelProto:
+    """A copy whose attentions of these numbers, counted in the graph's order, go through the keys piece by piece.
+
+    Raises EngineError for an attention with a mask or a scale of its own.
+    """
+    changed = _copied(model)
+    nodes = [node for node in changed.graph.node if node.op_type == "Attention"]
+    for node in (nodes[number] for number in attentions):
+        if len(node.input) > 3 or any(attribute.name == "scale" for attribute in node.attribute):
+            raise EngineError(
+                f"Node {node.name}: an attention with a mask or its own scale has no form that holds few scores. "
+                "Export with --precision bf16, or with --engine torch."
+            )
+        node.op_type, node.domain = _ONLINE, DOMAIN
+        del node.attribute[:]
+    body = tensorrt_body(_ONLINE, 0)
     assert body is not None
-    model.functions.append(body)
-    if all(entry.domain != DOMAIN for entry in model.opset_import):
-        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+    changed.functions.append(body)
+    changed.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+    return onnx.inliner.inline_local_functions(changed)
+
+
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def refuse_unparsable(model: onnx.ModelProto) -> None:

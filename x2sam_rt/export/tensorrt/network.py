@@ -79,17 +79,20 @@ def _differences(kind: str, wanted: tuple[TensorSpec, ...], found: list[trt.ITen
         return
     for spec, tensor in zip(wanted, found, strict=True):
         shape = tuple(dim if isinstance(dim, int) else -1 for dim in spec.shape)
-        if tuple(tensor.shape) != shape or tensor.dtype != _DTYPES[spec.dtype]:
-            yield (
-                f"{kind} {spec.name}: found {tensor.dtype} {tuple(tensor.shape)}, wanted {_DTYPES[spec.dtype]} {shape}"
-            )
+        found_shape, dtype = _sizes(tensor.shape), _DTYPES[spec.dtype]
+        if found_shape != shape or tensor.dtype != dtype:
+            yield f"{kind} {spec.name}: found {tensor.dtype.name} {found_shape}, wanted {dtype.name} {shape}"
+
+
+def _sizes(shape: trt.Dims) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in range(len(shape)))
 
 
 def attention_scores(network: Network, sizes: Mapping[str, SizeRange]) -> list[Scores]:
     """What every attention's scores would take at the largest sizes, in the network's order."""
     definition, spec = network.definition, network.spec
     inputs = [definition.get_input(index) for index in range(definition.num_inputs)]
-    varying = [tuple(tensor.shape) for tensor in inputs]
+    varying = [_sizes(tensor.shape) for tensor in inputs]
     for tensor, wanted in zip(inputs, spec.inputs, strict=True):
         tensor.shape = trt.Dims(shape_at(wanted, sizes, "most"))
     scores = [_scores(layer) for layer in attention_layers(network)]
@@ -110,7 +113,7 @@ def attention_layers(network: Network) -> Iterator[trt.IAttentionInputLayer]:
 
 def _scores(layer: trt.IAttentionInputLayer) -> Scores:
     query, key = layer.get_input(0), layer.get_input(1)
-    batch, heads, queries, _ = query.shape
+    batch, heads, queries, _ = _sizes(query.shape)
     return Scores(layer.name, batch * heads * queries * key.shape[2] * query.dtype.itemsize)
 
 
@@ -121,8 +124,6 @@ def layers_by_precision(network: Network) -> dict[str, int]:
     return dict(sorted(names.items()))
 
 
-def shape_at(
-    tensor: TensorSpec, sizes: Mapping[str, SizeRange], which: Literal["least", "best", "most"]
-) -> list[int]:
+def shape_at(tensor: TensorSpec, sizes: Mapping[str, SizeRange], which: Literal["least", "best", "most"]) -> list[int]:
     """A tensor's shape at one end, or the best, of its dimensions' ranges."""
     return [dim if isinstance(dim, int) else int(getattr(sizes[dim], which)) for dim in tensor.shape]

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, cast, get_args
 from x2sam_rt.errors import EngineError
 from x2sam_rt.runtime.engines.tensorrt_build import Library
 
+__all__ = ["IS_RTX", "LIBRARY", "MESSAGES", "VERSION", "MessageLog", "trt"]
+
 log = logging.getLogger(__name__)
 
 
