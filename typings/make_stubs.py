@@ -13,12 +13,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-CLASSES = """
-    Builder INetworkDefinition OnnxParser ParserError ITensor ILayer IAttentionInputLayer IAttention Dims DataType
-    LayerType NetworkDefinitionCreationFlag IBuilderConfig IOptimizationProfile IProgressMonitor ILogger IHostMemory
-    ComputeCapability ProfilingVerbosity ITimingCache Runtime ICudaEngine IExecutionContext IRuntimeConfig
-    ExecutionContextAllocationStrategy CudaGraphStrategy EngineInspector LayerInformationFormat IVersionedInterface
-""".split()
+# fmt: off
+CLASSES = [
+    "Builder", "INetworkDefinition", "OnnxParser", "ParserError", "ITensor", "ILayer", "IAttentionInputLayer",
+    "IAttention", "Dims", "DataType", "LayerType", "NetworkDefinitionCreationFlag", "IBuilderConfig",
+    "IOptimizationProfile", "IProgressMonitor", "ILogger", "IHostMemory", "ComputeCapability", "ProfilingVerbosity",
+    "ITimingCache", "Runtime", "ICudaEngine", "IExecutionContext", "IRuntimeConfig",
+    "ExecutionContextAllocationStrategy", "CudaGraphStrategy", "EngineInspector", "LayerInformationFormat",
+    "IVersionedInterface",
+]
+# fmt: on
 BUFFERS = ("IHostMemory",)  # have Python's buffer protocol, which their signatures do not tell
 MODULES = ("typing", "typing_extensions", "collections", "numpy")
 HEADER = """# Written by typings/make_stubs.py from tensorrt_rtx {version}. Do not edit.
@@ -53,11 +57,8 @@ def parsed(text: str) -> ast.Module:
         try:
             return ast.parse(text)
         except SyntaxError as error:
-            lines = text.splitlines()
-            assert error.lineno is not None
-            wrong = lines[error.lineno - 1]
-            indent, name = re.match(r"( *)def (\w+)\(", wrong).groups()  # type: ignore[union-attr]
-            lines[error.lineno - 1] = f"{indent}def {name}(self, *args: typing.Any) -> typing.Any:"
+            lines, wrong = text.splitlines(), (error.lineno or 1) - 1
+            lines[wrong] = re.sub(r"def (\w+)\(.*", r"def \1(self, *args: typing.Any) -> typing.Any:", lines[wrong])
             text = "\n".join(lines)
 
 
@@ -68,20 +69,20 @@ class Trimmed(ast.NodeTransformer):
         inner = {node.name for node in ast.walk(owner) if isinstance(node, ast.ClassDef)}
         self._known = {*CLASSES, *MODULES, *inner, *dir(builtins)}
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802 (ast's name)
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.body = [ast.Expr(ast.Constant(...))]
         decorators, node.decorator_list = node.decorator_list, []  # those name properties, not types
         self.generic_visit(node)
         node.decorator_list = decorators
         return node
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         node.body = [part for part in node.body if not _is_text(part)] or [ast.Pass()]
         if node.name in BUFFERS:
             node.body += ast.parse("def __buffer__(self, flags: int) -> memoryview: ...").body
         return self.generic_visit(node)
 
-    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> ast.AST:
         if node.id in self._known or isinstance(node.ctx, ast.Store):
             return node
         return ast.parse("typing.Any", mode="eval").body
