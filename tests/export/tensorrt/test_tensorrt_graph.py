@@ -68,7 +68,9 @@ def test_attention_is_one_node_of_two_heads(queries: int, keys: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", [1, PIECE - 1, PIECE, 3 * PIECE + 7], ids=["one-key", "less-than-a-piece", "a-piece", "last-piece-filled-up"]
+    "keys",
+    [1, PIECE - 1, PIECE, 3 * PIECE + 7],
+    ids=["one-key", "less-than-a-piece", "a-piece", "last-piece-filled-up"],
 )
 def test_attention_piece_by_piece_is_the_same(keys: int) -> None:
     tensors = attention_inputs(70, keys, 32)

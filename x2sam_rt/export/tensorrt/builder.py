@@ -82,6 +82,7 @@ class Progress(trt.IProgressMonitor):
 
     def phase_finish(self, phase_name: str) -> None:
         if self._outermost is not None and phase_name == self._outermost[0]:
+            self._on_progress(phase_name, 1.0)
             self._outermost = None
 
 
@@ -112,10 +113,10 @@ def build_stage(
         seconds=round(time.perf_counter() - started, 3),
         layers=layers_by_precision(network),
         attention=form,
-        activation_bytes=_activation_bytes(),
+        activation_bytes=activation_bytes(),
         largest_scores_bytes=max((score.num_bytes for score in scores), default=0),
     )
-    _refuse_held_scores(record, options.scores_limit)
+    refuse_held_scores(record, options.scores_limit)
     path.write_bytes(plan)
     return BuiltStage(record, error, parity)
 
@@ -211,13 +212,13 @@ def _build_failure(stage: str, options: BuildOptions, large: dict[str, int]) -> 
     return message
 
 
-def _activation_bytes() -> int | None:
-    """What the builder said the engine's intermediate tensors take, at the largest sizes."""
+def activation_bytes() -> int | None:
+    """What the builder said the last engine's intermediate tensors take, at the largest sizes."""
     found = [match for message in MESSAGES.messages if (match := _ACTIVATION.search(message))]
     return int(found[-1].group(1)) if found else None
 
 
-def _refuse_held_scores(record: EngineRecord, limit: int) -> None:
+def refuse_held_scores(record: EngineRecord, limit: int) -> None:
     """Raises EngineError when an engine's memory shows, or leaves open, that it holds scores beyond the limit."""
     scores, activation = record.largest_scores_bytes, record.activation_bytes
     if scores > limit and (activation is None or activation >= scores):

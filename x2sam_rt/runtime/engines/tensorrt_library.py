@@ -42,6 +42,9 @@ VERSION: str = trt.__version__
 IS_RTX = LIBRARY == "tensorrt_rtx"
 
 
+_NO_DRIVER = "cudaError 35"
+
+
 class MessageLog(trt.ILogger):
     """Keeps what the library says: its functions return None and leave the reason here."""
 
@@ -65,7 +68,9 @@ class MessageLog(trt.ILogger):
         """What went wrong, in the library's words."""
         wrong = (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
         texts = [message for severity, message in self._messages if severity in wrong]
-        return "; ".join(dict.fromkeys(texts)) or "no reason given"
+        # Where there is no GPU every error brings one about the missing driver with it, which explains nothing.
+        told = [text for text in texts if _NO_DRIVER not in text] or texts
+        return "; ".join(dict.fromkeys(told)) or "no reason given"
 
 
 # The library takes the first logger of a process for all that follow.
