@@ -17,7 +17,7 @@ from x2sam_rt.export.onnx import stage_graph
 from x2sam_rt.export.stages import stage_specs
 from x2sam_rt.export.tensorrt.bodies import OPSET, PIECE, tensorrt_body
 from x2sam_rt.export.tensorrt.graph import attend_online, refuse_unparsable, tensorrt_graph
-from x2sam_rt.export.tensorrt.parity import check_parity, runnable_engine, widened_graph
+from x2sam_rt.export.tensorrt.parity import check_parity, run_on_cpu, widened_graph
 from x2sam_rt.kernels import onnx_ops, reference
 from x2sam_rt.kernels.onnx_ops import nodes_of
 from x2sam_rt.model.checkpoint.loading import Checkpoint
@@ -177,11 +177,16 @@ def test_a_pass_that_changed_the_numbers_is_found(toy: Checkpoint, tmp_path: Pat
     spec = stage_specs(toy.model.config, "float32", "{stage}")[3]
     original = stage_graph(stage_module(toy.model, spec.name), spec, OPSET)
     changed = tensorrt_graph(original)
-    before = runnable_engine(original, spec, tmp_path / "original.onnx")
-    assert check_parity(before, runnable_engine(changed, spec, tmp_path / "changed.onnx")) < 1e-5
+    expected = run_on_cpu(original, spec, tmp_path / "original.onnx")
+    computed = run_on_cpu(changed, spec, tmp_path / "changed.onnx")
+    assert 0 < check_parity(spec.name, computed, expected) < 1e-5
     for node in changed.graph.node:
         if node.op_type == "Gelu":
             node.op_type = "Relu"
             del node.attribute[:]
-    with pytest.raises(EngineError, match=r"Stage memory_encoder: .* computes something else \(slot by"):
-        check_parity(before, runnable_engine(changed, spec, tmp_path / "wrong.onnx"))
+    computed = run_on_cpu(changed, spec, tmp_path / "wrong.onnx")
+    with pytest.raises(EngineError, match=r"Stage memory_encoder: .* computes something else: an error of"):
+        check_parity(spec.name, computed, expected)
+    computed["slot"].fill_(float("nan"))
+    with pytest.raises(EngineError, match="an error of inf"):
+        check_parity(spec.name, computed, expected)

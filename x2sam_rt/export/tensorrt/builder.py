@@ -26,8 +26,7 @@ from x2sam_rt.export.tensorrt.network import (
     parse_network,
     shape_at,
 )
-from x2sam_rt.export.tensorrt.parity import check_parity, runnable_engine
-from x2sam_rt.export.verify import stage_error
+from x2sam_rt.export.tensorrt.parity import check_parity, largest_error, run_on_cpu, run_pytorch
 from x2sam_rt.runtime.bundle import StageSpec
 from x2sam_rt.runtime.engines.tensorrt_build import AttentionForm, EngineRecord, SizeRange
 from x2sam_rt.runtime.engines.tensorrt_library import IS_RTX, LIBRARY, MESSAGES, VERSION, trt
@@ -102,17 +101,23 @@ def build_stage(
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{spec.name}.") as temporary:
         folder = Path(temporary)
+        # One graph's weights at a time: those of a visual tower are gigabytes.
         original = stage_graph(module, spec, OPSET)
-        form, changed, scores = _choose_form(original, spec, options, folder)
-        error, parity = _check_on_cpu(original, changed, reference, spec, folder)
-        network = _parsed(changed, spec, folder)
+        expected = run_on_cpu(original, spec, folder / "original.onnx")
+        graphs = _changed(original, spec, options, folder)
+        del original
+        computed = run_on_cpu(graphs.on_cpu, spec, folder / "changed.onnx")
+        parity = check_parity(spec.name, computed, expected)
+        error = largest_error(computed, run_pytorch(reference, spec))
+        network, attention, scores = _parsed(graphs.built, spec, folder), graphs.attention, graphs.scores
+        del graphs
     started = time.perf_counter()
     plan = build_plan(network, scores, options, on_progress)
     record = EngineRecord(
         stage=spec.name,
         seconds=round(time.perf_counter() - started, 3),
         layers=layers_by_precision(network),
-        attention=form,
+        attention=attention,
         activation_bytes=activation_bytes(),
         largest_scores_bytes=max((score.num_bytes for score in scores), default=0),
     )
@@ -121,29 +126,26 @@ def build_stage(
     return BuiltStage(record, error, parity)
 
 
-def _choose_form(
-    original: onnx.ModelProto, spec: StageSpec, options: BuildOptions, folder: Path
-) -> tuple[AttentionForm, onnx.ModelProto, list[Scores]]:
-    """The form of attention, the graph in it, and what the scores would take. fp32 has no dedicated kernel."""
+@dataclass(frozen=True, eq=False)
+class _Graphs:
+    """built: what TensorRT gets. on_cpu: the same for ONNX Runtime, which holds the scores of an Attention node: those
+    beyond the limit go piece by piece there. scores: what each attention's would take."""
+
+    attention: AttentionForm
+    built: onnx.ModelProto
+    on_cpu: onnx.ModelProto
+    scores: list[Scores]
+
+
+def _changed(original: onnx.ModelProto, spec: StageSpec, options: BuildOptions, folder: Path) -> _Graphs:
     fused = tensorrt_graph(original)
     scores = attention_scores(_parsed(fused, spec, folder), options.sizes)
     large = [number for number, score in enumerate(scores) if score.num_bytes > options.scores_limit]
+    in_pieces = attend_online(fused, large) if large else fused
+    # In fp32 there is no dedicated kernel for an Attention node.
     if large and all(tensor.dtype != "bfloat16" for tensor in spec.inputs):
-        return "online", attend_online(fused, large), scores
-    return "fused", fused, scores
-
-
-def _check_on_cpu(
-    original: onnx.ModelProto, changed: onnx.ModelProto, reference: nn.Module, spec: StageSpec, folder: Path
-) -> tuple[float, float]:
-    """The changed graph's error against PyTorch, and against the original graph."""
-    before = runnable_engine(original, spec, folder / "original.onnx")
-    after = runnable_engine(changed, spec, folder / "changed.onnx")
-    parity = check_parity(before, after)
-    before.close()
-    error = stage_error(after, reference)
-    after.close()
-    return error, parity
+        return _Graphs("online", in_pieces, in_pieces, scores)
+    return _Graphs("fused", fused, in_pieces, scores)
 
 
 def _parsed(graph: onnx.ModelProto, spec: StageSpec, folder: Path) -> Network:

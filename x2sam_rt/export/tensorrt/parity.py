@@ -7,14 +7,16 @@ from pathlib import Path
 
 import onnx
 import onnx.numpy_helper
+from torch import Tensor, nn
 
 from x2sam_rt.errors import EngineError
 from x2sam_rt.evaluation.backends import fp32_spec
 from x2sam_rt.export.onnx import save_graph
 from x2sam_rt.export.stages import EXAMPLE_SIZES, empty_tensors, example_tensors
-from x2sam_rt.export.verify import BOUNDS, relative_error
+from x2sam_rt.export.verify import BOUNDS, ReferenceEngine, relative_error
 from x2sam_rt.kernels.onnx_ops import nodes_of
 from x2sam_rt.runtime.bundle import StageSpec
+from x2sam_rt.runtime.engines.engine import Tensors
 from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 _BF16, _FP32 = onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT
@@ -62,31 +64,39 @@ def _widen_attributes(node: onnx.NodeProto) -> None:
             attribute.i = _FP32
 
 
-def runnable_engine(model: onnx.ModelProto, spec: StageSpec, path: Path) -> OnnxRuntimeEngine:
-    """A graph as an engine in fp32 on this machine's CPU. path: where its file goes."""
+def run_on_cpu(model: onnx.ModelProto, spec: StageSpec, path: Path) -> dict[str, Tensor]:
+    """A graph's outputs in fp32 by ONNX Runtime, on the stage's random inputs. path: where its file goes."""
     save_graph(widened_graph(model), path)
-    return OnnxRuntimeEngine(fp32_spec(spec), path)
+    engine = OnnxRuntimeEngine(fp32_spec(spec), path)
+    outputs = empty_tensors(engine.spec.outputs, EXAMPLE_SIZES)
+    engine.run(_inputs(engine.spec), outputs)
+    engine.close()
+    return outputs
 
 
-def check_parity(original: OnnxRuntimeEngine, changed: OnnxRuntimeEngine) -> float:
-    """Runs both graphs of a stage on the same random inputs. Returns the largest error of any output, relative to
-    max(1, largest value). Raises EngineError when the pass changed what is computed."""
-    errors = dict(_output_errors(original, changed))
-    bound = BOUNDS["fp32"].error
-    wrong = [f"{name} by {error:.1e}" for name, error in errors.items() if not error <= bound]
-    if wrong:
+def run_pytorch(module: nn.Module, spec: StageSpec) -> dict[str, Tensor]:
+    """The same by PyTorch. module: the stage in fp32."""
+    engine = ReferenceEngine(spec, module)
+    outputs = empty_tensors(engine.spec.outputs, EXAMPLE_SIZES)
+    engine.run(_inputs(engine.spec), outputs)
+    return outputs
+
+
+def _inputs(spec: StageSpec) -> dict[str, Tensor]:
+    return example_tensors(spec.inputs, EXAMPLE_SIZES, spec.name)
+
+
+def largest_error(found: Tensors, wanted: Tensors) -> float:
+    """Of any output, relative to max(1, largest wanted value)."""
+    return max(relative_error(found[name], tensor) for name, tensor in wanted.items())
+
+
+def check_parity(stage: str, changed: Tensors, original: Tensors) -> float:
+    """Returns the largest error of a changed graph's outputs. Raises EngineError when that is more than rounding."""
+    error, bound = largest_error(changed, original), BOUNDS["fp32"].error
+    if not error <= bound:
         raise EngineError(
-            f"Stage {original.spec.name}: the graph changed for TensorRT computes something else ({', '.join(wrong)}; "
-            f"at most {bound:g} is rounding). No engine was built; report this with the versions of onnx and torch."
+            f"Stage {stage}: the graph changed for TensorRT computes something else: an error of {error:.1e}, wanted "
+            f"at most {bound:g}. No engine was built; report this with the versions of onnx and torch."
         )
-    return max(errors.values())
-
-
-def _output_errors(original: OnnxRuntimeEngine, changed: OnnxRuntimeEngine) -> Iterator[tuple[str, float]]:
-    spec = original.spec
-    inputs = example_tensors(spec.inputs, EXAMPLE_SIZES, spec.name)
-    one, other = (empty_tensors(spec.outputs, EXAMPLE_SIZES) for _ in range(2))
-    original.run(inputs, one)
-    changed.run(inputs, other)
-    for name, tensor in one.items():
-        yield name, relative_error(other[name], tensor)
+    return error
