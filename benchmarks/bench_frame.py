@@ -39,8 +39,8 @@ from x2sam_rt.config import (
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.export.verify import mask_iou
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
-from x2sam_rt.model.conditions import PromptEmbeddings
 from x2sam_rt.model.precision import cast_weights, dtype_of
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stages import FrameEncoder
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.pipeline import Pipeline, StageTimer

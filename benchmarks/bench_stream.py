@@ -24,7 +24,6 @@ from x2sam_rt.data.world import WorldSettings, make_clip
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import load_checkpoint
-from x2sam_rt.runtime.bundle import Backend
 from x2sam_rt.runtime.profile import resident_mb
 from x2sam_rt.runtime.runtime import Runtime
 
@@ -43,7 +42,7 @@ def measure(bundle: Path, frames: int) -> tuple[np.ndarray, np.ndarray]:
     return times, memory
 
 
-def row(backend: Backend, times: np.ndarray, memory: np.ndarray) -> dict[str, object]:
+def row(backend: str, times: np.ndarray, memory: np.ndarray) -> dict[str, object]:
     early, late = np.median(times[WARM : WARM + WINDOW]), np.median(times[-WINDOW:])
     growth = memory[-1] - memory[WARM]
     return {
@@ -66,11 +65,11 @@ def main() -> int:
     if options.frames < WARM + 2 * WINDOW:
         parser.error(f"--frames must be at least {WARM + 2 * WINDOW}")
     checkpoint, rows = load_checkpoint(embedded_checkpoint()), []
-    backends: tuple[Backend, ...] = ("torch", "onnxruntime")
+    backends = ("torch", "onnxruntime")
     with tempfile.TemporaryDirectory() as work:
         for backend in backends:
             bundle = Path(work) / backend
-            export_bundle(ExportPlan(checkpoint, backend, trained=False), bundle)
+            export_bundle(ExportPlan(checkpoint, backend), bundle)
             gc.collect()
             rows.append(row(backend, *measure(bundle, options.frames)))
     table = Table(*rows[0])

@@ -33,12 +33,12 @@ def toy() -> Checkpoint:
 @pytest.fixture(scope="session")
 def onnx_bundle(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx") / "bundle"
-    export_bundle(ExportPlan(toy, "onnxruntime", trained=False), folder)
+    export_bundle(ExportPlan(toy, "onnxruntime"), folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def torch_bundle(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("torch") / "bundle"
-    export_bundle(ExportPlan(toy, "torch", trained=False), folder)
+    export_bundle(ExportPlan(toy, "torch"), folder)
     return folder

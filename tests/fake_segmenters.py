@@ -10,7 +10,7 @@ import numpy as np
 from x2sam_rt.data.example import Example, Target
 from x2sam_rt.evaluation.prediction import Prediction, Showing
 from x2sam_rt.runtime.results import FrameResult, Segment, Segmentation
-from x2sam_rt.tasks import link
+from x2sam_rt.tasks.marks import link, parse_marks
 
 Change = Callable[[Target], Target]
 
@@ -39,7 +39,7 @@ class BlindSegmenter:
 
 def prediction(example: Example, targets: list[Target], answer: str, *, drew: bool = True) -> Prediction:
     """One segment per target in each frame that shows it."""
-    said = link(answer)
+    said = link(parse_marks(answer))
     frames = (
         FrameResult(index, segmentation(example, targets, index), said.text, said.spans, {"frame_encoder": 2.0})
         for index in range(len(example.frames))

@@ -18,7 +18,7 @@ CLASSES = [
     "Builder", "INetworkDefinition", "OnnxParser", "ParserError", "ITensor", "ILayer", "IAttentionInputLayer",
     "IAttention", "Dims", "DataType", "LayerType", "NetworkDefinitionCreationFlag", "IBuilderConfig",
     "IOptimizationProfile", "IProgressMonitor", "ILogger", "IHostMemory", "ComputeCapability", "ProfilingVerbosity",
-    "ITimingCache", "Runtime", "ICudaEngine", "IExecutionContext", "IRuntimeConfig",
+    "ITimingCache", "Runtime", "ICudaEngine", "IExecutionContext", "IRuntimeConfig", "IRuntimeCache",
     "ExecutionContextAllocationStrategy", "CudaGraphStrategy", "EngineInspector", "LayerInformationFormat",
     "IVersionedInterface",
 ]

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from x2sam_rt.runtime.results import FrameResult, Segment
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.session import VideoSession
-    from x2sam_rt.tasks.ask import Ask
+    from x2sam_rt.tasks.instruction import Instruction
     from x2sam_rt.tasks.regions import Prompt
 
-__all__ = ["Ask", "FrameResult", "ModelConfig", "Prompt", "Runtime", "Segment", "VideoSession"]
+__all__ = ["FrameResult", "Instruction", "ModelConfig", "Prompt", "Runtime", "Segment", "VideoSession"]
 
 _HOME = {
-    "Ask": "x2sam_rt.tasks.ask",
+    "Instruction": "x2sam_rt.tasks.instruction",
     "FrameResult": "x2sam_rt.runtime.results",
     "ModelConfig": "x2sam_rt.config",
     "Prompt": "x2sam_rt.tasks.regions",

@@ -14,7 +14,7 @@ from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.families import AnswerFamily, CaptionFamily, ObjectFamily, family_of
 from x2sam_rt.evaluation.figures import Family
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 SIZE = (4, 23, 37)  # frames, height, width
 
@@ -25,12 +25,12 @@ def box(left: int, width: int = 9) -> BoolMask:
     return masks
 
 
-def made(*targets: Target, ask: Ask | None = None, conditions: int = 2, **given: object) -> Example:
+def made(*targets: Target, instruction: Instruction | None = None, conditions: int = 2, **given: object) -> Example:
     return Example(
         name="made/1",
         media="video",
         frames=np.zeros((*SIZE, 3), dtype=np.uint8),
-        ask=ask or Ask(phrases=("a cat", "a dog")),
+        instruction=instruction or Instruction(phrases=("a cat", "a dog")),
         conditions=conditions,
         targets=targets,
         **given,  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def test_frames_and_pixels_without_truth_do_not_count() -> None:
         name="made/1",
         media="video",
         frames=np.zeros((*SIZE, 3), dtype=np.uint8),
-        ask=Ask(phrases=("a cat",)),
+        instruction=Instruction(phrases=("a cat",)),
         conditions=1,
         targets=(right,),
         labelled=np.array([True, False, True, True]),
@@ -119,12 +119,14 @@ def test_categories_are_those_of_the_data_set(metric: Metric, name: str) -> None
     frames = 8  # as long as the longest window of VPQ
     cat, sky = (np.repeat(masks[:1], frames, axis=0) for masks in (box(4), ~box(4)))
     targets = [Target(1, cat, 0), Target(0, sky, 1)]
-    ask = Ask("panoptic", things=(), stuff=("sky", "cat"))  # conditions: 0 sky, 1 cat
-    example = replace(made(ask=ask), frames=np.zeros((frames, *SIZE[1:], 3), dtype=np.uint8), targets=tuple(targets))
+    instruction = Instruction("panoptic", things=(), stuff=("sky", "cat"))  # conditions: 0 sky, 1 cat
+    example = replace(
+        made(instruction=instruction), frames=np.zeros((frames, *SIZE[1:], 3), dtype=np.uint8), targets=tuple(targets)
+    )
     assert figures(by_metric(metric, example), example, targets)[name] == pytest.approx(1)
     swapped = [replace(target, condition=1 - target.condition) for target in targets]
     assert figures(by_metric(metric, example), example, swapped)[name] == 0
-    unknown = replace(example, ask=Ask("panoptic", stuff=("sky", "cow")))
+    unknown = replace(example, instruction=Instruction("panoptic", stuff=("sky", "cow")))
     with pytest.raises(DataError, match=r"made/1: asks for the categories cow, which"):
         figures(by_metric(metric, unknown), unknown, targets)
 
@@ -135,7 +137,7 @@ def test_crowds_are_neither_missed_nor_found() -> None:
         name="made/1",
         media="video",
         frames=np.zeros((*SIZE, 3), dtype=np.uint8),
-        ask=Ask("instance", things=("cat", "dog")),
+        instruction=Instruction("instance", things=("cat", "dog")),
         conditions=2,
         targets=(cat,),
         crowds=(crowd,),
@@ -162,7 +164,7 @@ CAPTION = "<p>a red circle</p> moves left and <p>a blue star</p> stays still. <S
 )
 def test_a_phrase_is_right_by_its_words_and_its_mask(answer: str, right: int, written: int) -> None:
     circle, star = Target(0, box(2), 0), Target(1, box(20), 1)
-    example = made(circle, star, ask=Ask("gcg"), answer=CAPTION)
+    example = made(circle, star, instruction=Instruction("gcg"), answer=CAPTION)
     found = [circle, star, replace(star, condition=2)][:written]
     result = figures(CaptionFamily(), example, found, answer)
     assert result["phrases with the right mask"] == (right / written if written else 0)
@@ -172,7 +174,7 @@ def test_a_phrase_is_right_by_its_words_and_its_mask(answer: str, right: int, wr
 
 def test_a_phrase_needs_half_of_its_object_over_the_clip() -> None:
     circle = Target(0, box(2), 0)
-    example = made(circle, ask=Ask("gcg"), conditions=1, answer="<p>a red circle</p>. <SEG>.")
+    example = made(circle, instruction=Instruction("gcg"), conditions=1, answer="<p>a red circle</p>. <SEG>.")
     for frames, right in ((2, 1), (1, 0)):
         seen = circle.masks.copy()
         seen[frames:] = False
@@ -181,14 +183,14 @@ def test_a_phrase_needs_half_of_its_object_over_the_clip() -> None:
 
 
 def test_captions_need_a_phrase_for_each_target() -> None:
-    example = made(Target(0, box(2), 0), ask=Ask("gcg"), answer=CAPTION)
+    example = made(Target(0, box(2), 0), instruction=Instruction("gcg"), answer=CAPTION)
     with pytest.raises(DataError, match="made/1: its answer is no caption with one phrase per target"):
         figures(CaptionFamily(), example, [])
 
 
 def test_answers_word_for_word() -> None:
     family = AnswerFamily()
-    example = made(ask=Ask("chat", question="how many?"), answer="three objects.")
+    example = made(instruction=Instruction("chat", question="how many?"), answer="three objects.")
     for answer in ("Three  objects.", "three."):
         family.add(example, prediction(example, [], answer))
     assert next(family.figures()).value == 1 / 2

@@ -29,6 +29,7 @@ from x2sam_rt.evaluation.variants import plan_variants
 from x2sam_rt.runtime.bundle import MANIFEST, file_sha256, load_manifest
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import STAGE_WEIGHTS
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import Prompt
 
 PARTS = {part.name: part for part in synthetic_parts()}
@@ -81,7 +82,7 @@ def test_forgetting_segments_every_frame_as_a_first_one(torch_bundle: Path) -> N
     firsts = []
     with Runtime.load(torch_bundle) as runtime:
         for frame in example.frames:
-            with runtime.stream(example.ask, clip=shown_clip(example, Showing())) as session:
+            with runtime.stream(example.instruction, frames=shown_clip(example, Showing())) as session:
                 firsts.append(session.step(frame))
     assert all("memory_attention" not in result.timings for result in forgetful)
     assert ["memory_attention" in result.timings for result in remembering] == [False, True, True]
@@ -105,7 +106,7 @@ def test_the_language_model_is_shown_sixteen_frames_or_one() -> None:
     example = short(frames=40)
     numbered = np.zeros_like(example.frames)
     numbered[:] = np.arange(40, dtype=np.uint8)[:, None, None, None]
-    example = replace(example, frames=numbered, ask=replace(example.ask, regions=(Prompt.point(3, 3, 7),)))
+    example = replace(example, frames=numbered, instruction=Instruction("object", regions=(Prompt.point(3, 3, 7),)))
     seen = [int(frame[0, 0, 0]) for frame in shown_clip(example, Showing()).frames]
     assert len(seen) == 16
     assert (seen[0], seen[-1]) == (0, 39)
@@ -118,7 +119,7 @@ def test_the_language_model_is_shown_sixteen_frames_or_one() -> None:
 
 def test_what_cannot_be_asked_or_read_names_its_example(torch_bundle: Path) -> None:
     example = short("object")
-    beyond = replace(example, name="set/7", ask=replace(example.ask, regions=(Prompt.point(3, 3, 99),)))
+    beyond = replace(example, name="set/7", instruction=replace(example.instruction, regions=(Prompt.point(3, 3, 99),)))
 
     @dataclass(frozen=True)
     class Broken:
@@ -153,7 +154,7 @@ def test_numbers_that_are_none_stop_the_run(torch_bundle: Path, tmp_path: Path) 
 def test_an_answer_without_masks_is_no_masks(torch_bundle: Path) -> None:
     """Random weights write no <SEG>."""
     example = short("gcg")
-    example = replace(example, ask=replace(example.ask, max_new_tokens=3))
+    example = replace(example, instruction=replace(example.instruction, max_new_tokens=3))
     with loaded(torch_bundle) as segmenter, predicted(segmenter, example, Showing()) as prediction:
         assert not prediction.drew
         results = list(prediction.frames)

@@ -888,6 +888,17 @@ class IRuntimeConfig:
     def set_runtime_cache(self, cache: ...=None) -> bool:
         ...
 
+class IRuntimeCache:
+
+    def deserialize(self, blob: typing_extensions.Buffer) -> bool:
+        ...
+
+    def reset(self) -> bool:
+        ...
+
+    def serialize(self) -> IHostMemory:
+        ...
+
 class IExecutionContext:
     debug_sync: bool
     enqueue_emits_profile: bool

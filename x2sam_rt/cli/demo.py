@@ -18,7 +18,7 @@ from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.writers import CocoRleWriter, OverlayVideoWriter
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 _SIDE, _FRAMES, _RATE = 384, 96, 24
 _SEED = 0
@@ -46,7 +46,7 @@ def run_demo(folder: Path) -> None:
     with Runtime.load(bundle) as runtime:
         writers = [OverlayVideoWriter(folder / "masked.mp4", _RATE), CocoRleWriter(folder / "masks.jsonl")]
         started = time.perf_counter()
-        frames = with_progress(runtime, clip, Ask(phrases=(prompt,)), writers, allow_truncated=False)
+        frames = with_progress(runtime, clip, Instruction(phrases=(prompt,)), writers, allow_truncated=False)
         profile = profile_run(frames, runtime.manifest, started)
     console.print(profile_table(profile))
     write_profile(profile, folder / "profile.json")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from x2sam_rt.cli.terminal import console, print_text, progress_bar, reporting, warn_untrained
+from x2sam_rt.cli.terminal import console, print_text, progress_bar, reporting
 
 
 def evaluate(
@@ -52,7 +52,6 @@ def evaluate(
                 protocol,
                 lambda variant, part: progress.update(bar, advance=1, description=f"{variant}: {part}"),
             )
-        warn_untrained(all(variant.trained for variant in found.variants))
         if output is not None:
             write_evaluation(found, output)
         if as_json:

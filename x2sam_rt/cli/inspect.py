@@ -11,7 +11,11 @@ from x2sam_rt.cli.options import Bundle
 from x2sam_rt.cli.terminal import console, reporting
 
 if TYPE_CHECKING:
-    from x2sam_rt.runtime.bundle import Manifest, TensorSpec
+    from pathlib import Path
+
+    from x2sam_rt.model.stage_contract import TensorSpec
+    from x2sam_rt.runtime.bundle import Manifest
+    from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord
 
 
 def inspect(bundle: Bundle) -> None:
@@ -19,8 +23,12 @@ def inspect(bundle: Bundle) -> None:
     from x2sam_rt.runtime.bundle import load_manifest
 
     with reporting():
-        for table in manifest_tables(load_manifest(bundle)):
+        manifest = load_manifest(bundle)
+        for table in manifest_tables(manifest):
             console.print(table)
+        if manifest.backend == "tensorrt":
+            for table in engine_tables(manifest, bundle):
+                console.print(table)
 
 
 def manifest_tables(manifest: Manifest) -> Iterator[Table]:
@@ -28,20 +36,51 @@ def manifest_tables(manifest: Manifest) -> Iterator[Table]:
     yield _stages(manifest)
 
 
+def engine_tables(manifest: Manifest, folder: Path) -> Iterator[Table]:
+    """What TensorRT's builder was asked for and said, by stage."""
+    from x2sam_rt.runtime.engines import find_backend
+    from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord
+
+    paths = {c.name: folder / find_backend(manifest.backend).file.format(stage=c.name) for c in manifest.stages}
+    records = {name: EngineRecord.load(path) for name, path in paths.items()}
+    first = next(iter(records.values()))
+    title = f"engines by {first.library} {first.version} for {', '.join(first.targets)}; checked as graphs on the CPU"
+    table = Table("stage", "size", "built in", "layers asked for", "attention", "activations", "sizes", title=title)
+    for name, record in records.items():
+        table.add_row(
+            name,
+            f"{paths[name].stat().st_size / 2**20:.1f} MiB",
+            f"{record.seconds:.1f} s",
+            ", ".join(f"{count} {precision}" for precision, count in record.layers.items()),
+            _attention(record),
+            "not told" if record.activation_bytes is None else f"{record.activation_bytes / 2**20:.0f} MiB",
+            ", ".join(f"{dim} {size.least}…{size.most}" for dim, size in record.sizes.items()),
+        )
+    yield table
+
+
+def _attention(record: EngineRecord) -> str:
+    if not record.largest_scores_bytes:
+        return "none"
+    scores = f"{record.largest_scores_bytes / 2**20:.0f} MiB of scores"
+    if record.attention == "online":
+        return f"piece by piece, instead of {scores}"
+    held = record.activation_bytes is not None and record.activation_bytes < record.largest_scores_bytes
+    return f"one node, {'without' if held else 'at most'} {scores}"
+
+
 def _summary(manifest: Manifest) -> Table:
     model, environment = manifest.model, manifest.environment
     table = Table(show_header=False, title="bundle")
     rows = {
         "checkpoint": f"{manifest.checkpoint}, SHA-256 {manifest.checkpoint_sha256[:16]}…",
-        "weights": "trained" if manifest.trained else "random (embedded)",
         "engine": f"{manifest.backend}, {manifest.precision}",
         "input": f"{model.image_size}×{model.image_size}, {model.resize}",
         "width": f"{model.dim} channels, {model.mask_decoder.queries} queries",
         "memory": f"{model.memory.slots} slots of 3 × {model.slot_tokens} tokens",
         "language": f"{model.language_dim} channels, {model.language['text_config']['num_hidden_layers']} layers",
         "size": f"{manifest.num_bytes / 2**20:.1f} MiB, {len(manifest.files)} files",
-        "built with": f"x2sam-rt {environment.x2sam_rt}, torch {environment.torch}, "
-        f"onnxruntime {environment.onnxruntime}, {environment.gpu or 'no GPU'}",
+        "built with": ", ".join(f"{name} {version}" for name, version in environment.packages.items()),
         "built on": environment.platform,
     }
     for name, value in rows.items():

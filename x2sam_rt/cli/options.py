@@ -10,7 +10,7 @@ import typer
 from x2sam_rt.tasks.table import TASKS
 
 if TYPE_CHECKING:
-    from x2sam_rt.tasks.ask import Ask
+    from x2sam_rt.tasks.instruction import Instruction
 
 EPILOG = "Exit codes: 0 done · 1 an error, which says what to do · 2 wrong usage · 3 engines out of bounds."
 
@@ -38,11 +38,10 @@ def asked(
     stuff: str,
     region: list[str] | None,
     threshold: float | None,
-) -> Ask:
+) -> Instruction:
     """The options of a command as an instruction. A task that takes a question gets the prompt as one."""
     from x2sam_rt.errors import PromptError
-    from x2sam_rt.runtime.postprocess.rule import PostProcessOptions
-    from x2sam_rt.tasks.ask import Ask
+    from x2sam_rt.tasks.instruction import Instruction, PostProcessOptions
     from x2sam_rt.tasks.regions import parse_region
     from x2sam_rt.tasks.table import task
 
@@ -53,7 +52,7 @@ def asked(
         if len(texts) > 1:
             raise PromptError(f"{task_name} takes one question, but --prompt was given {len(texts)} times.")
         question, texts = (texts[0] if texts else None), ()
-    return Ask(
+    return Instruction(
         task=task_name,
         phrases=texts,
         things=_split(things),

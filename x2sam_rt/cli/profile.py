@@ -34,10 +34,10 @@ def profile(
     with reporting():
         if task_name == "referring" and not prompt:
             prompt = ["the object"]
-        ask = asked(task_name, prompt, things, stuff, region, None)
+        instruction = asked(task_name, prompt, things, stuff, region, None)
         with Runtime.load(bundle) as runtime:
             started = time.perf_counter()
-            frames = with_progress(runtime, video, ask, [], allow_truncated)
+            frames = with_progress(runtime, video, instruction, [], allow_truncated)
             measured = profile_run(frames, runtime.manifest, started)
         console.print(profile_table(measured))
         if json_path is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from x2sam_rt.cli.options import Bundle, Names, Phrases, Regions, TaskName, Threshold, Truncated, Video, asked
-from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, warn_untrained, with_progress
+from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, with_progress
 from x2sam_rt.tasks.table import task
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def run(
     if media is None or (video and image):
         raise typer.BadParameter("give one of --video and --image", param_hint="--video / --image")
     with reporting():
-        ask = replace(
+        instruction = replace(
             asked(task_name, prompt, things, stuff, region, threshold),
             explain=explain,
             generate=generate,
@@ -62,16 +62,15 @@ def run(
             max_new_tokens=max_new_tokens,
         )
         with Runtime.load(bundle) as runtime:
-            warn_untrained(runtime.manifest.trained)
-            if video and not task(ask.task).draws_masks:
-                answer_video(runtime, video, ask, allow_truncated=allow_truncated, on_text=print_text)
+            if video and not task(instruction.task).draws_masks:
+                answer_video(runtime, video, instruction, allow_truncated=allow_truncated, on_text=print_text)
                 console.print()
                 return
             writers = open_writers(media, output or [], davis, panoptic)
             if image:
-                _print_result(run_image(runtime, image, ask, writers))
+                _print_result(run_image(runtime, image, instruction, writers))
                 return
-            for frame in with_progress(runtime, media, ask, writers, allow_truncated):
+            for frame in with_progress(runtime, media, instruction, writers, allow_truncated):
                 last = frame.result
             _print_result(last)
             console.print(f"{last.index + 1} frames; last frame above.")

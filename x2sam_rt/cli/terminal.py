@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from x2sam_rt.runtime.run import RunFrame
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.writers import ResultWriter
-    from x2sam_rt.tasks.ask import Ask
+    from x2sam_rt.tasks.instruction import Instruction
 
 FAILED, OUT_OF_BOUNDS = 1, 3
 console, error_console = Console(), Console(stderr=True)
@@ -78,7 +78,7 @@ def linked_text(result: FrameResult) -> Text:
 
 
 def with_progress(
-    runtime: Runtime, video: Path, ask: Ask, writers: Sequence[ResultWriter], allow_truncated: bool
+    runtime: Runtime, video: Path, instruction: Instruction, writers: Sequence[ResultWriter], allow_truncated: bool
 ) -> Iterator[RunFrame]:
     """Runs a file with a progress bar over its frames."""
     from x2sam_rt.runtime.run import run_video
@@ -88,7 +88,7 @@ def with_progress(
         frames = run_video(
             runtime,
             video,
-            ask,
+            instruction,
             writers,
             allow_truncated=allow_truncated,
             on_ready=lambda count: progress.update(bar, description="segment", total=count),
@@ -96,11 +96,3 @@ def with_progress(
         for frame in frames:
             progress.update(bar, advance=1)
             yield frame
-
-
-def warn_untrained(trained: bool) -> None:
-    if not trained:
-        error_console.print(
-            "[yellow]note:[/yellow] this model's weights are random; its masks show that everything runs, "
-            "and follow no object."
-        )

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from x2sam_rt.errors import DataError
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.tasks import Media
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.table import Media
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Target:
 @dataclass(frozen=True, eq=False)
 class Example:
     """name: unique in its data set; every complaint about the example gives it. frames: (T, H, W, 3) uint8; T = 1 for
-    an image. ask: the instruction; `ask.regions` are the visual prompts. conditions: how many phrases, categories
+    an image. instruction: what is asked; its regions are the visual prompts. conditions: how many phrases, categories
     and regions the targets may belong to. answer: what the model should write, with `<p>…</p>` and `<SEG>`, for
     tasks whose answer is not known beforehand; None for the others. tags: what to report figures by
     ("unseen", "same_colour", …). labelled: (T,) bool, frames whose masks are known; hidden: (T,) bool, frames that do
@@ -44,7 +44,7 @@ class Example:
     name: str
     media: Media
     frames: npt.NDArray[np.uint8]
-    ask: Ask
+    instruction: Instruction
     conditions: int
     targets: tuple[Target, ...]
     answer: str | None = None

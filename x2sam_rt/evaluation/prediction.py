@@ -13,9 +13,9 @@ import torch
 
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import DataError, EngineError, FrameError, PromptError
-from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES, Clip
+from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES, PromptFrames
 from x2sam_rt.runtime.results import FrameResult
-from x2sam_rt.tasks import LinkedText
+from x2sam_rt.tasks.marks import LinkedText
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,12 @@ def predicted(segmenter: Segmenter, example: Example, showing: Showing) -> Itera
         raise EngineError(f"Example {example.name}: {error}") from error
 
 
-def shown_clip(example: Example, showing: Showing) -> Clip:
+def shown_clip(example: Example, showing: Showing) -> PromptFrames:
     """The frames the language model is shown, and those the visual prompts are drawn on."""
     frames = [torch.from_numpy(np.ascontiguousarray(frame)) for frame in example.frames]
     until = 1 if showing.live else example.seen or len(frames)
     places = np.linspace(0, until - 1, min(PROMPT_FRAMES, until)).round().astype(int)
-    prompted = {region.frame: frames[region.frame] for region in example.ask.regions if region.frame < len(frames)}
-    return Clip(tuple(frames[place] for place in places), prompted)
+    prompted = {
+        region.frame: frames[region.frame] for region in example.instruction.regions if region.frame < len(frames)
+    }
+    return PromptFrames(tuple(frames[place] for place in places), prompted)

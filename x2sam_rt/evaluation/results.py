@@ -40,7 +40,6 @@ class VariantResult:
     label: str
     bundle: str
     checkpoint_sha256: str
-    trained: bool
     backend: str
     precision: str
     memory: bool

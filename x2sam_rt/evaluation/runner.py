@@ -76,7 +76,6 @@ def _run_variant(
         label=label,
         bundle=variant.name,
         checkpoint_sha256=manifest.checkpoint_sha256,
-        trained=manifest.trained,
         backend=variant.choice[0],
         precision=variant.choice[1],
         memory=variant.knobs.memory,

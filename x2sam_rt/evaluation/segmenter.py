@@ -16,17 +16,17 @@ from x2sam_rt.evaluation.prediction import Prediction, Showing, shown_clip
 from x2sam_rt.runtime.results import FrameResult, Segmentation
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.session import VideoSession
-from x2sam_rt.tasks import LinkedText, Wording, link
+from x2sam_rt.tasks.marks import LinkedText, link, parse_marks
 
 _LANGUAGE = "language"
 _NOTHING = -1
 
 
 class RuntimeSegmenter:
-    """Runs examples through sessions of a runtime. wording: the runtime's own."""
+    """Runs examples through sessions of a runtime."""
 
-    def __init__(self, runtime: Runtime, wording: Wording) -> None:
-        self._runtime, self._wording = runtime, wording
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
 
     @contextlib.contextmanager
     def predict(self, example: Example, showing: Showing) -> Iterator[Prediction]:
@@ -40,7 +40,7 @@ class RuntimeSegmenter:
     def _of_image(self, example: Example) -> Prediction:
         started = time.perf_counter()
         try:
-            result = self._runtime.segment_image(example.frames[0], example.ask)
+            result = self._runtime.segment_image(example.frames[0], example.instruction)
         except NoMasksError as error:
             return _refused(example, error, started)
         text = LinkedText(result.text, result.spans)
@@ -49,7 +49,7 @@ class RuntimeSegmenter:
     def _of_video(self, session: VideoSession, example: Example, showing: Showing) -> Prediction:
         started = time.perf_counter()
         try:
-            session.ask(example.ask, clip=shown_clip(example, showing))
+            session.ask(example.instruction, frames=shown_clip(example, showing))
         except NoMasksError as error:
             return _refused(example, error, started)
         assert session.answer is not None, "a clip was given, so the answer is there"
@@ -60,7 +60,7 @@ class RuntimeSegmenter:
         if not showing.forget:
             return self._runtime.stream()
         runtime = self._runtime
-        return ForgetfulSession(runtime.engines, runtime.language, runtime.manifest.model, self._wording, "video")
+        return ForgetfulSession(runtime.engines, runtime.language, runtime.manifest.model, "video")
 
 
 class ForgetfulSession(VideoSession):
@@ -75,7 +75,7 @@ class ForgetfulSession(VideoSession):
 def _refused(example: Example, error: NoMasksError, started: float) -> Prediction:
     """The model wrote words only: every frame without a segment."""
     nothing = np.full(example.frames.shape[1:3], _NOTHING, dtype=np.int32)
-    said = link(error.text)
+    said = link(parse_marks(error.text))
     frames = (
         FrameResult(index, Segmentation((), nothing, _NOTHING), said.text, said.spans)
         for index in range(len(example.frames))

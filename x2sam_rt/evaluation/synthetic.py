@@ -15,7 +15,7 @@ from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.families import AnswerFamily, CaptionFamily, family_of
 from x2sam_rt.evaluation.figures import Family
 from x2sam_rt.evaluation.part import Part
-from x2sam_rt.tasks import Media
+from x2sam_rt.tasks.table import Media
 
 Clips = Literal["clear", "hidden", "occluded"]
 Pairs = Literal["seen", "unseen"]
@@ -46,7 +46,7 @@ class SyntheticSample:
         alone = self.phrases == 1 and not made.tags & _LOOK_ALIKES
         return replace(
             made,
-            ask=replace(made.ask, max_new_tokens=_LONGEST, answer=made.answer if self.given else None),
+            instruction=replace(made.instruction, max_new_tokens=_LONGEST, answer=made.answer if self.given else None),
             tags=made.tags | {"no look-alike"} if alone else made.tags,
         )
 

@@ -2,52 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from x2sam_rt.errors import EngineError
 from x2sam_rt.export.onnx import export_onnx
-from x2sam_rt.export.stages import stage_specs
-from x2sam_rt.model.cpu.optimize import optimize_for_cpu
-from x2sam_rt.model.folding import folded
-from x2sam_rt.model.precision import dtype_of
-from x2sam_rt.model.stages import stage_module
+from x2sam_rt.export.verify import reference_module, stage_error
+from x2sam_rt.model.precision import Precision, dtype_of
+from x2sam_rt.model.stage_contract import StageContract
+from x2sam_rt.model.stages import stage_contracts, stage_module
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.bundle import StageSpec
-from x2sam_rt.runtime.engines.engine import Engine
-from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from x2sam_rt.runtime.engines.torch_engine import TorchEngine
-from x2sam_rt.runtime.pipeline import Engines
-from x2sam_rt.runtime.weights import STAGE_WEIGHTS
+from x2sam_rt.runtime.engines import check_precision, find_backend
+from x2sam_rt.runtime.engines.engine import (
+    Engine,
+    Engines,
+    OnProgress,
+    StageToBuild,
+    backend_module,
+    load_engine,
+)
 
-_FILES = {"torch": STAGE_WEIGHTS, "onnxruntime": "stages/{stage}.onnx"}
+
+@dataclass(frozen=True)
+class BuildChoice:
+    """backend: a name in `runtime.engines.BACKENDS`. targets: GPUs to build for; empty = the backend's choice."""
+
+    backend: str
+    precision: Precision = "fp32"
+    targets: tuple[str, ...] = ()
 
 
-def build_engines(model: X2SAM, backend: str, folder: Path, precision: str = "fp32") -> Engines:
+def build_engines(model: X2SAM, backend: str, folder: Path, precision: Precision = "fp32") -> Engines:
     """Every stage of a model as an engine. The model's weights are in that precision. folder: where engine files go.
 
-    Raises EngineError for a backend or precision that cannot be built here.
+    Raises EngineError for a backend or precision that cannot be built or run here.
     """
-    specs = backend_specs(model, backend, precision)
-    return Engines(**{spec.name: build_engine(model, spec, backend, folder) for spec in specs})
+    check_precision(backend, precision)
+    contracts = stage_contracts(model.config, dtype_of(precision))
+    choice = BuildChoice(backend, precision)
+    for contract in contracts:
+        write_engine(model, contract, choice, folder)
+    return Engines.of(_loaded(model, contract, choice, folder) for contract in contracts)
 
 
-def backend_specs(model: X2SAM, backend: str, precision: str) -> tuple[StageSpec, ...]:
-    """The contract of every stage, with the engine files of a backend."""
-    if backend not in _FILES:
-        raise EngineError(f"Backend {backend!r} cannot be built here; wanted one of {', '.join(_FILES)}.")
-    if backend == "onnxruntime" and precision != "fp32":
-        raise EngineError(
-            f"ONNX Runtime on a CPU computes fp32 only; found {precision!r}. Export with --engine torch for bf16."
-        )
-    dtype = str(dtype_of(precision)).removeprefix("torch.")
-    return stage_specs(model.config, dtype, _FILES[backend])
+def build_and_measure(
+    model: X2SAM,
+    contract: StageContract,
+    choice: BuildChoice,
+    folder: Path,
+    on_progress: OnProgress = lambda what, done: None,
+) -> float:
+    """Writes one stage's engine. Returns its error against PyTorch in fp32. Raises EngineError."""
+    error = write_engine(model, contract, choice, folder, on_progress)
+    if error is not None:
+        return error
+    engine = _loaded(model, contract, choice, folder)
+    error = stage_error(engine, reference_module(model, contract.name))
+    engine.close()
+    return error
 
 
-def build_engine(model: X2SAM, spec: StageSpec, backend: str, folder: Path) -> Engine:
-    module = stage_module(model, spec.name)
-    if backend == "torch":
-        return TorchEngine(spec, optimize_for_cpu(module))
-    path = folder / spec.file
+def write_engine(
+    model: X2SAM,
+    contract: StageContract,
+    choice: BuildChoice,
+    folder: Path,
+    on_progress: OnProgress = lambda what, done: None,
+) -> float | None:
+    """Writes one stage's engine. Returns its error where that was measured without running it. Raises EngineError."""
+    row, module = find_backend(choice.backend), stage_module(model, contract.name)
+    path = folder / row.file.format(stage=contract.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx(folded(module), spec, path)
-    return OnnxRuntimeEngine(spec, path)
+
+    def write_onnx(graph: Path) -> None:
+        export_onnx(module, contract, graph)
+
+    stage = StageToBuild(contract, module, choice.precision, model.config, write_onnx, choice.targets, on_progress)
+    return backend_module(row, row.builder).build(stage, path)
+
+
+def _loaded(model: X2SAM, contract: StageContract, choice: BuildChoice, folder: Path) -> Engine:
+    return load_engine(find_backend(choice.backend), contract, folder, stage_module(model, contract.name))

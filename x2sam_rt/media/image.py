@@ -12,10 +12,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import atomic_file
-from x2sam_rt.media.types import BoolMask, Pixels
+from x2sam_rt.media.types import BoolMask, LabelMap, Pixels
 
 _WHITE = (255, 255, 255)
 _HIGHEST_16_BIT = 65535
+_HIGHEST_ID = 256**3 - 1
 
 
 @contextmanager
@@ -103,3 +104,17 @@ def _eight_bit(levels: npt.NDArray[np.generic], path: Path) -> Pixels:
             "white are not known. Save it as 8-bit or 16-bit grey."
         )
     return np.rint(numbers * (255 / _HIGHEST_16_BIT)).astype(np.uint8)
+
+
+def encode_ids(ids: LabelMap) -> Pixels:
+    """(H, W) ids as (H, W, 3) uint8: R + 256·G + 65536·B. Raises VideoError for ids over 2²⁴ − 1."""
+    if ids.max(initial=0) > _HIGHEST_ID:
+        raise VideoError(f"Id {int(ids.max())} does not fit COCO's three bytes (at most {_HIGHEST_ID}).")
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+
+
+def decode_ids(pixels: Pixels) -> LabelMap:
+    """The inverse of encode_ids: (H, W, 3) uint8 to (H, W) int32."""
+    channels = pixels.astype(np.int32)
+    ids: LabelMap = channels[..., 0] + (channels[..., 1] << 8) + (channels[..., 2] << 16)
+    return ids

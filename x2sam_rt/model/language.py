@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from x2sam_rt.errors import PromptError
-
-MAX_NEW_TOKENS = 2048
+from x2sam_rt.tasks.instruction import MAX_NEW_TOKENS
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +59,15 @@ class LanguageModel:
         cache = DynamicCache()
         return self._run(embeds, cache, visual), cache
 
+    def logits(self, states: Tensor) -> Tensor:
+        """(…, dim) → (…, V): of the next token; the final norm is in."""
+        out: Tensor = self.head(self.text.norm(states))
+        return out
+
     @torch.inference_mode()
     def next_token(self, state: Tensor) -> int:
         """Greedy choice from one state (dim,)."""
-        return int(self.head(self.text.norm(state)).argmax())
+        return int(self.logits(state).argmax())
 
     @torch.inference_mode()
     def generate(

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
 
-from x2sam_rt.errors import EngineError
-
 M = TypeVar("M", bound=nn.Module)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Precision = Literal["fp32", "bf16"]
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def dtype_of(precision: str) -> torch.dtype:
-    """Raises EngineError for a precision that PyTorch does not compute the model in."""
-    if precision not in DTYPES:
-        raise EngineError(f"Precision {precision!r} is not available; wanted one of {', '.join(DTYPES)}.")
+def dtype_of(precision: Precision) -> torch.dtype:
+    """Of weights, and of the floating tensors that cross a stage's border."""
     return DTYPES[precision]
 
 

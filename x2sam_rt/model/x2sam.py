@@ -22,8 +22,8 @@ class X2SAM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.segmentor = Segmentor(config)
-        self.vlm = Qwen3VLForConditionalGeneration(language_config(config))
+        self.segmentor: Segmentor = Segmentor(config)
+        self.vlm: Qwen3VLForConditionalGeneration = Qwen3VLForConditionalGeneration(language_config(config))
         self.extra_projector = Projector(4 * config.mask_encoder.region_dim, config.language_dim)
         self.mlm_projector = Projector(config.language_dim, config.dim)
         self.bg_embeds = nn.Embedding(1, config.dim)

@@ -1,171 +1,171 @@
-"""The language side: an instruction and some frames become the embeddings that frames are segmented by."""
+"""The language runtime: an instruction and some frames become the answer that frames are segmented by."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from x2sam_rt.model.conditions import PromptEmbeddings, prompt_embeddings
-from x2sam_rt.model.language import MAX_NEW_TOKENS, LanguageModel, VisualInput
-from x2sam_rt.model.preprocess import VisionInput
-from x2sam_rt.model.region_sampler import region_map, region_tokens
-from x2sam_rt.model.tokenizer import Tokenizer
-from x2sam_rt.model.vision_encoder import patch_grid
-from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.engines.engine import Engine
-from x2sam_rt.runtime.prompt_tokens import (
-    REGION_PLACE,
-    VISUAL_PLACE,
+from x2sam_rt.config import ModelConfig
+from x2sam_rt.errors import NoMasksError
+from x2sam_rt.model.preprocess import region_input, segmentor_input, vision_input
+from x2sam_rt.model.prompt_encoder import (
+    PromptEmbeddings,
+    PromptEncoder,
     PromptTokens,
-    check_regions,
-    phrase_spans,
+    VisualTokens,
     prompt_tokens,
-    seg_position,
+    visual_input,
 )
-from x2sam_rt.tasks.task import Media
+from x2sam_rt.model.tokenizer import Tokenizer
+from x2sam_rt.runtime.prompt_frames import PromptFrames
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.marks import LinkedText, MarkedText, link, spell
+from x2sam_rt.tasks.regions import RegionPrompt
+from x2sam_rt.tasks.table import Conditions, Media
+from x2sam_rt.tasks.wording import Wording
 
 OnText = Callable[[str], None]
+RegionSource = Callable[[Tensor], Tensor]  # (1, 3, S, S) → (1, S/16, S/16, C): what the mask encoder sees of a frame
 
 
 @dataclass(frozen=True, eq=False)
-class Reply:
-    """text: the answer with its marks, without the end token. embeddings: None where the answer has no `<SEG>`, or
-    nothing names a condition; then no masks can be drawn."""
+class Answer:
+    """What the language model made of an instruction, and all that frames are segmented by until the next one.
 
-    text: str
+    text: as it was generated or given; empty where its words were known beforehand, as those are ours and say
+    nothing. embeddings: None where the task draws no masks. region_masks: (regions, S, S) uint8, the visual prompts
+    in the segmentor's input grid; None without any.
+    """
+
+    instruction: Instruction
+    conditions: Conditions
+    text: LinkedText
     embeddings: PromptEmbeddings | None
+    region_masks: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
-class VisualTokens:
-    """tokens: (pairs, tokens per pair, dim). deepstack: (levels, pairs, tokens per pair, dim)."""
+class _States:
+    """A whole sequence: its ids, and the states of all of them but a last generated one."""
 
-    tokens: Tensor
-    deepstack: Tensor
+    ids: list[int]
+    states: Tensor
+    answer_start: int
 
 
-class LanguageSide:
-    """Holds the language model and the projectors; the visual tower is an engine. Runs when a prompt arrives."""
+class LanguageRuntime:
+    """Answers instructions. Runs when one arrives, never per frame."""
 
-    def __init__(self, model: X2SAM, vision_encoder: Engine, tokenizer: Tokenizer) -> None:
-        self.language = LanguageModel(model.vlm)
-        self.tokenizer = tokenizer
-        self._model = model
-        self._vision_encoder = vision_encoder
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        region_source: RegionSource,
+        tokenizer: Tokenizer,
+        config: ModelConfig,
+        wording: Wording,
+    ) -> None:
+        self.encoder, self.tokenizer = encoder, tokenizer
+        self._region_source, self._config, self._wording = region_source, config, wording
 
     @torch.inference_mode()
-    def reply(
+    def answer(
         self,
+        instruction: Instruction,
         media: Media,
-        vision: VisionInput,
-        question: str,
-        answer: str | None,
-        regions: Tensor,
+        frames: PromptFrames,
         *,
         on_text: OnText | None = None,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-    ) -> Reply:
-        """question: with `<p>…</p>` and `<region>`, without chat markup. answer: the known answer, which then costs one
-        prefill and no decoding; None = generate, `on_text` gets the text as it grows. regions: (R, 64, dim).
+    ) -> Answer:
+        """A known answer costs one prefill and no decoding; of a generated one `on_text` gets the text as it grows.
+
+        Raises PromptError for what cannot be asked on these frames, NoMasksError (with the text) when the model
+        answers without masks.
         """
-        check_regions(question, len(regions))
-        visual = self.see(vision)
-        pairs, tokens_per_pair, _ = visual.tokens.shape
-        prompt = prompt_tokens(self.tokenizer, media, pairs, tokens_per_pair, question, answer)
-        states, cache = self.language.prefill(self.embed(prompt, visual, regions), place(prompt, visual))
-        if answer is not None:
-            return self.read(prompt.ids.tolist(), states, prompt.answer_start)
-        ids, grown = prompt.ids.tolist(), [states]
-        written = ""
-        for token, state in self.language.generate(states, cache, self.tokenizer.stops.__contains__, max_new_tokens):
+        question = instruction.question_text(media, self._wording)
+        known = instruction.answer_text(self._wording)
+        masks = self._region_masks(instruction, frames)
+        visual = self._see(frames, media)
+        regions = self._look_at_regions(instruction, frames, masks)
+        prompt = prompt_tokens(self.tokenizer, media, *visual.grid, question, known)
+        ran = self._run(prompt, visual, regions, instruction.max_new_tokens, generate=known is None, on_text=on_text)
+        return self._read(instruction, ran, masks)
+
+    def _region_masks(self, instruction: Instruction, frames: PromptFrames) -> Tensor | None:
+        config = self._config
+        masks = [
+            region_input(region.mask(*frames.frame_of(region).shape[:2]), config.image_size, config.resize)
+            for region in instruction.regions
+        ]
+        return torch.stack(masks) if masks else None
+
+    def _see(self, frames: PromptFrames, media: Media) -> VisualTokens:
+        budget = self._config.video_budget if media == "video" else self._config.image_budget
+        return self.encoder.see(vision_input(frames.frames, budget, video=media == "video"))
+
+    def _look_at_regions(self, instruction: Instruction, frames: PromptFrames, masks: Tensor | None) -> Tensor | None:
+        """(regions, 64, dim), each read from the features of the frame it was drawn on."""
+        if masks is None:
+            return None
+        looked = zip(self._sources(instruction.regions, frames), masks, strict=True)
+        return torch.cat([self.encoder.look_at_regions(source, mask[None]) for source, mask in looked])
+
+    def _sources(self, regions: tuple[RegionPrompt, ...], frames: PromptFrames) -> Iterator[Tensor]:
+        """The source of each region's frame; several regions of one frame share it."""
+        config, known = self._config, dict[int, Tensor]()
+        for region in regions:
+            if region.frame not in known:
+                seen = segmentor_input(frames.frame_of(region), config.image_size, config.resize)
+                known[region.frame] = self._region_source(seen.pixels)
+            yield known[region.frame]
+
+    def _run(
+        self,
+        prompt: PromptTokens,
+        visual: VisualTokens,
+        regions: Tensor | None,
+        max_new_tokens: int,
+        *,
+        generate: bool,
+        on_text: OnText | None,
+    ) -> _States:
+        language, ids = self.encoder.language, prompt.ids.tolist()
+        embeds = self.encoder.embed(prompt.ids, visual, regions)
+        states, cache = language.prefill(embeds, visual_input(prompt.ids, visual))
+        if not generate:
+            return _States(ids, states, prompt.answer_start)
+        grown, written = [states], ""
+        for token, state in language.generate(states, cache, self.tokenizer.stops.__contains__, max_new_tokens):
             ids.append(token)
             if state is not None:
                 grown.append(state[None])
             if on_text is not None and token not in self.tokenizer.stops:
                 written = self._announce(ids[prompt.answer_start :], written, on_text)
-        return self.read(ids, torch.cat(grown), prompt.answer_start)
+        return _States(ids, torch.cat(grown), prompt.answer_start)
 
     def _announce(self, answer: list[int], written: str, on_text: OnText) -> str:
         """Hands on the text that the newest token added. A token may end within a character, so text is compared."""
-        text = self.tokenizer.decode(answer)
+        text = spell(self.tokenizer.decode_marked(answer))
         if not text.endswith("\ufffd"):
             on_text(text[len(written) :])
             return text
         return written
 
-    def see(self, vision: VisionInput) -> VisualTokens:
-        """Runs the visual tower."""
-        config = self._model.config.language["vision_config"]
-        merge = config["spatial_merge_size"]
-        grid = patch_grid(
-            vision.height,
-            vision.width,
-            merge=merge,
-            table_side=int(config["num_position_embeddings"] ** 0.5),
-            head_dim=config["hidden_size"] // config["num_heads"],
+    def _read(self, instruction: Instruction, ran: _States, masks: Tensor | None) -> Answer:
+        said = self._said(ran)
+        if not instruction.row.draws_masks:
+            return Answer(instruction, Conditions(), link(said), None, masks)
+        embeddings = self.encoder.read(ran.ids, ran.states, ran.answer_start, self.tokenizer)
+        if embeddings is None:
+            raise NoMasksError(spell(said))
+        ours = instruction.answer is None and instruction.answer_text(self._wording) is not None
+        linked = link(said)
+        return Answer(
+            instruction, instruction.conditions(linked), LinkedText("", ()) if ours else linked, embeddings, masks
         )
-        pairs, patches, _ = vision.patches.shape
-        levels, dim = len(config["deepstack_visual_indexes"]), self._model.config.language_dim
-        pixels = vision.patches.to(self._dtype).contiguous()
-        tokens = pixels.new_empty(pairs, patches // merge**2, dim)
-        deepstack = pixels.new_empty(levels, pairs, patches // merge**2, dim)
-        self._vision_encoder.run(
-            {
-                "patches": pixels,
-                "indices": grid.indices,
-                "weights": grid.weights,
-                "cos": grid.cos,
-                "sin": grid.sin,
-            },
-            {"vision_tokens": tokens, "deepstack": deepstack},
-        )
-        return VisualTokens(tokens, deepstack)
 
-    @torch.inference_mode()
-    def look_at_regions(self, region_source: Tensor, masks: Tensor) -> Tensor:
-        """region_source: (1, S/16, S/16, C) of the prompted frame. masks: (R, S, S). Returns (R, 64, dim)."""
-        return region_tokens(region_map(region_source, self._model.extra_projector), masks)
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        dtype = self.language.embeddings.weight.dtype
-        assert isinstance(dtype, torch.dtype)
-        return dtype
-
-    def embed(self, prompt: PromptTokens, visual: VisualTokens, regions: Tensor) -> Tensor:
-        """(tokens, dim): word embeddings with the visual and region tokens in their places."""
-        embeds = self.language.embed(prompt.ids.clamp_min(0)).clone()
-        embeds[prompt.places(VISUAL_PLACE)] = visual.tokens.flatten(0, 1)
-        if len(regions):
-            embeds[prompt.places(REGION_PLACE)] = regions.flatten(0, 1)
-        return embeds
-
-    def read(self, ids: list[int], states: Tensor, answer_start: int) -> Reply:
-        """From token ids and their states (the last generated one has none) to the embeddings."""
-        answer = [token for token in ids[answer_start:] if token not in self.tokenizer.stops]
-        text = self.tokenizer.decode(answer)
-        known = ids[: len(states)]
-        seg = seg_position(known[answer_start:], self.tokenizer)
-        # Phrases of the answer replace those of the question.
-        spans = [slice(s.start + answer_start, s.stop + answer_start) for s in self._spans(known[answer_start:])]
-        spans = spans or self._spans(known[:answer_start])
-        if seg is None or not spans:
-            return Reply(text, None)
-        project = self._model.mlm_projector
-        embeddings = prompt_embeddings(
-            project(states[answer_start + seg]),
-            [project(states[span]) for span in spans],
-            self._model.bg_embeds.weight,
-        )
-        return Reply(text, embeddings)
-
-    def _spans(self, ids: list[int]) -> list[slice]:
-        return phrase_spans(ids, self.tokenizer)
-
-
-def place(prompt: PromptTokens, visual: VisualTokens) -> VisualInput:
-    """The visual tokens of a prompt, and where they stand."""
-    return VisualInput(visual.tokens.flatten(0, 1), visual.deepstack.flatten(1, 2), prompt.places(VISUAL_PLACE))
+    def _said(self, ran: _States) -> MarkedText:
+        answer = [token for token in ran.ids[ran.answer_start :] if token not in self.tokenizer.stops]
+        return self.tokenizer.decode_marked(answer)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from x2sam_rt.errors import PromptError
 from x2sam_rt.media.video import VideoReader, evenly_spaced
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import RegionPrompt
 
 # Frames the language model sees of a video: the published number.
@@ -20,7 +20,7 @@ PROMPT_FRAMES = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
+class PromptFrames:
     """frames: what the language model sees, in order, (H, W, 3) uint8 each. by_index: the frames regions may be drawn
     on, by their number in the stream."""
 
@@ -52,20 +52,20 @@ class RecentFrames:
             self._frames.pop()
         self._frames.append((index, frame.clone()))
 
-    def clip(self) -> Clip:
+    def prompt_frames(self) -> PromptFrames:
         """Frames of one size: the newest, and those before it that share its size (a stream may change it)."""
         shape = self._frames[-1][1].shape
-        return Clip(tuple(f for _, f in self._frames if f.shape == shape), dict(self._frames))
+        return PromptFrames(tuple(f for _, f in self._frames if f.shape == shape), dict(self._frames))
 
 
-def read_prompt_frames(path: Path, ask: Ask, *, allow_truncated: bool = False) -> Clip:
+def read_prompt_frames(path: Path, instruction: Instruction, *, allow_truncated: bool = False) -> PromptFrames:
     """A video file's prompt: evenly spaced frames for the language model, and the frames its regions are drawn on.
 
     Raises VideoError; PromptError when a region's frame lies outside the video.
     """
     frames = evenly_spaced(path, PROMPT_FRAMES, allow_truncated=allow_truncated)
-    prompted = _frames_at(path, {region.frame for region in ask.regions}, allow_truncated)
-    return Clip(tuple(torch.from_numpy(frame.pixels) for frame in frames), prompted)
+    prompted = _frames_at(path, {region.frame for region in instruction.regions}, allow_truncated)
+    return PromptFrames(tuple(torch.from_numpy(frame.pixels) for frame in frames), prompted)
 
 
 def _frames_at(path: Path, indices: Iterable[int], allow_truncated: bool) -> dict[int, Tensor]:

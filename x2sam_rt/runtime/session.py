@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.errors import NoMasksError, SessionError
-from x2sam_rt.model.conditions import PromptEmbeddings
-from x2sam_rt.model.preprocess import SegmentorInput, check_frame, region_input, segmentor_input, vision_input
-from x2sam_rt.runtime.language import LanguageSide
-from x2sam_rt.runtime.pipeline import Engines, MaskPrediction, Pipeline
-from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor
-from x2sam_rt.runtime.prompt_frames import Clip, RecentFrames
+from x2sam_rt.errors import SessionError
+from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
+from x2sam_rt.runtime.engines.engine import Engines
+from x2sam_rt.runtime.language import Answer, LanguageRuntime, OnText
+from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
+from x2sam_rt.runtime.postprocess import FrameLogits, PostProcessor, make_postprocessor
+from x2sam_rt.runtime.prompt_frames import PromptFrames, RecentFrames
 from x2sam_rt.runtime.results import FrameResult, Segmentation
-from x2sam_rt.tasks import Instruction, LinkedText, Media, Wording, link
-from x2sam_rt.tasks.ask import Ask, as_ask
+from x2sam_rt.tasks.instruction import Instruction, as_instruction
+from x2sam_rt.tasks.table import Media
 
-OnText = Callable[[str], None]
 _NOTHING = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """What the language model made of an instruction: its text, phrases linked to conditions, and how to segment."""
+class _Waiting:
+    """An instruction that came before the first frame."""
 
-    instruction: Instruction
-    text: LinkedText
-    embeddings: PromptEmbeddings | None
-    postprocess: PostProcessor | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Pending:
-    ask: Ask
     instruction: Instruction
     on_text: OnText | None
 
@@ -51,14 +39,13 @@ class VideoSession:
     16 (a file is prompted with 16 evenly spaced ones). Its answer holds until the next `ask`.
     """
 
-    def __init__(
-        self, engines: Engines, language: LanguageSide, config: ModelConfig, wording: Wording, media: Media
-    ) -> None:
+    def __init__(self, engines: Engines, language: LanguageRuntime, config: ModelConfig, media: Media) -> None:
         self._pipeline: Pipeline | None = Pipeline(engines, config)
-        self._language, self._config, self._wording, self._media = language, config, wording, media
+        self._language, self._config, self._media = language, config, media
         self._recent = RecentFrames()
-        self._pending: _Pending | None = None
+        self._waiting: _Waiting | None = None
         self._answer: Answer | None = None
+        self._postprocess: PostProcessor | None = None
 
     @property
     def answer(self) -> Answer | None:
@@ -67,26 +54,25 @@ class VideoSession:
 
     def ask(
         self,
-        prompt: str | Ask,
+        prompt: str | Instruction,
         *,
-        clip: Clip | None = None,
+        frames: PromptFrames | None = None,
         keep_memory: bool = True,
         on_text: OnText | None = None,
     ) -> None:
         """Changes the instruction; the next frame uses it. Before the first frame it waits for that frame.
 
-        clip: frames to answer on, instead of those seen. keep_memory: False forgets what was segmented so far.
+        frames: what to answer on, instead of the frames seen. keep_memory: False forgets what was segmented so far.
         on_text: gets generated text as it grows. Raises PromptError, and NoMasksError (with the text) when the model
         answers without masks; the instruction in force then stays.
         """
         pipeline = self._require_open()
-        asked = as_ask(prompt)
-        pending = _Pending(asked, asked.instruction(self._media, self._wording), on_text)
-        if clip is None and not len(self._recent):
-            self._pending = pending
+        instruction = as_instruction(prompt)
+        instruction.require_media(self._media)
+        if frames is None and not len(self._recent):
+            self._waiting = _Waiting(instruction, on_text)
             return
-        self._answer = self._reply(pending, clip or self._recent.clip())
-        self._pending = None
+        self._take_answer(instruction, frames or self._recent.prompt_frames(), on_text)
         if not keep_memory:
             pipeline.forget()
 
@@ -98,21 +84,17 @@ class VideoSession:
         """
         pipeline = self._require_open()
         pixels = check_frame(frame)
-        if self._answer is None and self._pending is None:
+        if self._answer is None and self._waiting is None:
             raise SessionError("step before any instruction: call ask(…) or pass prompt= to stream(…) first.")
         with pipeline.timer("preprocess"):
             taken = segmentor_input(pixels, self._config.image_size, self._config.resize)
             self._recent.add(pipeline.next_frame, pixels)
-        answer = self._current_answer(pipeline)
-        index = pipeline.next_frame
-        if answer.embeddings is None:
-            pipeline.skip()
-            segmentation = _no_masks(taken)
-        else:
-            prediction = pipeline.step(taken.pixels, answer.embeddings)
-            with pipeline.timer("postprocess"):
-                segmentation = self._postprocess(answer, prediction, taken)
-        return FrameResult(index, segmentation, answer.text.text, answer.text.spans, pipeline.timer.take())
+        if self._waiting is not None:
+            with pipeline.timer("language"):
+                self._take_answer(self._waiting.instruction, self._recent.prompt_frames(), self._waiting.on_text)
+        assert self._answer is not None
+        index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, taken)
+        return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())
 
     def forget(self) -> None:
         """Empties the mask memory, as after a cut; the instruction and its answer stay. Raises SessionError after
@@ -121,7 +103,7 @@ class VideoSession:
 
     def close(self) -> None:
         """Gives the stream's memory back. Closing twice is allowed."""
-        self._pipeline = self._answer = self._pending = None
+        self._pipeline = self._answer = self._waiting = self._postprocess = None
         self._recent = RecentFrames()
 
     def __enter__(self) -> VideoSession:
@@ -137,66 +119,28 @@ class VideoSession:
             raise SessionError("This session is closed; open another with Runtime.stream(…).")
         return self._pipeline
 
-    def _current_answer(self, pipeline: Pipeline) -> Answer:
-        if self._pending is not None:
-            with pipeline.timer("language"):
-                self._answer = self._reply(self._pending, self._recent.clip())
-            self._pending = None
-        assert self._answer is not None
-        return self._answer
+    def _take_answer(self, instruction: Instruction, frames: PromptFrames, on_text: OnText | None) -> None:
+        answer = self._language.answer(instruction, self._media, frames, on_text=on_text)
+        self._answer, self._waiting = answer, None
+        rule = instruction.row.rule
+        self._postprocess = None
+        if rule is not None:
+            options = instruction.options_in_force
+            self._postprocess = make_postprocessor(rule, answer.conditions, options, answer.region_masks)
 
-    def _reply(self, pending: _Pending, clip: Clip) -> Answer:
-        instruction = pending.instruction
-        budget = self._config.video_budget if self._media == "video" else self._config.image_budget
-        reply = self._language.reply(
-            self._media,
-            vision_input(clip.frames, budget, video=self._media == "video"),
-            instruction.question,
-            instruction.answer,
-            self._region_tokens(instruction, clip),
-            on_text=pending.on_text,
-            max_new_tokens=pending.ask.max_new_tokens,
-        )
-        if not instruction.task.draws_masks:
-            return Answer(instruction, link(reply.text), None, None)
-        if reply.embeddings is None:
-            raise NoMasksError(reply.text)
-        answered = instruction.answered(reply.text) if instruction.answer is None else instruction
-        masks = self._prompt_masks(answered, clip)
-        postprocess = answered.task.postprocessor(answered, pending.ask.options, masks)
-        # The words of an answer known beforehand are ours and say nothing.
-        said = reply.text if instruction.answer is None or pending.ask.answer is not None else ""
-        return Answer(answered, link(said), reply.embeddings, postprocess)
+    def _segment(self, pipeline: Pipeline, answer: Answer, taken: SegmentorInput) -> Segmentation:
+        if answer.embeddings is None or self._postprocess is None:
+            pipeline.skip()
+            return _no_masks(taken)
+        prediction = pipeline.step(taken.pixels, answer.embeddings)
+        with pipeline.timer("postprocess"):
+            return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
 
-    def _region_tokens(self, instruction: Instruction, clip: Clip) -> Tensor:
-        """(regions, 64, dim), each read from the features of the frame it was drawn on."""
-        tokens = []
-        for region in instruction.regions:
-            frame = clip.frame_of(region)
-            seen = segmentor_input(frame, self._config.image_size, self._config.resize)
-            features = self._require_open().encode(seen.pixels)
-            mask = region_input(region.mask(*seen.original_size), self._config.image_size, self._config.resize)
-            tokens.append(self._language.look_at_regions(features.region_source, mask[None]))
-        return torch.cat(tokens) if tokens else torch.zeros(0)
 
-    def _prompt_masks(self, instruction: Instruction, clip: Clip) -> Tensor | None:
-        """(regions, S, S) in the segmentor's input grid."""
-        masks = [
-            region_input(region.mask(*clip.frame_of(region).shape[:2]), self._config.image_size, self._config.resize)
-            for region in instruction.regions
-        ]
-        return torch.stack(masks) if masks else None
-
-    def _postprocess(self, answer: Answer, prediction: MaskPrediction, taken: SegmentorInput) -> Segmentation:
-        assert answer.postprocess is not None
-        logits = FrameLogits(
-            prediction.mask_logits.float(),
-            prediction.class_logits.float(),
-            self._config.image_size,
-            taken.scaled_size,
-            taken.original_size,
-        )
-        return answer.postprocess(logits)
+def _frame_logits(prediction: MaskPrediction, taken: SegmentorInput, side: int) -> FrameLogits:
+    return FrameLogits(
+        prediction.mask_logits.float(), prediction.class_logits.float(), side, taken.scaled_size, taken.original_size
+    )
 
 
 def _no_masks(taken: SegmentorInput) -> Segmentation:

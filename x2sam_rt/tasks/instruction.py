@@ -1,130 +1,173 @@
-"""An instruction: everything the language model and the post-processing must know about what is asked."""
+"""An instruction: what is asked of a stream or an image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from x2sam_rt.errors import PromptError
-from x2sam_rt.tasks.marks import link
+from x2sam_rt.errors import ConfigError, PromptError
+from x2sam_rt.tasks.marks import LinkedText, Mark, MarkedText, parse_marks
 from x2sam_rt.tasks.regions import RegionPrompt
-from x2sam_rt.tasks.task import Argument, Media, Task
-from x2sam_rt.tasks.wording import SEG, Wording
+from x2sam_rt.tasks.table import TASKS, Argument, Conditions, Filling, Media, Task, task
+from x2sam_rt.tasks.wording import Wording, fill
 
-REGION = "<region>"
-# Tokens with a meaning of their own, and the beginning of the chat's control tokens.
-_MARKS = ("<p>", "</p>", SEG, "<|")
+MAX_NEW_TOKENS = 2048  # of a generated answer (X2SAM)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a user asked for, checked only for what the task takes."""
+class PostProcessOptions:
+    """The numbers of post-processing a user may change.
 
-    phrases: tuple[str, ...]
-    things: tuple[str, ...]
-    stuff: tuple[str, ...]
-    regions: tuple[RegionPrompt, ...]
-    question: str | None
+    threshold: the score (for panoptic and object: the class probability) a result must reach; None = the task's own.
+    mask_threshold: sigmoid above which a pixel belongs to a mask. overlap: the part of its own area a panoptic
+    segment must keep. restart_ids: number new panoptic things from 1 in every frame, as published, where one
+    number can mean two things; otherwise a number is never given twice in a stream.
+    The defaults are the published ones; the tasks' own thresholds are those of the published recordings.
+    """
+
+    threshold: float | None = None
+    mask_threshold: float = 0.5
+    overlap: float = 0.8
+    restart_ids: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("threshold", self.threshold),
+            ("mask_threshold", self.mask_threshold),
+            ("overlap", self.overlap),
+        ):
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"{name}={value}: a number from 0 to 1 is wanted.")
+
+    def resolved(self, task_threshold: float) -> PostProcessOptions:
+        return replace(self, threshold=task_threshold) if self.threshold is None else self
+
+    @property
+    def least_score(self) -> float:
+        assert self.threshold is not None, "options are resolved before they are used"
+        return self.threshold
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a task makes of a request: texts for the wording's placeholders, and one label per condition."""
-
-    values: Mapping[str, str]
-    labels: tuple[str, ...] = ()
-    is_thing: tuple[bool, ...] = field(default=())
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Instruction:
-    """question: stands after the vision block, with <p>…</p> and <region>, without chat markup.
+    """One instruction, as a user gives it, checked when it is made: raises PromptError for what cannot be asked.
 
-    answer: the answer known beforehand, with its <SEG>; None = the model must generate it. labels, is_thing: one
-    per condition, in the order of the question's <p>…</p>; () when the phrases come from the generated text.
-    regions: one per <region>, in order.
+    task: a name of the table of tasks. phrases: what to look for, each a condition of its own. things, stuff: category
+    names. regions: visual prompts (`Prompt.point(…)`); a text may say where one is meant with "<region>". question:
+    free text (chat, reasoning). explain: have the answer explained, which is then generated. generate: let the model
+    write its answer even where it is known beforehand. answer: take this text as the answer, with its
+    `<p>phrases</p>` and `<SEG>` (a caption to ground). max_new_tokens: where a generated answer is cut off.
     """
 
-    task: Task
-    question: str
-    answer: str | None
-    labels: tuple[str, ...]
-    is_thing: tuple[bool, ...]
-    regions: tuple[RegionPrompt, ...]
+    task: str = "referring"
+    phrases: tuple[str, ...] = ()
+    things: tuple[str, ...] = ()
+    stuff: tuple[str, ...] = ()
+    regions: tuple[RegionPrompt, ...] = ()
+    question: str | None = None
+    explain: bool = False
+    generate: bool = False
+    answer: str | None = None
+    max_new_tokens: int = MAX_NEW_TOKENS
+    options: PostProcessOptions = field(default_factory=PostProcessOptions)
 
-    def answered(self, text: str) -> Instruction:
-        """This instruction once the answer is generated: its phrases, if any, are the conditions (X2SAM)."""
-        phrases = link(text).phrases
-        return replace(self, labels=phrases, is_thing=(True,) * len(phrases)) if phrases else self
+    def __post_init__(self) -> None:
+        for name in ("phrases", "things", "stuff", "regions"):
+            object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
+        if self.explain and self.row.wording.explained is None:
+            raise PromptError(f"{self.task} cannot explain: explain=True is for reasoning.")
+        if self.max_new_tokens < 1:
+            raise PromptError(f"max_new_tokens={self.max_new_tokens}: at least 1 is wanted.")
+        self._check_arguments()
+        self._check_regions()
+        self._check_answer()
 
+    @property
+    def row(self) -> Task:
+        """The task's row of the table."""
+        return task(self.task)
 
-def instruction(
-    task: Task,
-    *,
-    media: Media,
-    phrases: Sequence[str] = (),
-    things: Sequence[str] = (),
-    stuff: Sequence[str] = (),
-    regions: Sequence[RegionPrompt] = (),
-    question: str | None = None,
-    explain: bool = False,
-    generate: bool = False,
-    wording: Wording,
-) -> Instruction:
-    """Puts a request into words. Raises PromptError for whatever cannot be asked.
+    @property
+    def options_in_force(self) -> PostProcessOptions:
+        """With the task's own threshold where none was given."""
+        return self.options.resolved(self.row.threshold)
 
-    phrases: what to look for, each a condition of its own. things, stuff: category names. regions: visual prompts;
-    a text may say where one is meant with "<region>". question: free text (chat, reasoning). explain: ask for an
-    explanation too, which is generated. generate: let the model find its answer where it would be known.
-    """
-    for name, texts in (("phrases", phrases), ("things", things), ("stuff", stuff)):
-        if isinstance(texts, str):
-            raise PromptError(f"{name}={texts!r}: a list of texts is wanted, such as [{texts!r}].")
-    request = Request(tuple(phrases), tuple(things), tuple(stuff), tuple(regions), question)
-    _check_media(task, media)
-    _check_arguments(task, request)
-    words = wording[task.name]
-    template = words.explained if explain else words.question
-    if template is None:
-        raise PromptError(f"{task.name} cannot explain: explain=True is for reasoning.")
-    asked = task.build(request)
-    text = template.format(media=media, **asked.values)
-    _check_regions(text, request)
-    answer = None if explain or generate else words.answer
-    return Instruction(task, text, answer, asked.labels, asked.is_thing, request.regions)
+    def require_media(self, media: Media) -> None:
+        """Raises PromptError for media the task is not for."""
+        row = self.row
+        if media not in row.media:
+            raise PromptError(f"{row.name} is for {' and '.join(row.media)}s, not for {media}s ({row.description}).")
 
+    def question_text(self, media: Media, wording: Wording) -> MarkedText:
+        """What stands after the vision block, without chat markup. Raises PromptError as `require_media`."""
+        self.require_media(media)
+        words = wording[self.task]
+        template = words.explained if self.explain else words.question
+        assert template is not None, "checked when the instruction was made"
+        values, _ = self._filling
+        return fill(template, {**values, "media": (media,)})
 
-def check_text(text: str, what: str) -> str:
-    """The text without blanks around it. Raises PromptError when nothing is left or a control mark is in it."""
-    stripped = text.strip()
-    if not stripped:
-        raise PromptError(f"An empty {what}: say what is meant.")
-    for mark in _MARKS:
-        if mark in stripped:
+    def answer_text(self, wording: Wording) -> MarkedText | None:
+        """The answer where it is given or known beforehand, with its `<SEG>`; None = the model must generate it."""
+        if self.answer is not None:
+            return parse_marks(self.answer)
+        known = wording[self.task].answer
+        return None if known is None or self.explain or self.generate else parse_marks(known)
+
+    def conditions(self, answer: LinkedText) -> Conditions:
+        """What is segmented: the answer's phrases where it has any, else those of the question (X2SAM)."""
+        return Conditions.of_things(answer.phrases) if answer.spans else self._filling[1]
+
+    @property
+    def _filling(self) -> Filling:
+        return self.row.fill(self)
+
+    def _check_arguments(self) -> None:
+        given: dict[Argument, bool] = {
+            "phrases": bool(self.phrases),
+            "things": bool(self.things),
+            "stuff": bool(self.stuff),
+            "regions": bool(self.regions),
+            "question": self.question is not None,
+        }
+        takes = self.row.takes
+        for name, present in given.items():
+            if present and name not in takes:
+                raise PromptError(f"{self.task} takes no {name}; it takes {', '.join(takes) or 'nothing'}.")
+
+    def _check_regions(self) -> None:
+        values, _ = self._filling
+        places = sum(piece is Mark.REGION for marked in values.values() for piece in marked)
+        if places != len(self.regions):
             raise PromptError(
-                f"The {what} {stripped!r} contains {mark!r}, which has a meaning of its own; leave it out."
+                f"The text refers to {places} regions ({Mark.REGION.value}), but {len(self.regions)} were given."
             )
-    return stripped
+
+    def _check_answer(self) -> None:
+        if self.answer is not None and self.row.draws_masks and Mark.SEG not in parse_marks(self.answer):
+            raise PromptError(
+                f"The given answer {self.answer!r} has no {Mark.SEG.value}, which masks are drawn for; "
+                "put it at the end."
+            )
 
 
-def _check_media(task: Task, media: Media) -> None:
-    if media not in task.media:
-        raise PromptError(f"{task.name} is for {' and '.join(task.media)}s, not for {media}s ({task.description}).")
+def as_instruction(prompt: str | Instruction) -> Instruction:
+    """A plain text asks for what it refers to. Raises PromptError for an empty text."""
+    if isinstance(prompt, Instruction):
+        return prompt
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise PromptError(
+            f'The prompt is {prompt!r}; wanted a phrase such as "the jumping boy", or an Instruction for another task '
+            f"({', '.join(TASKS)})."
+        )
+    return Instruction(phrases=(prompt,))
 
 
-def _check_arguments(task: Task, request: Request) -> None:
-    given: dict[Argument, bool] = {
-        "phrases": bool(request.phrases),
-        "things": bool(request.things),
-        "stuff": bool(request.stuff),
-        "regions": bool(request.regions),
-        "question": request.question is not None,
-    }
-    for name, present in given.items():
-        if present and name not in task.takes:
-            raise PromptError(f"{task.name} takes no {name}; it takes {', '.join(task.takes) or 'nothing'}.")
-
-
-def _check_regions(text: str, request: Request) -> None:
-    if (count := text.count(REGION)) != len(request.regions):
-        raise PromptError(f"The text refers to {count} regions ({REGION}), but {len(request.regions)} were given.")
+def _as_tuple(name: str, values: object) -> tuple[object, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise PromptError(f"{name}={values!r}: a list is wanted, such as [{values!r}].")
+    wanted = RegionPrompt if name == "regions" else str
+    for value in values:
+        if not isinstance(value, wanted):
+            raise PromptError(f"{name} holds {value!r}; wanted {wanted.__name__}.")
+    return tuple(values)

@@ -3,27 +3,89 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-
-from torch import Tensor
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from x2sam_rt.errors import PromptError
-from x2sam_rt.runtime.postprocess.instance import InstancePostProcessor
-from x2sam_rt.runtime.postprocess.panoptic import PanopticPostProcessor
-from x2sam_rt.runtime.postprocess.phrases import PhrasePostProcessor
-from x2sam_rt.runtime.postprocess.prompted import InteractivePostProcessor, ObjectPostProcessor
-from x2sam_rt.runtime.postprocess.rule import Conditions, PostProcessOptions
-from x2sam_rt.runtime.postprocess.semantic import SemanticPostProcessor
-from x2sam_rt.tasks.instruction import REGION, Asked, Instruction, Request, check_text
-from x2sam_rt.tasks.task import Media, Task
+from x2sam_rt.tasks.marks import Mark, MarkedText, listed, parse_regions, spell
 from x2sam_rt.tasks.wording import TaskWording, Wording
 
-ANY_MEDIA: tuple[Media, ...] = ("image", "video")
-KNOWN_ANSWER = "It is <SEG>."
+if TYPE_CHECKING:
+    from x2sam_rt.tasks.instruction import Instruction
+
+Media = Literal["image", "video"]
+Argument = Literal["phrases", "things", "stuff", "regions", "question"]
+# How logits become segments; what each rule is lives with post-processing.
+Rule = Literal["panoptic", "semantic", "instance", "grounded", "phrases", "interactive", "object"]
 
 
-def _marked(texts: Sequence[str]) -> str:
-    return ", ".join(f"<p>{text}</p>" for text in texts)
+@dataclass(frozen=True)
+class Conditions:
+    """What the columns of the class logits stand for: one label per condition, without the background; is_thing says
+    which are countable things. An answer without phrases has none."""
+
+    labels: tuple[str, ...] = ()
+    is_thing: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.labels) == len(self.is_thing), "every condition is a thing or stuff"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def of_things(cls, labels: Sequence[str]) -> Conditions:
+        return cls(tuple(labels), (True,) * len(labels))
+
+
+# What an instruction puts into the wording's placeholders, and the conditions this gives, in the question's order.
+Filling = tuple[Mapping[str, MarkedText], Conditions]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the table.
+
+    takes: the fields of an instruction it can use. fill: see `Filling`; raises PromptError for what cannot be asked.
+    rule: how its logits become segments; None where no masks are drawn. threshold: the score a result must reach,
+    unless the options say otherwise.
+    """
+
+    name: str
+    description: str
+    media: tuple[Media, ...]
+    takes: tuple[Argument, ...]
+    wording: TaskWording
+    fill: Callable[[Instruction], Filling]
+    rule: Rule | None = None
+    threshold: float = 0.0
+
+    @property
+    def answer_known(self) -> bool:
+        return self.wording.answer is not None
+
+    @property
+    def draws_masks(self) -> bool:
+        return self.rule is not None
+
+
+def category_name(category: str) -> str:
+    """The name as the model was taught it: "Floor-other-merged" → "floor" (X2SAM, generic segmentation)."""
+    name = category.lower()
+    for suffix in ("-merged", "-other", "-stuff"):
+        name = name.replace(suffix, "")
+    return _required(name.replace("-", " "), "category name")
+
+
+def _required(text: str, what: str) -> str:
+    """The text without blanks around it. Raises PromptError when nothing is left, or it cannot be written as text."""
+    stripped = text.strip()
+    if not stripped:
+        raise PromptError(f"An empty {what}: say what is meant.")
+    if any("\ud800" <= character <= "\udfff" for character in stripped):
+        raise PromptError(f"The {what} {stripped!r} holds half a character (a lone surrogate); give valid Unicode.")
+    return stripped
 
 
 def _require_distinct(texts: Sequence[str], what: str) -> None:
@@ -32,107 +94,71 @@ def _require_distinct(texts: Sequence[str], what: str) -> None:
         raise PromptError(f"Doubled {what}: {', '.join(doubled)}. Each must be asked for once.")
 
 
-def category_name(category: str) -> str:
-    """The name as the model was taught it: "Floor-other-merged" → "floor" (X2SAM, generic segmentation)."""
-    name = category.lower()
-    for suffix in ("-merged", "-other", "-stuff"):
-        name = name.replace(suffix, "")
-    return check_text(name.replace("-", " "), "category name")
-
-
-def _categories(request: Request) -> Asked:
-    labels = request.things + request.stuff
+def _categories(instruction: Instruction) -> Filling:
+    labels = instruction.things + instruction.stuff
     if not labels:
         raise PromptError("An empty category list: give things, stuff or both.")
     names = [category_name(label) for label in labels]
     _require_distinct(names, "categories")
-    is_thing = (True,) * len(request.things) + (False,) * len(request.stuff)
-    return Asked({"categories": _marked(names)}, labels, is_thing)
+    is_thing = (True,) * len(instruction.things) + (False,) * len(instruction.stuff)
+    return {"categories": listed((name,) for name in names)}, Conditions(labels, is_thing)
 
 
-def _thing_categories(request: Request) -> Asked:
-    if not request.things:
+def _thing_categories(instruction: Instruction) -> Filling:
+    if not instruction.things:
         raise PromptError("No things in the category list: only things have instances.")
-    return _categories(request)
+    return _categories(instruction)
 
 
-def _phrases(request: Request) -> Asked:
-    if not request.phrases:
+def _phrase_texts(instruction: Instruction) -> list[MarkedText]:
+    texts = [_lowered(parse_regions(_required(phrase, "phrase"))) for phrase in instruction.phrases]
+    _require_distinct([spell(text) for text in texts], "phrases")
+    return texts
+
+
+def _lowered(marked: MarkedText) -> MarkedText:
+    """Piece by piece, so that no letter case spells a mark."""
+    return tuple(piece.lower() if isinstance(piece, str) else piece for piece in marked)
+
+
+def _phrases(instruction: Instruction) -> Filling:
+    if not instruction.phrases:
         raise PromptError("No phrase to look for: give at least one.")
-    names = [check_text(phrase, "phrase").lower() for phrase in request.phrases]
-    _require_distinct(names, "phrases")
-    return Asked({"phrases": _marked(names)}, request.phrases, (True,) * len(names))
+    return {"phrases": listed(_phrase_texts(instruction))}, Conditions.of_things(instruction.phrases)
 
 
-def _reasoned_question(request: Request) -> Asked:
-    question = check_text(request.question or "", "question")
-    return Asked({"question": _marked([question])}, (question,), (True,))
+def _reasoned_question(instruction: Instruction) -> Filling:
+    question = _required(instruction.question or "", "question")
+    return {"question": listed([parse_regions(question)])}, Conditions.of_things([question])
 
 
-def _chat_text(request: Request) -> Asked:
-    return Asked({"question": check_text(request.question or "", "question").replace(REGION, _marked([REGION]))})
+def _chat_text(instruction: Instruction) -> Filling:
+    question: list[str | Mark] = []
+    for piece in parse_regions(_required(instruction.question or "", "question")):
+        question += listed([(piece,)]) if piece is Mark.REGION else [piece]
+    return {"question": tuple(question)}, Conditions()
 
 
-def _nothing(request: Request) -> Asked:
-    return Asked({})
+def _nothing(instruction: Instruction) -> Filling:
+    return {}, Conditions()
 
 
-def _one_region(request: Request) -> Asked:
-    if len(request.regions) != 1:
-        raise PromptError(f"{len(request.regions)} visual prompts; exactly one is wanted (vgd takes several).")
-    return Asked({"region": _marked([REGION])}, ("region 1",), (True,))
+def _one_region(instruction: Instruction) -> Filling:
+    if len(instruction.regions) != 1:
+        raise PromptError(f"{len(instruction.regions)} visual prompts; exactly one is wanted (vgd takes several).")
+    return {"region": listed([(Mark.REGION,)])}, Conditions.of_things(["region 1"])
 
 
-def _regions(request: Request) -> Asked:
-    if not request.regions:
+def _regions(instruction: Instruction) -> Filling:
+    if not instruction.regions:
         raise PromptError("No visual prompt: give at least one point, box, scribble or mask.")
-    phrases = [check_text(phrase, "phrase").lower() for phrase in request.phrases]
-    _require_distinct(phrases, "phrases")
-    labels = tuple(f"region {number + 1}" for number in range(len(request.regions))) + request.phrases
-    marked = _marked([REGION] * len(request.regions) + phrases)
-    return Asked({"regions": marked}, labels, (True,) * len(labels))
+    labels = [f"region {number + 1}" for number in range(len(instruction.regions))]
+    marked = listed([(Mark.REGION,)] * len(labels) + _phrase_texts(instruction))
+    return {"regions": marked}, Conditions.of_things([*labels, *instruction.phrases])
 
 
-def _conditions(instruction: Instruction) -> Conditions:
-    return Conditions(instruction.labels, instruction.is_thing)
-
-
-def _panoptic(instruction: Instruction, options: PostProcessOptions, _: Tensor | None) -> PanopticPostProcessor:
-    return PanopticPostProcessor(_conditions(instruction), options)
-
-
-def _semantic(instruction: Instruction, options: PostProcessOptions, _: Tensor | None) -> SemanticPostProcessor:
-    return SemanticPostProcessor(_conditions(instruction))
-
-
-def _instance(instruction: Instruction, options: PostProcessOptions, _: Tensor | None) -> InstancePostProcessor:
-    return InstancePostProcessor(_conditions(instruction), options, empty=-1)
-
-
-def _grounded(instruction: Instruction, options: PostProcessOptions, _: Tensor | None) -> InstancePostProcessor:
-    return InstancePostProcessor(_conditions(instruction), options, empty=255)
-
-
-def _by_phrase(instruction: Instruction, options: PostProcessOptions, _: Tensor | None) -> PhrasePostProcessor:
-    return PhrasePostProcessor(_conditions(instruction), options)
-
-
-def _interactive(
-    instruction: Instruction, options: PostProcessOptions, masks: Tensor | None
-) -> InteractivePostProcessor:
-    return InteractivePostProcessor(_conditions(instruction), options, _prompt_mask(instruction, masks))
-
-
-def _object(instruction: Instruction, options: PostProcessOptions, masks: Tensor | None) -> ObjectPostProcessor:
-    return ObjectPostProcessor(_conditions(instruction), options, _prompt_mask(instruction, masks))
-
-
-def _prompt_mask(instruction: Instruction, masks: Tensor | None) -> Tensor:
-    assert masks is not None, f"{instruction.task.name} needs the prompt's mask"
-    assert len(masks) == len(instruction.regions) == 1, "one prompt, one mask"
-    return masks[0] != 0
-
-
+ANY_MEDIA: tuple[Media, ...] = ("image", "video")
+KNOWN_ANSWER = "It is <SEG>."
 _BY_CATEGORIES = TaskWording(
     "Please segment this {media} by these categories: {categories}. Answer with the segmentation masks.",
     KNOWN_ANSWER,
@@ -145,7 +171,7 @@ _ROWS = (
         media=ANY_MEDIA,
         takes=("question", "regions"),
         wording=TaskWording("{question}"),
-        build=_chat_text,
+        fill=_chat_text,
     ),
     Task(
         name="panoptic",
@@ -153,8 +179,8 @@ _ROWS = (
         media=ANY_MEDIA,
         takes=("things", "stuff"),
         wording=_BY_CATEGORIES,
-        build=_categories,
-        postprocess=_panoptic,
+        fill=_categories,
+        rule="panoptic",
         threshold=0.3,
     ),
     Task(
@@ -163,8 +189,8 @@ _ROWS = (
         media=ANY_MEDIA,
         takes=("things", "stuff"),
         wording=_BY_CATEGORIES,
-        build=_categories,
-        postprocess=_semantic,
+        fill=_categories,
+        rule="semantic",
     ),
     Task(
         name="instance",
@@ -172,8 +198,8 @@ _ROWS = (
         media=ANY_MEDIA,
         takes=("things", "stuff"),
         wording=_BY_CATEGORIES,
-        build=_thing_categories,
-        postprocess=_instance,
+        fill=_thing_categories,
+        rule="instance",
         threshold=0.3,
     ),
     Task(
@@ -182,8 +208,8 @@ _ROWS = (
         media=ANY_MEDIA,
         takes=("phrases", "regions"),
         wording=TaskWording("Please segment {phrases} in this {media}.", KNOWN_ANSWER),
-        build=_phrases,
-        postprocess=_by_phrase,
+        fill=_phrases,
+        rule="phrases",
     ),
     Task(
         name="reasoning",
@@ -195,8 +221,8 @@ _ROWS = (
             KNOWN_ANSWER,
             "{question} Please explain why, and answer with the segmentation mask.",
         ),
-        build=_reasoned_question,
-        postprocess=_by_phrase,
+        fill=_reasoned_question,
+        rule="phrases",
     ),
     Task(
         name="gcg",
@@ -206,8 +232,8 @@ _ROWS = (
         wording=TaskWording(
             "Please describe this {media} briefly, with interleaved segmentation masks for the phrases."
         ),
-        build=_nothing,
-        postprocess=_by_phrase,
+        fill=_nothing,
+        rule="phrases",
     ),
     Task(
         name="interactive",
@@ -215,8 +241,8 @@ _ROWS = (
         media=("image",),
         takes=("regions",),
         wording=TaskWording("Please segment this {media} by this region: {region}.", KNOWN_ANSWER),
-        build=_one_region,
-        postprocess=_interactive,
+        fill=_one_region,
+        rule="interactive",
         threshold=0.2,
     ),
     Task(
@@ -225,8 +251,8 @@ _ROWS = (
         media=("video",),
         takes=("regions",),
         wording=TaskWording("Please segment this {media} by this region: {region}.", KNOWN_ANSWER),
-        build=_one_region,
-        postprocess=_object,
+        fill=_one_region,
+        rule="object",
         threshold=0.5,
     ),
     Task(
@@ -235,8 +261,8 @@ _ROWS = (
         media=ANY_MEDIA,
         takes=("regions", "phrases"),
         wording=TaskWording("Please segment this {media} by these regions: {regions}.", KNOWN_ANSWER),
-        build=_regions,
-        postprocess=_grounded,
+        fill=_regions,
+        rule="grounded",
         threshold=0.3,
     ),
 )

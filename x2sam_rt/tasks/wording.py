@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from x2sam_rt.errors import ConfigError
-
-SEG = "<SEG>"
+from x2sam_rt.tasks.marks import Mark, MarkedText, parse_marks
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,27 @@ class Wording:
         Path(path).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def fill(template: str, values: Mapping[str, MarkedText]) -> MarkedText:
+    """A template with its placeholders filled; words that touch become one piece."""
+    pieces: list[str | Mark] = []
+    for literal, name in _template_parts(template):
+        for piece in (*parse_marks(literal), *(values[name] if name is not None else ())):
+            if isinstance(piece, str) and pieces and isinstance(pieces[-1], str):
+                pieces[-1] += piece
+            else:
+                pieces.append(piece)
+    return tuple(pieces)
+
+
+def _template_parts(template: str) -> Iterator[tuple[str, str | None]]:
+    """Pairs of literal text and the placeholder behind it. Raises ValueError for anything but plain names in braces:
+    format specifications and look-ups would let a file ask for gigabytes of blanks, or for attributes."""
+    for literal, name, specification, conversion in string.Formatter().parse(template):
+        if name is not None and (specification or conversion or not name.isidentifier()):
+            raise ValueError(f"the placeholder {{{name}}} may only be a name")
+        yield literal, name
+
+
 def _merge(default: TaskWording, entry: object, origin: str) -> TaskWording:
     if not isinstance(entry, dict):
         raise ConfigError(f"{origin}: a JSON object of templates is wanted, not {type(entry).__name__}.")
@@ -85,12 +105,13 @@ def _check(default: str | None, template: object, origin: str) -> None:
         raise ConfigError(
             f"{origin}: placeholders {sorted(found)}; {sorted(wanted)} are wanted ({{media}} is optional)."
         )
-    if template.count(SEG) != default.count(SEG):
-        raise ConfigError(f"{origin}: {template.count(SEG)} times {SEG}; {default.count(SEG)} wanted.")
+    seg = Mark.SEG.value
+    if template.count(seg) != default.count(seg):
+        raise ConfigError(f"{origin}: {template.count(seg)} times {seg}; {default.count(seg)} wanted.")
 
 
 def _placeholders(template: str, origin: str) -> set[str]:
     try:
-        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        return {name for _, name in _template_parts(template) if name is not None}
     except ValueError as error:
         raise ConfigError(f"{origin}: {error} (write {{{{ and }}}} for braces).") from error

@@ -52,8 +52,8 @@ def test_each_expression_is_an_example(root: Path, name: str) -> None:
     dataset = read_dataset(name, root, "train")
     assert (dataset.name, dataset.metric, len(dataset)) == (name, "j_and_f", 2)
     first, second = dataset
-    assert (first.name, first.media, first.ask.phrases) == (f"{name}/train/dogs/0", "video", ("the dog",))
-    assert (first.ask.task, second.ask.phrases, first.conditions) == ("referring", ("ä box",), 1)
+    assert (first.name, first.media, first.instruction.phrases) == (f"{name}/train/dogs/0", "video", ("the dog",))
+    assert (first.instruction.task, second.instruction.phrases, first.conditions) == ("referring", ("ä box",), 1)
     for number in range(3):
         np.testing.assert_array_equal(first.targets[0].masks[number], indices(number) == 2)
         np.testing.assert_array_equal(second.targets[0].masks[number], indices(number) == 1)

@@ -82,8 +82,12 @@ def test_an_image(coco: Path) -> None:
     dataset = read_dataset("coco-panoptic", coco, "val")
     assert (dataset.metric, dataset.things, dataset.stuff) == ("panoptic_image", ("dog", "cat"), ("grass",))
     (example,) = dataset
-    assert (example.name, example.media, example.ask.task) == ("coco-panoptic/val/17", "image", "panoptic")
-    assert (example.ask.things, example.ask.stuff, example.conditions) == (("dog", "cat"), ("grass",), 3)
+    assert (example.name, example.media, example.instruction.task) == ("coco-panoptic/val/17", "image", "panoptic")
+    assert (example.instruction.things, example.instruction.stuff, example.conditions) == (
+        ("dog", "cat"),
+        ("grass",),
+        3,
+    )
     assert [(target.id, target.condition) for target in example.targets] == [(GRASS, 2), (DOG, 0)]
     for target in example.targets:
         np.testing.assert_array_equal(target.masks, ids()[None] == target.id)
@@ -115,7 +119,7 @@ def test_what_the_panoptic_writer_wrote_is_read_back(tmp_path: Path) -> None:
     (tmp_path / "out" / "panoptic").rename(tmp_path / "annotations" / "panoptic_val")
     (tmp_path / "out" / "panoptic.json").rename(tmp_path / "annotations" / "panoptic_val.json")
     (example,) = read_dataset("coco-panoptic", tmp_path, "val")
-    labels = example.ask.things + example.ask.stuff
+    labels = example.instruction.things + example.instruction.stuff
     read = {labels[target.condition]: target.masks[0] for target in example.targets}
     assert set(read) == {"Schaf", "grass"}
     np.testing.assert_array_equal(read["Schaf"], map == 3)

@@ -49,8 +49,8 @@ def test_sentences(tmp_path: Path) -> None:
     dataset = read(tmp_path)
     assert (dataset.name, dataset.metric, len(dataset)) == ("reasonseg", "giou", 2)
     first, second = dataset
-    assert (first.name, first.media, first.ask.task) == ("reasonseg/val/one/0", "image", "reasoning")
-    assert (first.ask.question, second.ask.question) == ("Where could it sleep?", "Welches Möbel?")
+    assert (first.name, first.media, first.instruction.task) == ("reasonseg/val/one/0", "image", "reasoning")
+    assert (first.instruction.question, second.instruction.question) == ("Where could it sleep?", "Welches Möbel?")
     assert first.tags == {"long query"}
     assert len(first.targets) == 1
 
@@ -68,7 +68,7 @@ def test_smaller_shapes_lie_on_larger_ones(tmp_path: Path) -> None:
 def test_phrases_become_questions(tmp_path: Path) -> None:
     write(tmp_path, {"text": ["the bed"], "is_sentence": False, "shapes": [shape("Bed", box(1, 1, 3, 3))]})
     (example,) = read(tmp_path)
-    assert example.ask.question == "What is the bed in this image?"
+    assert example.instruction.question == "What is the bed in this image?"
     assert example.tags == {"short query"}
     np.testing.assert_array_equal(example.targets[0].masks[0], rectangle(1, 1, 3, 3))
     assert isinstance(example, AnnotatedExample)
@@ -77,7 +77,7 @@ def test_phrases_become_questions(tmp_path: Path) -> None:
 
 def test_files_in_the_encoding_of_windows(tmp_path: Path) -> None:
     write(tmp_path, DOCUMENT, encoding="cp1252")
-    assert read(tmp_path)[1].ask.question == "Welches Möbel?"
+    assert read(tmp_path)[1].instruction.question == "Welches Möbel?"
 
 
 def test_images_come_in_the_order_of_their_names(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def test_each_sentence_is_an_example(tmp_path: Path, name: str) -> None:
     dataset = read_dataset(name, tmp_path, "testA")
     assert (dataset.name, dataset.metric, len(dataset)) == (name, "giou", 2)
     first, second = dataset
-    assert (first.name, first.media, first.ask.task) == (f"{name}/testA/4/0", "image", "referring")
-    assert (first.ask.phrases, second.ask.phrases) == (("left square",), ("the square",))
+    assert (first.name, first.media, first.instruction.task) == (f"{name}/testA/4/0", "image", "referring")
+    assert (first.instruction.phrases, second.instruction.phrases) == (("left square",), ("the square",))
     np.testing.assert_array_equal(first.targets[0].masks[0], rectangle(1, 2, 6, 8))
     (masked,) = read_dataset(name, tmp_path, "val")
     np.testing.assert_array_equal(masked.targets[0].masks[0], rectangle(3, 3, 8, 5))

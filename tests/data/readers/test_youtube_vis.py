@@ -53,7 +53,11 @@ def test_each_video_is_an_example(tmp_path: Path) -> None:
     dataset = read(tmp_path)
     assert (dataset.metric, dataset.things, dataset.stuff) == ("ap_video", ("dog", "cat"), ())
     full, bare = dataset
-    assert (full.name, full.ask.task, full.ask.things) == ("youtube-vis/train/7", "instance", ("dog", "cat"))
+    assert (full.name, full.instruction.task, full.instruction.things) == (
+        "youtube-vis/train/7",
+        "instance",
+        ("dog", "cat"),
+    )
     assert [(target.id, target.condition) for target in full.targets] == [(1, 1), (2, 0)]
     np.testing.assert_array_equal(full.targets[0].masks, MASKS[:2])
     assert not full.targets[1].masks[0].any()

@@ -25,8 +25,9 @@ from x2sam_rt.data.world.prompting import KINDS, region
 from x2sam_rt.data.world.scene import Scene
 from x2sam_rt.data.world.vocabulary import SHAPES, STUFF, Split
 from x2sam_rt.errors import PromptError
-from x2sam_rt.tasks import DEFAULT_WORDING, TASKS, Media, link
+from x2sam_rt.tasks.marks import link, parse_marks
 from x2sam_rt.tasks.regions import BoxPrompt, MaskPrompt, StrokePrompt
+from x2sam_rt.tasks.table import DEFAULT_WORDING, TASKS, Media
 
 ASKED = [(row.name, media) for row in TASKS.values() for media in row.media]
 SEEDS = 8
@@ -37,11 +38,12 @@ SEEDS = 8
 def test_examples_fit_their_instruction(task: str, media: Media, split: Split) -> None:
     for index in range(SEEDS):
         made = world_example(split, index, task, media=media)
-        instruction = made.ask.instruction(media, DEFAULT_WORDING)
-        labels = instruction.answered(made.answer).labels if made.answer else instruction.labels
+        instruction = made.instruction
+        labels = instruction.conditions(link(parse_marks(made.answer or ""))).labels
+        instruction.require_media(media)
         assert made.name == f"world/{split}/{index}/{task}"
         assert len(labels) == made.conditions
-        assert (made.answer is None) == (instruction.answer is not None)
+        assert (made.answer is None) == (instruction.answer_text(DEFAULT_WORDING) is not None)
         assert len(made.frames) == (1 if media == "image" else 8)
         assert ("<SEG>" in (made.answer or "<SEG>")) == (task != "chat")
         assert len({target.id for target in made.targets}) == len(made.targets)
@@ -55,14 +57,16 @@ def test_examples_fit_their_instruction(task: str, media: Media, split: Split) -
 
 
 def said(made: Example) -> str:
-    return " ".join([*made.ask.phrases, made.ask.question or "", made.answer or ""])
+    return " ".join([*made.instruction.phrases, made.instruction.question or "", made.answer or ""])
 
 
 def test_examples_are_the_same_again_and_tasks_share_a_clip() -> None:
     first, again = (world_example("train", 3, "vgd", media="video") for _ in range(2))
     assert np.array_equal(first.frames, again.frames)
     assert first.tags == again.tags
-    assert [prompt.kind for prompt in first.ask.regions] == [prompt.kind for prompt in again.ask.regions]
+    assert [prompt.kind for prompt in first.instruction.regions] == [
+        prompt.kind for prompt in again.instruction.regions
+    ]
     other = world_example("train", 3, "gcg", media="video")
     assert np.array_equal(first.frames, other.frames)
 
@@ -71,10 +75,13 @@ def test_referring_shows_the_named_object() -> None:
     for number in range(40):
         clip = make_clip((number, 1), WorldSettings())
         made = example(clip, "referring", np.random.default_rng(number), media="video", phrases=2)
-        assert len(made.ask.phrases) == made.conditions == len(made.targets) == 2
+        assert len(made.instruction.phrases) == made.conditions == len(made.targets) == 2
         for target in made.targets:
             thing = clip.objects[target.id]
-            words = set(made.ask.phrases[target.condition].replace("that moves", "").split()) - {"the", "object"}
+            words = set(made.instruction.phrases[target.condition].replace("that moves", "").split()) - {
+                "the",
+                "object",
+            }
             assert words - {"that", "stays"} <= {thing.size, thing.texture, thing.colour, thing.shape, thing.motion}
             assert np.array_equal(target.masks, clip.mask(target.id))
 
@@ -92,7 +99,7 @@ def test_the_hidden_preset_hides_who_is_meant_for_three_frames(split: Split) -> 
         clip = make_clip(clip_seed(split, index), settings)
         made = world_example(split, index, "referring", media="video", settings=settings)
         assert made.hidden is not None
-        assert len(made.ask.phrases) == 1
+        assert len(made.instruction.phrases) == 1
         assert made.hidden[clip.drained].all()
         assert made.hidden.sum() == 3 or "occluded" in made.tags
         assert {"drained", "same_shape"} <= made.tags
@@ -141,7 +148,7 @@ def test_category_targets_are_the_labels(task: str) -> None:
     for number in range(25):
         clip = make_clip((number, 9), WorldSettings(occluder=0))
         made = example(clip, task, np.random.default_rng(number), media="video")
-        names = made.ask.things + made.ask.stuff
+        names = made.instruction.things + made.instruction.stuff
         assert len(set(names)) == len(names)
         orders.add(names)
         whole += set(names) == {*SHAPES, *STUFF}
@@ -161,7 +168,7 @@ def test_captions_name_all_objects_from_left_to_right() -> None:
         clip = make_clip((number, 10), WorldSettings())
         made = example(clip, "gcg", np.random.default_rng(number), media=media)  # type: ignore[arg-type]
         assert made.answer is not None
-        linked = link(made.answer)
+        linked = link(parse_marks(made.answer))
         meant = [clip.objects[target.id] for target in made.targets]
         assert linked.phrases == tuple(f"a {thing.colour} {thing.shape}" for thing in meant)
         if media == "video":
@@ -177,7 +184,7 @@ def test_prompts_of_every_kind_lie_on_their_object() -> None:
     for number in range(60):
         clip = make_clip((number, 11), WorldSettings())
         made = example(clip, "vgd", np.random.default_rng(number), media="video", phrases=3)
-        for target, prompt in zip(made.targets, made.ask.regions, strict=True):
+        for target, prompt in zip(made.targets, made.instruction.regions, strict=True):
             mask = target.masks[prompt.frame]
             drawn = prompt.mask(128, 128)
             kinds.add(prompt.kind)

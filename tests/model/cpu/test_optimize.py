@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from x2sam_rt.config import MaskEncoderConfig, ModelConfig
-from x2sam_rt.export.stages import example_tensors, stage_specs
 from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.cpu import layers
 from x2sam_rt.model.cpu.optimize import optimize_for_cpu
 from x2sam_rt.model.cpu.pixel_decoder import channels_last_group_norm
 from x2sam_rt.model.precision import cast_weights, fp32_copy
-from x2sam_rt.model.stages import stage_module
+from x2sam_rt.model.stages import example_inputs, stage_contract, stage_module
 from x2sam_rt.model.x2sam import X2SAM
 
 STAGES = ("frame_encoder", "memory_attention", "mask_decoder", "memory_encoder")
@@ -45,8 +44,7 @@ def ragged_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def inputs_of(config: ModelConfig, stage: str) -> list[Tensor]:
-    spec = next(spec for spec in stage_specs(config, "float32", "{stage}") if spec.name == stage)
-    tensors = example_tensors(spec.inputs, SIZES, stage)
+    tensors = example_inputs(stage_contract(stage, config, torch.float32), SIZES)
     for name in ("condition_mask", "token_mask"):
         if name in tensors:
             tensors[name][1:3] = False

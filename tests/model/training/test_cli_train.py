@@ -89,7 +89,7 @@ def test_a_fine_tuned_checkpoint_is_exported(tuning: list[object], tmp_path: Pat
     assert steps(tmp_path / "tuned") == [1, 2, 3]
     exported = call("export", tmp_path / "tuned", "--vlm", LORA / "vlm", "-o", tmp_path / "bundle", "--engine", "torch")
     assert exported.exit_code == 0, exported.output
-    assert load_manifest(tmp_path / "bundle").trained
+    assert load_manifest(tmp_path / "bundle").checkpoint == "pytorch_model.bin"
 
 
 def test_fine_tuning_names_what_it_cannot_learn_from(tuning: list[object], tmp_path: Path) -> None:

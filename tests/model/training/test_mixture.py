@@ -9,15 +9,15 @@ import pytest
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.model.training.mixture import Mixture, Source
-from x2sam_rt.tasks import Media
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.table import Media
 
 LENGTHS = (3, 5, 3, 3, 5)
 
 
 def example(name: str, media: Media, frames: int) -> Example:
     pixels = np.zeros((frames, 2, 3, 3), dtype=np.uint8)
-    return Example(name, media, pixels, Ask(phrases=("a cat",)), conditions=1, targets=())
+    return Example(name, media, pixels, Instruction(phrases=("a cat",)), conditions=1, targets=())
 
 
 def images(name: str, size: int) -> Source:

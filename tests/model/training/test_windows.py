@@ -10,7 +10,7 @@ from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers import AnnotatedExample
 from x2sam_rt.errors import DataError
 from x2sam_rt.model.training.windows import cut, frames_from, random_window
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import PointPrompt
 
 LENGTH = 7
@@ -23,7 +23,13 @@ def example(**changes: object) -> Example:
     masks = np.zeros((LENGTH, 5, 6), dtype=np.bool_)
     masks[3, 1, 2] = True
     plain = AnnotatedExample(
-        "v", "video", frames, Ask(phrases=("a cat",)), conditions=1, targets=(Target(0, masks, 9),), ignored=masks
+        "v",
+        "video",
+        frames,
+        Instruction(phrases=("a cat",)),
+        conditions=1,
+        targets=(Target(0, masks, 9),),
+        ignored=masks,
     )
     return replace(plain, **changes)
 
@@ -80,13 +86,13 @@ def test_windows_begin_anywhere_and_lie_within() -> None:
 
 def prompted(*frames: int) -> Example:
     regions = tuple(PointPrompt(frame, ((2.0, 3.0),), 1) for frame in frames)
-    return example(ask=Ask("vgd", regions=regions), conditions=len(frames), targets=())
+    return example(instruction=Instruction("vgd", regions=regions), conditions=len(frames), targets=())
 
 
 def test_windows_begin_at_the_first_prompt() -> None:
     taken = random_window(prompted(4, 2), 4, np.random.default_rng(0))
     assert taken.frames[:, 0, 0, 0].tolist() == [2, 3, 4, 5]
-    assert [region.frame for region in taken.ask.regions] == [2, 0]
+    assert [region.frame for region in taken.instruction.regions] == [2, 0]
 
 
 def test_a_prompt_outside_the_window_is_named() -> None:

@@ -21,7 +21,7 @@ from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers.annotated import AnnotatedExample
 from x2sam_rt.data.readers.files import in_layout, read_frames, read_indices, read_json
 from x2sam_rt.errors import DataError
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 _VOID = 255  # DAVIS: pixels that no evaluation counts
 
@@ -51,7 +51,7 @@ class ExpressionSample:
             name=self.name,
             media="video",
             frames=frames,
-            ask=Ask("referring", phrases=(self.phrase,)),
+            instruction=Instruction("referring", phrases=(self.phrase,)),
             conditions=1,
             targets=(target,),
             ignored=ignored if ignored.any() else None,

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from x2sam_rt.errors import DataError, VideoError
-from x2sam_rt.media.image import open_image, read_image
+from x2sam_rt.media.image import decode_ids, open_image, read_image
 from x2sam_rt.media.types import LabelMap
-from x2sam_rt.runtime.writers.panoptic import decode_ids
 
 Frames = npt.NDArray[np.uint8]
 

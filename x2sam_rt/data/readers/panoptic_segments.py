@@ -15,8 +15,8 @@ from x2sam_rt.data.readers.categories import CategoryList
 from x2sam_rt.data.readers.files import read_frames, read_ids
 from x2sam_rt.errors import DataError
 from x2sam_rt.media.types import LabelMap
-from x2sam_rt.tasks import Media
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.table import Media
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class PanopticSample:
             name=self.name,
             media=self.media,
             frames=frames,
-            ask=Ask("panoptic", things=things, stuff=stuff),
+            instruction=Instruction("panoptic", things=things, stuff=stuff),
             conditions=len(things) + len(stuff),
             targets=tuple(target for id, target in targets.items() if not labels[id].crowd),
             crowds=tuple(target for id, target in targets.items() if labels[id].crowd),

@@ -22,7 +22,7 @@ from x2sam_rt.data.readers.annotated import AnnotatedExample
 from x2sam_rt.data.readers.files import in_layout, read_frames, read_json
 from x2sam_rt.errors import DataError
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 _TARGET, _IGNORED = 1, 2
 Points = tuple[tuple[int, int], ...]
@@ -49,7 +49,7 @@ class QuestionSample:
             name=self.name,
             media="image",
             frames=frames,
-            ask=Ask("reasoning", question=self.question),
+            instruction=Instruction("reasoning", question=self.question),
             conditions=1,
             targets=(Target(0, target[None], 0),),
             tags=frozenset({self.tag}),

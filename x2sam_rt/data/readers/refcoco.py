@@ -21,7 +21,7 @@ from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers.files import in_layout, read_frames, read_json
 from x2sam_rt.data.readers.segmentation import decode_segmentation
 from x2sam_rt.errors import DataError
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 Entry = TypeVar("Entry")
 _IMAGES = ("images/mscoco/images/train2014", "train2014")
@@ -52,7 +52,7 @@ class SentenceSample:
             name=self.name,
             media="image",
             frames=frames,
-            ask=Ask("referring", phrases=(self.phrase,)),
+            instruction=Instruction("referring", phrases=(self.phrase,)),
             conditions=1,
             targets=(Target(0, mask[None], self.annotation),),
         )

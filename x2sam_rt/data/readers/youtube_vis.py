@@ -23,7 +23,7 @@ from x2sam_rt.data.readers.categories import CategoryList
 from x2sam_rt.data.readers.files import in_layout, read_frames, read_json
 from x2sam_rt.data.readers.segmentation import decode_segmentation
 from x2sam_rt.errors import DataError
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class VideoSample:
             name=self.name,
             media="video",
             frames=frames,
-            ask=Ask("instance", things=self.things),
+            instruction=Instruction("instance", things=self.things),
             conditions=len(self.things),
             targets=tuple(target for crowd, target in targets if not crowd),
             crowds=tuple(target for crowd, target in targets if crowd),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from x2sam_rt.data.world.objects import WorldObject
 from x2sam_rt.data.world.phrases import does
-from x2sam_rt.model.tokenizer import PHRASE_END, PHRASE_START, SEG
+from x2sam_rt.tasks.marks import Mark, phrase, spell
 
 
 def caption(objects: Sequence[WorldObject], *, moving: bool) -> str:
@@ -16,9 +16,9 @@ def caption(objects: Sequence[WorldObject], *, moving: bool) -> str:
     """
     parts = [_part(thing, moving) for thing in objects]
     listed = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
-    return f"{listed}. {SEG}."
+    return f"{listed}. {Mark.SEG.value}."
 
 
 def _part(thing: WorldObject, moving: bool) -> str:
-    phrase = f"{PHRASE_START}a {thing.colour} {thing.shape}{PHRASE_END}"
-    return f"{phrase} {does(thing)}" if moving else phrase
+    named = spell(phrase((f"a {thing.colour} {thing.shape}",)))
+    return f"{named} {does(thing)}" if moving else named

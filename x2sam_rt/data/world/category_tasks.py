@@ -7,7 +7,7 @@ import numpy as np
 from x2sam_rt.data.example import Target
 from x2sam_rt.data.world.scene import Draft, Scene
 from x2sam_rt.data.world.vocabulary import SHAPES, STUFF
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 _ALL = 0.6  # how often every category of the world is given, rather than some with those that are there
 
@@ -21,7 +21,7 @@ def by_category(task: str, scene: Scene, rng: np.random.Generator) -> Draft:
         condition = len(things) + stuff.index(name)
         targets.append(Target(condition, clip.stuff_mask(region), len(clip.objects) + region))
     return Draft(
-        Ask(task, things=things, stuff=stuff),
+        Instruction(task, things=things, stuff=stuff),
         len(things) + len(stuff),
         tuple(target for target in targets if target.masks.any()),
         tags=frozenset({"unseen"} if clip.is_held_out(clip.focus) else ()),

@@ -13,7 +13,7 @@ from x2sam_rt.data.world.region_tasks import one_region, several_regions
 from x2sam_rt.data.world.scene import Draft, Scene, still
 from x2sam_rt.data.world.word_tasks import chat, grounded_caption
 from x2sam_rt.errors import PromptError
-from x2sam_rt.tasks import Media, task
+from x2sam_rt.tasks.table import Media, task
 
 
 def example(
@@ -39,7 +39,7 @@ def example(
         name=name,
         media=media,
         frames=scene.clip.frames,
-        ask=draft.ask,
+        instruction=draft.instruction,
         conditions=draft.conditions,
         targets=draft.targets,
         answer=draft.answer,

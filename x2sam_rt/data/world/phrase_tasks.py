@@ -8,7 +8,7 @@ from x2sam_rt.data.world.objects import pick
 from x2sam_rt.data.world.phrases import PAIR, phrase
 from x2sam_rt.data.world.questions import questions
 from x2sam_rt.data.world.scene import Draft, Scene
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 
 def referring(scene: Scene, rng: np.random.Generator, count: int | None) -> Draft:
@@ -23,7 +23,7 @@ def referring(scene: Scene, rng: np.random.Generator, count: int | None) -> Draf
     hidden = scene.hidden(zip(numbers, said, strict=True))
     named = {attribute for one in said for attribute in one.attributes} & {"motion", "texture", "size"}
     return Draft(
-        Ask("referring", phrases=tuple(one.text for one in said)),
+        Instruction("referring", phrases=tuple(one.text for one in said)),
         len(numbers),
         tuple(scene.target(number, condition) for condition, number in enumerate(numbers)),
         tags=scene.tags(numbers, hidden) | named,
@@ -41,7 +41,7 @@ def reasoning(scene: Scene, rng: np.random.Generator) -> Draft:
     question = pick(rng, [one for one in asked if one.kind == kind])
     hidden = scene.hidden([(question.answer, scene.looks(question.answer))])
     return Draft(
-        Ask("reasoning", question=question.text),
+        Instruction("reasoning", question=question.text),
         1,
         (scene.target(question.answer, 0),),
         tags=scene.tags([question.answer], hidden) | {question.kind},

@@ -6,7 +6,7 @@ import numpy as np
 
 from x2sam_rt.data.world.prompting import region
 from x2sam_rt.data.world.scene import Draft, Scene
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import RegionPrompt
 
 
@@ -22,7 +22,7 @@ def _by_regions(task: str, scene: Scene, rng: np.random.Generator, numbers: list
     prompts = tuple(_prompt(scene, rng, number) for number in numbers)
     hidden = scene.hidden((number, scene.looks(number)) for number in numbers)
     return Draft(
-        Ask(task, regions=prompts),
+        Instruction(task, regions=prompts),
         len(numbers),
         tuple(scene.target(number, condition) for condition, number in enumerate(numbers)),
         tags=scene.tags(numbers, hidden) | {prompt.kind for prompt in prompts},

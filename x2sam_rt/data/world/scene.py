@@ -12,8 +12,8 @@ from x2sam_rt.data.world.clip import WorldClip
 from x2sam_rt.data.world.objects import WorldObject, pick
 from x2sam_rt.data.world.phrases import Attribute, Phrase
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.tasks import Media
-from x2sam_rt.tasks.ask import Ask
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.table import Media
 
 _COVERED = 0.4  # of an object: from here on a frame does not show by itself which object is meant
 _LOOKS: tuple[Attribute, ...] = ("size", "texture", "colour", "shape")
@@ -24,7 +24,7 @@ _FOCUS = 0.7  # how often the first object asked for is the one that others were
 class Draft:
     """What a task makes of a scene; the fields are those of an example."""
 
-    ask: Ask
+    instruction: Instruction
     conditions: int
     targets: tuple[Target, ...]
     answer: str | None = None

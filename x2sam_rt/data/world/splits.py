@@ -13,7 +13,8 @@ from x2sam_rt.data.world.render import make_clip
 from x2sam_rt.data.world.settings import WorldSettings, evaluation_settings
 from x2sam_rt.data.world.vocabulary import SPLITS, Split
 from x2sam_rt.errors import ConfigError
-from x2sam_rt.tasks import DEFAULT_WORDING, TASKS, Media
+from x2sam_rt.tasks.marks import spell
+from x2sam_rt.tasks.table import DEFAULT_WORDING, TASKS, Media
 
 _CORPUS_CLIPS = WorldSettings(side=32, frames=2)  # only the words count
 
@@ -50,5 +51,6 @@ def corpus(count: int, seed: int) -> Iterator[str]:
         rng = np.random.default_rng((int.from_bytes(b"corpus", "big"), seed, number))
         clip = make_clip(rng.integers(2**32, size=2).tolist(), _CORPUS_CLIPS)
         made = example(clip, task.name, rng, media=media)
-        instruction = made.ask.instruction(media, DEFAULT_WORDING)
-        yield f"{instruction.question}\n{made.answer or instruction.answer}"
+        question = made.instruction.question_text(media, DEFAULT_WORDING)
+        answer = made.answer or spell(made.instruction.answer_text(DEFAULT_WORDING) or ())
+        yield f"{spell(question)}\n{answer}"

@@ -13,7 +13,7 @@ from x2sam_rt.evaluation.figures import Figure
 from x2sam_rt.evaluation.metrics import MaskIoU
 from x2sam_rt.evaluation.prediction import Prediction
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.tasks import link
+from x2sam_rt.tasks.marks import link, parse_marks
 
 _LINKED = 0.5  # IoU over the whole clip from which a mask is the object's
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -31,7 +31,7 @@ class CaptionFamily:
         self._right = self._phrases = self._objects = self._captions = self._drawn = 0
 
     def add(self, example: Example, prediction: Prediction) -> None:
-        if example.answer is None or len(true := link(example.answer).phrases) != len(example.targets):
+        if example.answer is None or len(true := link(parse_marks(example.answer)).phrases) != len(example.targets):
             raise example.bad("its answer is no caption with one phrase per target, so captions have no truth")
         phrases = prediction.text.phrases
         masks = masks_by_label(example, prediction, len(phrases))

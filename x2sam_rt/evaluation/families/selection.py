@@ -55,7 +55,7 @@ def category_numbers(example: Example, names: Sequence[str]) -> npt.NDArray[np.i
 
     Raises DataError for a category that is not listed.
     """
-    asked = example.ask.things + example.ask.stuff
+    asked = example.instruction.things + example.instruction.stuff
     if unknown := sorted(set(asked) - set(names)):
         raise example.bad(f"asks for the categories {', '.join(unknown)}, which its data set does not list")
     return np.array([names.index(name) for name in asked], dtype=np.int64)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import SupportsInt
 
 import onnx
-from torch import nn
 
 from x2sam_rt.errors import EngineError
 from x2sam_rt.export.onnx import save_graph, stage_graph
@@ -24,15 +23,15 @@ from x2sam_rt.export.tensorrt.network import (
     attention_scores,
     layers_by_precision,
     parse_network,
-    shape_at,
 )
 from x2sam_rt.export.tensorrt.parity import check_parity, largest_error, run_on_cpu, run_pytorch
-from x2sam_rt.runtime.bundle import StageSpec
+from x2sam_rt.export.tensorrt.sizes import size_ranges
+from x2sam_rt.export.tensorrt.targets import DEFAULT_TARGETS, resolve_targets
+from x2sam_rt.model.precision import fp32_copy
+from x2sam_rt.model.stage_contract import StageContract
+from x2sam_rt.runtime.engines.engine import OnProgress, StageToBuild
 from x2sam_rt.runtime.engines.tensorrt_build import AttentionForm, EngineRecord, SizeRange
 from x2sam_rt.runtime.engines.tensorrt_library import IS_RTX, LIBRARY, MESSAGES, VERSION, trt
-
-# What a builder is doing, and how much of it is done, 0…1.
-OnProgress = Callable[[str, float], None]
 
 # Scores of one attention that an engine may hold. Those of the mask decoder (200 queries, 8 heads, 256² keys) are
 # 0.2 GB in bf16; of self-attention on 256² tokens, 8.6 GB.
@@ -42,24 +41,12 @@ _ACTIVATION = re.compile(r"Total Activation Memory: (\d+) bytes")
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """targets: compute capabilities, resolved. sizes: of the contracts' varying dimensions, by name. scores_limit: of
-    one attention's scores that an engine may hold, bytes. timing_cache: a file to read kernel timings from and keep
-    them in, on TensorRT itself; TensorRT for RTX times nothing when it builds."""
+    """targets: compute capabilities, resolved. sizes: of what varies in the stage, by name. scores_limit: of one
+    attention's scores that an engine may hold, bytes."""
 
     targets: tuple[str, ...]
     sizes: dict[str, SizeRange]
     scores_limit: int = SCORES_LIMIT
-    timing_cache: Path | None = None
-
-
-@dataclass(frozen=True)
-class BuiltStage:
-    """error: of the changed graph in fp32 on the CPU against PyTorch; the engine itself cannot run where it is built.
-    parity: of the changed graph against the original."""
-
-    record: EngineRecord
-    error: float
-    parity: float
 
 
 class Progress(trt.IProgressMonitor):
@@ -85,45 +72,64 @@ class Progress(trt.IProgressMonitor):
             self._outermost = None
 
 
-def build_stage(
-    module: nn.Module,
-    reference: nn.Module,
-    spec: StageSpec,
-    options: BuildOptions,
-    path: Path,
-    on_progress: OnProgress = lambda phase, done: None,
-) -> BuiltStage:
-    """Writes a stage's engine to `path`. module: the stage with weights in the contract's precision; reference: the
-    same in fp32.
+class _Timings:
+    """What TensorRT measured of kernels while it built one stage serves the next of the same export. TensorRT for RTX
+    measures nothing when it builds."""
+
+    known: bytes = b""
+
+    def keep(self, config: trt.IBuilderConfig) -> None:
+        if not IS_RTX:
+            self.known = bytes(config.get_timing_cache().serialize())
+
+
+_TIMINGS = _Timings()
+
+
+def build(stage: StageToBuild, path: Path) -> float:
+    """Writes a stage's engine to `path`, and its record beside it. Returns the error against PyTorch of the graph it
+    was built from, in fp32 on the CPU: the engine itself need not run where it is built.
 
     Raises EngineError when the stage cannot be exported, changed, parsed or built, when the changed graph computes
     something else, or when the engine would hold an attention's scores beyond the limit.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{spec.name}.") as temporary:
+    targets = resolve_targets(stage.targets or DEFAULT_TARGETS)
+    return build_stage(stage, BuildOptions(targets, size_ranges(stage.contract, stage.config)), path)
+
+
+def build_stage(stage: StageToBuild, options: BuildOptions, path: Path) -> float:
+    """As `build`."""
+    contract = stage.contract
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{contract.name}.") as temporary:
         folder = Path(temporary)
         # One graph's weights at a time: those of a visual tower are gigabytes.
-        original = stage_graph(module, spec, OPSET)
-        expected = run_on_cpu(original, spec, folder / "original.onnx")
-        graphs = _changed(original, spec, options, folder)
+        original = stage_graph(stage.module, contract, OPSET)
+        expected = run_on_cpu(original, contract, folder / "original.onnx")
+        graphs = _changed(original, contract, options, folder)
         del original
-        computed = run_on_cpu(graphs.on_cpu, spec, folder / "changed.onnx")
-        parity = check_parity(spec.name, computed, expected)
-        error = largest_error(computed, run_pytorch(reference, spec))
-        network, attention, scores = _parsed(graphs.built, spec, folder), graphs.attention, graphs.scores
+        computed = run_on_cpu(graphs.on_cpu, contract, folder / "changed.onnx")
+        parity = check_parity(contract.name, computed, expected)
+        error = largest_error(computed, run_pytorch(fp32_copy(stage.module), contract))
+        network, attention, scores = _parsed(graphs.built, contract, folder), graphs.attention, graphs.scores
         del graphs
     started = time.perf_counter()
-    plan = build_plan(network, scores, options, on_progress)
+    plan = build_plan(network, scores, options, stage.on_progress)
     record = EngineRecord(
-        stage=spec.name,
+        library=LIBRARY,
+        version=VERSION,
+        targets=options.targets,
+        sizes=options.sizes,
         seconds=round(time.perf_counter() - started, 3),
         layers=layers_by_precision(network),
         attention=attention,
+        parity=parity,
         activation_bytes=activation_bytes(),
         largest_scores_bytes=max((score.num_bytes for score in scores), default=0),
     )
-    refuse_held_scores(record, options.scores_limit)
+    refuse_held_scores(contract.name, record, options.scores_limit)
     path.write_bytes(plan)
-    return BuiltStage(record, error, parity)
+    record.save(path)
+    return error
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,28 +143,28 @@ class _Graphs:
     scores: list[Scores]
 
 
-def _changed(original: onnx.ModelProto, spec: StageSpec, options: BuildOptions, folder: Path) -> _Graphs:
+def _changed(original: onnx.ModelProto, contract: StageContract, options: BuildOptions, folder: Path) -> _Graphs:
     fused = tensorrt_graph(original)
-    scores = attention_scores(_parsed(fused, spec, folder), options.sizes)
+    scores = attention_scores(_parsed(fused, contract, folder), options.sizes)
     large = [number for number, score in enumerate(scores) if score.num_bytes > options.scores_limit]
     in_pieces = attend_online(fused, large) if large else fused
     # In fp32 there is no dedicated kernel for an Attention node.
-    if large and all(tensor.dtype != "bfloat16" for tensor in spec.inputs):
+    if large and all(tensor.dtype != "bfloat16" for tensor in contract.inputs):
         return _Graphs("online", in_pieces, in_pieces, scores)
     return _Graphs("fused", fused, in_pieces, scores)
 
 
-def _parsed(graph: onnx.ModelProto, spec: StageSpec, folder: Path) -> Network:
+def _parsed(graph: onnx.ModelProto, contract: StageContract, folder: Path) -> Network:
     path = folder / "parsed.onnx"
     save_graph(graph, path)
-    return parse_network(path, spec)
+    return parse_network(path, contract)
 
 
 def build_plan(
     network: Network,
     scores: Sequence[Scores],
     options: BuildOptions,
-    on_progress: OnProgress = lambda phase, done: None,
+    on_progress: OnProgress = lambda what, done: None,
 ) -> bytes:
     """The engine, serialised. scores: of the network's attentions in the fused form.
 
@@ -172,8 +178,8 @@ def build_plan(
     config = _config(network, options, on_progress)
     plan = network.builder.build_serialized_network(network.definition, config)
     if plan is None:
-        raise EngineError(_build_failure(network.spec.name, options, large))
-    _keep_timings(config, options.timing_cache)
+        raise EngineError(_build_failure(network.contract.name, options, large))
+    _TIMINGS.keep(config)
     return bytes(plan)
 
 
@@ -185,19 +191,20 @@ def _config(network: Network, options: BuildOptions, on_progress: OnProgress) ->
         config.num_compute_capabilities = len(options.targets)
         for index, target in enumerate(options.targets):
             config.set_compute_capability(trt.ComputeCapability.__members__[target.upper()], index)
-    elif options.timing_cache is not None:
-        known = options.timing_cache.read_bytes() if options.timing_cache.exists() else b""
-        config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
-    if any(isinstance(dim, str) for tensor in network.spec.inputs for dim in tensor.shape):
+    else:
+        config.set_timing_cache(config.create_timing_cache(_TIMINGS.known), ignore_mismatch=False)
+    if network.contract.varying:
         config.add_optimization_profile(_profile(network, options))
     return config
 
 
 def _profile(network: Network, options: BuildOptions) -> trt.IOptimizationProfile:
     profile = network.builder.create_optimization_profile()
-    for tensor in network.spec.inputs:
-        least, best, most = (shape_at(tensor, options.sizes, which) for which in ("least", "best", "most"))
-        profile.set_shape(tensor.name, trt.Dims(least), trt.Dims(best), trt.Dims(most))
+    ranges = options.sizes.items()
+    least, best, most = ({name: getattr(size, end) for name, size in ranges} for end in ("least", "best", "most"))
+    for tensor in network.contract.inputs:
+        shapes = (trt.Dims(tensor.sized(sizes)) for sizes in (least, best, most))
+        profile.set_shape(tensor.name, *shapes)
     return profile
 
 
@@ -220,18 +227,13 @@ def activation_bytes() -> int | None:
     return int(found[-1].group(1)) if found else None
 
 
-def refuse_held_scores(record: EngineRecord, limit: int) -> None:
+def refuse_held_scores(stage: str, record: EngineRecord, limit: int) -> None:
     """Raises EngineError when an engine's memory shows, or leaves open, that it holds scores beyond the limit."""
     scores, activation = record.largest_scores_bytes, record.activation_bytes
     if scores > limit and (activation is None or activation >= scores):
         found = "is not known" if activation is None else f"is {activation / 2**30:.2f} GiB"
         raise EngineError(
-            f"Stage {record.stage}: the memory of its engine {found}; its attention's scores would be "
+            f"Stage {stage}: the memory of its engine {found}; its attention's scores would be "
             f"{scores / 2**30:.2f} GiB, and at most {limit / 2**30:.2f} GiB may be held. The engine is refused: "
             f"{LIBRARY} {VERSION} seems to compute them whole. Export with --engine torch."
         )
-
-
-def _keep_timings(config: trt.IBuilderConfig, path: Path | None) -> None:
-    if path is not None and not IS_RTX:
-        path.write_bytes(bytes(config.get_timing_cache().serialize()))

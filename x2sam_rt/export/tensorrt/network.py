@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.runtime.bundle import StageSpec, TensorSpec
+from x2sam_rt.model.stage_contract import StageContract, TensorSpec
 from x2sam_rt.runtime.engines.tensorrt_build import SizeRange
 from x2sam_rt.runtime.engines.tensorrt_library import LIBRARY, MESSAGES, VERSION, trt
 
@@ -25,7 +24,7 @@ _DTYPES = {
 class Network:
     """A network with what must live as long: the parser owns its weights."""
 
-    spec: StageSpec
+    contract: StageContract
     builder: trt.Builder
     definition: trt.INetworkDefinition
     parser: trt.OnnxParser
@@ -39,7 +38,7 @@ class Scores:
     num_bytes: int
 
 
-def parse_network(path: Path, spec: StageSpec) -> Network:
+def parse_network(path: Path, contract: StageContract) -> Network:
     """path: an ONNX file. Raises EngineError that lists every refused node with its operator and the parser's words,
     or every tensor that differs from the stage's contract."""
     MESSAGES.clear()
@@ -52,24 +51,24 @@ def parse_network(path: Path, spec: StageSpec) -> Network:
     problems = [_described(parser.get_error(index)) for index in range(parser.num_errors)]
     if problems or not parsed:
         reasons = "; ".join(problems) or MESSAGES.errors
-        raise EngineError(f"Stage {spec.name}: {LIBRARY} {VERSION} cannot parse its graph: {reasons}.")
-    _check_contract(definition, spec)
-    return Network(spec, builder, definition, parser)
+        raise EngineError(f"Stage {contract.name}: {LIBRARY} {VERSION} cannot parse its graph: {reasons}.")
+    _check_contract(definition, contract)
+    return Network(contract, builder, definition, parser)
 
 
 def _described(error: trt.ParserError) -> str:
     return f"node {error.node_name() or '(unnamed)'}, operator {error.node_operator() or '?'}: {error.desc().strip()}"
 
 
-def _check_contract(definition: trt.INetworkDefinition, spec: StageSpec) -> None:
+def _check_contract(definition: trt.INetworkDefinition, contract: StageContract) -> None:
     inputs = [definition.get_input(index) for index in range(definition.num_inputs)]
     outputs = [definition.get_output(index) for index in range(definition.num_outputs)]
     differences = [
-        *_differences("input", spec.inputs, inputs),
-        *_differences("output", spec.outputs, outputs),
+        *_differences("input", contract.inputs, inputs),
+        *_differences("output", contract.outputs, outputs),
     ]
     if differences:
-        raise EngineError(f"Stage {spec.name}: its network differs from its contract: {'; '.join(differences)}.")
+        raise EngineError(f"Stage {contract.name}: its network differs from its contract: {'; '.join(differences)}.")
 
 
 def _differences(kind: str, wanted: tuple[TensorSpec, ...], found: list[trt.ITensor]) -> Iterator[str]:
@@ -90,11 +89,12 @@ def _sizes(shape: trt.Dims) -> tuple[int, ...]:
 
 def attention_scores(network: Network, sizes: Mapping[str, SizeRange]) -> list[Scores]:
     """What every attention's scores would take at the largest sizes, in the network's order."""
-    definition, spec = network.definition, network.spec
+    definition = network.definition
     inputs = [definition.get_input(index) for index in range(definition.num_inputs)]
+    largest = {name: size.most for name, size in sizes.items()}
     varying = [_sizes(tensor.shape) for tensor in inputs]
-    for tensor, wanted in zip(inputs, spec.inputs, strict=True):
-        tensor.shape = trt.Dims(shape_at(wanted, sizes, "most"))
+    for tensor, wanted in zip(inputs, network.contract.inputs, strict=True):
+        tensor.shape = trt.Dims(wanted.sized(largest))
     scores = [_scores(layer) for layer in attention_layers(network)]
     for tensor, shape in zip(inputs, varying, strict=True):
         tensor.shape = trt.Dims(shape)
@@ -122,8 +122,3 @@ def layers_by_precision(network: Network) -> dict[str, int]:
     layers = (network.definition.get_layer(index) for index in range(network.definition.num_layers))
     names = Counter(layer.get_output(0).dtype.name.lower() for layer in layers if layer.num_outputs)
     return dict(sorted(names.items()))
-
-
-def shape_at(tensor: TensorSpec, sizes: Mapping[str, SizeRange], which: Literal["least", "best", "most"]) -> list[int]:
-    """A tensor's shape at one end, or the best, of its dimensions' ranges."""
-    return [dim if isinstance(dim, int) else int(getattr(sizes[dim], which)) for dim in tensor.shape]

@@ -10,13 +10,12 @@ import onnx.numpy_helper
 from torch import Tensor, nn
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.evaluation.backends import fp32_spec
 from x2sam_rt.export.onnx import save_graph
-from x2sam_rt.export.stages import EXAMPLE_SIZES, empty_tensors, example_tensors
 from x2sam_rt.export.verify import BOUNDS, ReferenceEngine, relative_error
 from x2sam_rt.kernels.onnx_ops import nodes_of
-from x2sam_rt.runtime.bundle import StageSpec
-from x2sam_rt.runtime.engines.engine import Tensors
+from x2sam_rt.model.stage_contract import StageContract, Tensors
+from x2sam_rt.model.stages import example_inputs
+from x2sam_rt.runtime.engines.engine import run_once
 from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 _BF16, _FP32 = onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT
@@ -64,26 +63,19 @@ def _widen_attributes(node: onnx.NodeProto) -> None:
             attribute.i = _FP32
 
 
-def run_on_cpu(model: onnx.ModelProto, spec: StageSpec, path: Path) -> dict[str, Tensor]:
-    """A graph's outputs in fp32 by ONNX Runtime, on the stage's random inputs. path: where its file goes."""
+def run_on_cpu(model: onnx.ModelProto, contract: StageContract, path: Path) -> dict[str, Tensor]:
+    """A graph's outputs in fp32 by ONNX Runtime, on the stage's example inputs. path: where its file goes."""
     save_graph(widened_graph(model), path)
-    engine = OnnxRuntimeEngine(fp32_spec(spec), path)
-    outputs = empty_tensors(engine.spec.outputs, EXAMPLE_SIZES)
-    engine.run(_inputs(engine.spec), outputs)
+    engine = OnnxRuntimeEngine(contract.widened(), path)
+    outputs = run_once(engine, example_inputs(engine.contract))
     engine.close()
     return outputs
 
 
-def run_pytorch(module: nn.Module, spec: StageSpec) -> dict[str, Tensor]:
+def run_pytorch(module: nn.Module, contract: StageContract) -> dict[str, Tensor]:
     """The same by PyTorch. module: the stage in fp32."""
-    engine = ReferenceEngine(spec, module)
-    outputs = empty_tensors(engine.spec.outputs, EXAMPLE_SIZES)
-    engine.run(_inputs(engine.spec), outputs)
-    return outputs
-
-
-def _inputs(spec: StageSpec) -> dict[str, Tensor]:
-    return example_tensors(spec.inputs, EXAMPLE_SIZES, spec.name)
+    engine = ReferenceEngine(contract, module)
+    return run_once(engine, example_inputs(engine.contract))
 
 
 def largest_error(found: Tensors, wanted: Tensors) -> float:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from x2sam_rt.config import ModelConfig
+from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.runtime.engines.tensorrt_build import SizeRange
 
 
-def size_ranges(config: ModelConfig) -> dict[str, SizeRange]:
-    """By the dimension's name in the contracts.
+def size_ranges(contract: StageContract, config: ModelConfig) -> dict[str, SizeRange]:
+    """Of what varies in a stage, by name.
 
-    conditions: phrases or categories and the background; 512 holds every closed vocabulary in use but LVIS's. patches:
-    of 16×16 pixels in one frame pair; 16384 are an image of 2048×2048. pairs: of video frames the question is asked on.
+    conditions: phrases or categories and the background; 512 hold every closed vocabulary in use but LVIS's. merged:
+    visual tokens of one frame pair, 2×2 patches of 16×16 pixels each; 4096 are 2048×2048 pixels. pairs: of the video
+    frames that a question is asked on.
     """
-    merge = int(config.language["vision_config"]["spatial_merge_size"]) ** 2
-    patches = SizeRange(merge, 4096, 16384)
-    return {
-        "slots": SizeRange(1, config.memory.slots, config.memory.slots),
+    slots = config.memory.slots
+    ranges = {
+        "slots": SizeRange(1, slots, slots),
         "conditions": SizeRange(2, 16, 512),
         "tokens": SizeRange(1, 64, 4096),
         "pairs": SizeRange(1, 1, 16),
-        "patches": patches,
-        "merged": SizeRange(1, patches.best // merge, patches.most // merge),
+        "merged": SizeRange(1, 1024, 4096),
     }
+    return {name: ranges[name] for name in sorted(contract.varying)}

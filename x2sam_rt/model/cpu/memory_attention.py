@@ -37,8 +37,10 @@ class CpuMemoryAttention(nn.Module):
         self._dim, self._memory_position = plain.dim, plain.get_buffer("memory_position")
         self._grids = [_grid(plain, scale) for scale in range(NUM_SCALES)]
 
-    def forward(self, low: Tensor, middle: Tensor, high: Tensor, memory: Tensor, gaps: Tensor) -> tuple[Tensor, ...]:
-        time = temporal_encoding(gaps, self._dim)
+    def forward(
+        self, low: Tensor, middle: Tensor, high: Tensor, memory: Tensor, frame_offsets: Tensor
+    ) -> tuple[Tensor, ...]:
+        time = temporal_encoding(frame_offsets, self._dim)
         features = zip(self._grids, (low, middle, high), memory.unbind(1), strict=True)
         return tuple(self._condition(grid, feature, slots, time) for grid, feature, slots in features)
 

@@ -18,10 +18,11 @@ from x2sam_rt.config import ModelConfig
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import FrameError, PromptError
 from x2sam_rt.model.preprocess import VisionInput, region_input, scaled_size, segmentor_input, vision_input
+from x2sam_rt.model.prompt_encoder import PromptTokens, phrase_spans, prompt_tokens, seg_position
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.matching import MaskTargets
-from x2sam_rt.runtime.prompt_tokens import PromptTokens, phrase_spans, prompt_tokens, seg_position
-from x2sam_rt.tasks import DEFAULT_WORDING
+from x2sam_rt.tasks.marks import parse_marks
+from x2sam_rt.tasks.table import DEFAULT_WORDING
 
 _PATCHES_PER_TOKEN, _FRAMES_PER_PAIR = 4, 2
 
@@ -152,13 +153,15 @@ def _vision(example: Example, config: ModelConfig) -> VisionInput:
 
 
 def _tokens(example: Example, config: ModelConfig, tokenizer: Tokenizer, vision: VisionInput) -> PromptTokens:
+    instruction = example.instruction
     with _naming(example):
-        asked = example.ask.instruction(example.media, DEFAULT_WORDING)
-    answer = asked.answer if example.answer is None else example.answer
+        question = instruction.question_text(example.media, DEFAULT_WORDING)
+    known = instruction.answer_text(DEFAULT_WORDING)
+    answer = known if example.answer is None else parse_marks(example.answer)
     if answer is None:
-        raise example.bad(f"the answer of the task {example.ask.task} is not known beforehand, and none is given")
+        raise example.bad(f"the answer of the task {instruction.task} is not known beforehand, and none is given")
     pairs, patches, _ = vision.patches.shape
-    tokens = prompt_tokens(tokenizer, example.media, pairs, patches // _PATCHES_PER_TOKEN, asked.question, answer)
+    tokens = prompt_tokens(tokenizer, example.media, pairs, patches // _PATCHES_PER_TOKEN, question, answer)
     room = int(config.language["text_config"]["max_position_embeddings"])
     if len(tokens.ids) > room:
         raise example.bad(f"it makes {len(tokens.ids)} tokens, but the language model holds {room}; use fewer frames")
@@ -173,7 +176,7 @@ def _text(examples: Sequence[Example], prompts: Sequence[PromptTokens], tokenize
     for row, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
         answer[row, prompt.answer_start : len(prompt.ids)] = True
         known = prompt.ids.tolist()
-        found = _phrases(known, prompt.answer_start, tokenizer)
+        found = phrase_spans(known, prompt.answer_start, tokenizer)
         if len(found) != example.conditions:
             raise example.bad(f"question and answer hold {len(found)} phrases for {example.conditions} conditions")
         for condition, span in enumerate(found):
@@ -185,16 +188,10 @@ def _text(examples: Sequence[Example], prompts: Sequence[PromptTokens], tokenize
     return Text(ids, answer, seg, pool, spans)
 
 
-def _phrases(ids: list[int], answer_start: int, tokenizer: Tokenizer) -> list[slice]:
-    """Phrases of the answer, else of the question (X2SAM)."""
-    said = [slice(s.start + answer_start, s.stop + answer_start) for s in phrase_spans(ids[answer_start:], tokenizer)]
-    return said or phrase_spans(ids[:answer_start], tokenizer)
-
-
 def _regions(index: int, example: Example, config: ModelConfig) -> list[Region]:
     frames, height, width = example.frames.shape[:3]
     regions = []
-    for region in example.ask.regions:
+    for region in example.instruction.regions:
         with _naming(example):
             region.require_frame(range(frames))
             mask = region_input(region.mask(height, width), config.image_size, config.resize)

@@ -100,7 +100,7 @@ class Finetuning:
         checkpoint = load_checkpoint(plan.checkpoint, vlm=plan.vlm, config=plan.config, tokenizer=plan.tokenizer)
         model = checkpoint.model
         rows = int(model.config.language["text_config"]["vocab_size"])
-        Tokenizer.load(checkpoint.tokenizer_folder, rows).inner.save_pretrained(str(tokenizer))
+        Tokenizer.load(checkpoint.tokenizer_folder, rows).save(tokenizer)
         _tie(model)
         if plan.full:
             return model.requires_grad_(True)

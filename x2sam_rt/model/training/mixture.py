@@ -11,7 +11,7 @@ import numpy as np
 
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import ConfigError, DataError
-from x2sam_rt.tasks import Media
+from x2sam_rt.tasks.table import Media
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,18 +9,16 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from x2sam_rt.model.tokenizer import (
+    ADDED,
     END_OF_TEXT,
     IM_END,
     IM_START,
-    PHRASE_END,
-    PHRASE_START,
-    SEG,
     VISION_END,
     VISION_START,
 )
+from x2sam_rt.tasks.marks import Mark
 
 _SPECIAL = (END_OF_TEXT, IM_START, IM_END, VISION_START, VISION_END, "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
-_ADDED = (SEG, PHRASE_START, PHRASE_END)
 
 
 def make_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> int:
@@ -30,13 +28,13 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> int:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - len(_ADDED),
+        vocab_size=vocabulary - len(ADDED),
         special_tokens=list(_SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     inner.train_from_iterator(_without_marks(texts), trainer)
-    inner.add_special_tokens([AddedToken(token, special=True) for token in _ADDED])
+    inner.add_special_tokens([AddedToken(token, special=True) for token in ADDED])
     PreTrainedTokenizerFast(
         tokenizer_object=inner, eos_token=IM_END, pad_token=END_OF_TEXT, clean_up_tokenization_spaces=False
     ).save_pretrained(str(folder))
@@ -46,6 +44,6 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> int:
 def _without_marks(texts: Iterable[str]) -> Iterable[str]:
     """Marks are tokens of their own and must not be learnt as words."""
     for text in texts:
-        for mark in (*_ADDED, "<region>"):
+        for mark in (*ADDED, Mark.REGION.value):
             text = text.replace(mark, "")
         yield text

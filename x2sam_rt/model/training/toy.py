@@ -24,7 +24,7 @@ from x2sam_rt.model.training.objective import AuxiliaryWeights
 from x2sam_rt.model.training.recipe import Recipe, Stage
 from x2sam_rt.model.training.tokens import make_tokenizer
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.tasks import Media
+from x2sam_rt.tasks.table import Media
 
 _SIDE = 128
 _VOCABULARY = 640

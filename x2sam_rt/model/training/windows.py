@@ -27,19 +27,19 @@ def random_window(example: Example, count: int, rng: np.random.Generator) -> Exa
     """`count` frames of an example at stride 1 (X2SAM, stage 2). They begin anywhere; where it has visual prompts, at
     the first one's frame. Raises DataError, naming the example, when another prompt's frame then lies outside."""
     length = len(example.frames)
-    prompted = [region.frame for region in example.ask.regions]
+    prompted = [region.frame for region in example.instruction.regions]
     start = min(prompted) if prompted else int(rng.integers(max(1, length - count + 1)))
     return cut(example, frames_from(start, count, length))
 
 
 def cut(example: Example, frames: Indices) -> Example:
     """The example with these frames only, in this order; pixels no figure counts are background."""
-    regions = tuple(_moved(region, frames, example) for region in example.ask.regions)
+    regions = tuple(_moved(region, frames, example) for region in example.instruction.regions)
     return Example(
         name=example.name,
         media=example.media,
         frames=example.frames[frames],
-        ask=replace(example.ask, regions=regions),
+        instruction=replace(example.instruction, regions=regions),
         conditions=example.conditions,
         targets=tuple(Target(t.condition, t.masks[frames], t.id) for t in example.targets),
         answer=example.answer,

@@ -8,8 +8,10 @@ import torch
 
 from x2sam_rt.runtime.postprocess.instance_tracker import InstanceTracker, MaskHistory
 from x2sam_rt.runtime.postprocess.masks import Candidate, candidates, greatest_confidence, paint_map
-from x2sam_rt.runtime.postprocess.rule import Conditions, FrameLogits, PostProcessOptions
+from x2sam_rt.runtime.postprocess.rule import FrameLogits
 from x2sam_rt.runtime.results import Segment, Segmentation
+from x2sam_rt.tasks.instruction import PostProcessOptions
+from x2sam_rt.tasks.table import Conditions
 
 
 @dataclass(frozen=True, eq=False)

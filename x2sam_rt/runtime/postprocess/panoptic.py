@@ -11,9 +11,11 @@ from torch import Tensor
 
 from x2sam_rt.runtime.postprocess.instance_tracker import InstanceTracker, Overlaps
 from x2sam_rt.runtime.postprocess.masks import resize_nearest
-from x2sam_rt.runtime.postprocess.rule import Conditions, FrameLogits, PostProcessOptions
+from x2sam_rt.runtime.postprocess.rule import FrameLogits
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
+from x2sam_rt.tasks.instruction import PostProcessOptions
+from x2sam_rt.tasks.table import Conditions
 
 EMPTY = 0
 IndexMap = npt.NDArray[np.int32]

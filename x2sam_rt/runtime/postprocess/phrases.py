@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 
 from x2sam_rt.runtime.postprocess.masks import binary_masks, paint_map
-from x2sam_rt.runtime.postprocess.rule import Conditions, FrameLogits, PostProcessOptions
+from x2sam_rt.runtime.postprocess.rule import FrameLogits
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
+from x2sam_rt.tasks.instruction import PostProcessOptions
+from x2sam_rt.tasks.table import Conditions
 
 EMPTY = 255
 

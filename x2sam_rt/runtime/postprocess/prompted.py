@@ -18,9 +18,11 @@ from x2sam_rt.runtime.postprocess.masks import (
     prompt_at_frame_size,
     resize_nearest,
 )
-from x2sam_rt.runtime.postprocess.rule import Conditions, FrameLogits, PostProcessOptions, Size
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, Size
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
+from x2sam_rt.tasks.instruction import PostProcessOptions
+from x2sam_rt.tasks.table import Conditions
 
 EMPTY, OBJECT = 255, 1
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import AtomicOutput, naming_write_errors
-from x2sam_rt.media.image import read_image, write_image
+from x2sam_rt.media.image import decode_ids, encode_ids, read_image, write_image
 from x2sam_rt.media.types import LabelMap, Pixels
 from x2sam_rt.runtime.results import FrameResult, Segment
 from x2sam_rt.runtime.writers.coco import bounding_box
@@ -21,7 +21,6 @@ from x2sam_rt.runtime.writers.writer import Categories, Category, ResultWriter, 
 
 IMAGES = "panoptic"  # folder of the PNGs, beside the JSON
 JSON = "panoptic.json"
-_HIGHEST_ID = 256**3 - 1
 
 
 class SegmentInfo(TypedDict):
@@ -154,17 +153,3 @@ def read_panoptic(folder: str | Path) -> Iterator[PanopticFrame]:
     for annotation in annotations:
         ids = decode_ids(read_image(Path(folder) / IMAGES / annotation["file_name"]))
         yield PanopticFrame(annotation["image_id"], ids, tuple(annotation["segments_info"]), categories)
-
-
-def encode_ids(ids: LabelMap) -> Pixels:
-    """(H, W) ids as (H, W, 3) uint8: R + 256·G + 65536·B. Raises VideoError for ids over 2²⁴ − 1."""
-    if ids.max(initial=0) > _HIGHEST_ID:
-        raise VideoError(f"Id {int(ids.max())} does not fit COCO's three bytes (at most {_HIGHEST_ID}).")
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-
-
-def decode_ids(pixels: Pixels) -> LabelMap:
-    """The inverse of encode_ids: (H, W, 3) uint8 to (H, W) int32."""
-    channels = pixels.astype(np.int32)
-    ids: LabelMap = channels[..., 0] + (channels[..., 1] << 8) + (channels[..., 2] << 16)
-    return ids
