@@ -27,15 +27,13 @@ from rich.table import Table
 from timer import save
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.export.stages import stage_specs
-from x2sam_rt.export.tensorrt.builder import BuildOptions, build_stage
-from x2sam_rt.export.tensorrt.sizes import size_ranges
-from x2sam_rt.export.tensorrt.targets import DEFAULT_TARGETS
-from x2sam_rt.export.verify import reference_module
+from x2sam_rt.export.tensorrt.builder import build
 from x2sam_rt.model.checkpoint.published import PUBLISHED
-from x2sam_rt.model.precision import cast_weights, dtype_of
-from x2sam_rt.model.stages import STAGE_MODULES, stage_module
+from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
+from x2sam_rt.model.stages import STAGES, stage_contract, stage_module
 from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.engines.engine import StageToBuild
+from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord
 
 Row = dict[str, Any]
 
@@ -46,31 +44,28 @@ def published_stages() -> ModelConfig:
     return replace(PUBLISHED, language={**PUBLISHED.language, "text_config": text})
 
 
-def build_one(stage: str, precision: str) -> Row:
+def build_one(name: str, precision: Precision) -> Row:
     torch.manual_seed(0)
-    config, dtype = published_stages(), dtype_of(precision)
-    model = cast_weights(X2SAM(config).eval(), dtype)
-    specs = {spec.name: spec for spec in stage_specs(config, str(dtype).removeprefix("torch."), "{stage}.engine")}
-    options = BuildOptions(DEFAULT_TARGETS, size_ranges(config))
+    config = published_stages()
+    model = cast_weights(X2SAM(config).eval(), dtype_of(precision))
+    contract, module = stage_contract(name, config, dtype_of(precision)), stage_module(model, name)
+    del model  # the other stages
     before, started = peak_gigabytes(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / specs[stage].file
-        module, reference = stage_module(model, stage), reference_module(model, stage)
-        built = build_stage(module, reference, specs[stage], options, path)
-        size = path.stat().st_size
+        path = Path(folder) / f"{name}.engine"
+        error = build(StageToBuild(contract, module, precision, config, lambda graph: None), path)
+        size, record = path.stat().st_size, EngineRecord.load(path)
     return {
-        "stage": stage,
+        "stage": name,
         "precision": precision,
-        "targets": options.targets,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "engine_bytes": size,
-        "build_seconds": built.record.seconds,
+        "build_seconds": record.seconds,
         "seconds": round(time.perf_counter() - started, 1),
         "peak_gigabytes": round(peak_gigabytes(), 2),
         "model_gigabytes": round(before, 2),
-        "error": built.error,
-        "parity": built.parity,
-        **{key: value for key, value in asdict(built.record).items() if key not in ("stage", "seconds")},
+        "error": error,
+        **{key: value for key, value in asdict(record).items() if key != "seconds"},
     }
 
 
@@ -106,7 +101,7 @@ def table(rows: Sequence[Row]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--stages", nargs="+", choices=tuple(STAGE_MODULES), default=list(STAGE_MODULES))
+    parser.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=list(STAGES))
     parser.add_argument("--one", help="build this stage here and print its row as JSON")
     arguments = parser.parse_args()
     if arguments.one:

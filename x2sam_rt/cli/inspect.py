@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
 
 from x2sam_rt.cli.options import Bundle
@@ -18,12 +19,20 @@ if TYPE_CHECKING:
     from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord
 
 
-def inspect(bundle: Bundle) -> None:
+def inspect(
+    bundle: Bundle,
+    layers: Annotated[
+        str | None, typer.Option(help="Print what TensorRT tells of this stage's layers, as JSON. Needs its GPU.")
+    ] = None,
+) -> None:
     """Show what a bundle holds: model, stages, precision, errors at export, what it was built with."""
     from x2sam_rt.runtime.bundle import load_manifest
 
     with reporting():
         manifest = load_manifest(bundle)
+        if layers is not None:
+            print(_engine_layers(manifest, bundle, layers))
+            return
         for table in manifest_tables(manifest):
             console.print(table)
         if manifest.backend == "tensorrt":
@@ -59,14 +68,33 @@ def engine_tables(manifest: Manifest, folder: Path) -> Iterator[Table]:
     yield table
 
 
+def _engine_layers(manifest: Manifest, folder: Path, stage: str) -> str:
+    """Raises EngineError for another backend or stage, or where the engine cannot be loaded."""
+    from x2sam_rt.errors import EngineError
+    from x2sam_rt.runtime.engines import find_backend
+
+    contracts = {contract.name: contract for contract in manifest.stages}
+    if manifest.backend != "tensorrt" or stage not in contracts:
+        raise EngineError(
+            f"Found stage {stage!r} of a bundle for {manifest.backend}; wanted one of {', '.join(contracts)} of a "
+            "bundle for tensorrt."
+        )
+    from x2sam_rt.runtime.engines.tensorrt_engine import TensorRTEngine
+
+    engine = TensorRTEngine(contracts[stage], folder / find_backend(manifest.backend).file.format(stage=stage))
+    text = engine.layers()
+    engine.close()
+    return text
+
+
 def _attention(record: EngineRecord) -> str:
     if not record.largest_scores_bytes:
         return "none"
     scores = f"{record.largest_scores_bytes / 2**20:.0f} MiB of scores"
     if record.attention == "online":
-        return f"piece by piece, instead of {scores}"
-    held = record.activation_bytes is not None and record.activation_bytes < record.largest_scores_bytes
-    return f"one node, {'without' if held else 'at most'} {scores}"
+        return f"piece by piece, not {scores}"
+    held = record.activation_bytes is None or record.activation_bytes >= record.largest_scores_bytes
+    return f"one node, {'up to' if held else 'not'} {scores}"
 
 
 def _summary(manifest: Manifest) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -13,15 +13,14 @@ from onnx import TensorProto, helper
 
 from x2sam_rt.errors import EngineError
 from x2sam_rt.export.onnx import save_graph
-from x2sam_rt.export.stages import stage_specs
-from x2sam_rt.export.verify import reference_module
 from x2sam_rt.kernels import onnx_ops
 from x2sam_rt.model.checkpoint.loading import Checkpoint
-from x2sam_rt.model.precision import cast_weights
-from x2sam_rt.model.stages import stage_module
+from x2sam_rt.model.precision import Precision, cast_weights
+from x2sam_rt.model.stage_contract import StageContract, TensorSpec
+from x2sam_rt.model.stages import stage_contract, stage_module
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.bundle import StageSpec, TensorSpec
-from x2sam_rt.runtime.engines.tensorrt_build import SizeRange, TensorRTBuild
+from x2sam_rt.runtime.engines.engine import StageToBuild
+from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord, SizeRange
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'x2sam-rt[tensorrt]'")
 
@@ -29,20 +28,25 @@ from x2sam_rt.export.tensorrt.bodies import OPSET
 from x2sam_rt.export.tensorrt.builder import (
     SCORES_LIMIT,
     BuildOptions,
-    BuiltStage,
     activation_bytes,
+    build,
     build_plan,
-    build_stage,
     refuse_held_scores,
 )
 from x2sam_rt.export.tensorrt.graph import attend_online, tensorrt_graph
 from x2sam_rt.export.tensorrt.network import Network, attention_scores, parse_network
-from x2sam_rt.export.tensorrt.sizes import size_ranges
 from x2sam_rt.export.tensorrt.targets import known_targets, resolve_targets
 from x2sam_rt.runtime.engines.tensorrt_engine import deserialize
 from x2sam_rt.runtime.engines.tensorrt_library import VERSION
 
 STAGES = ("frame_encoder", "memory_attention", "mask_decoder", "memory_encoder", "vision_encoder")
+VARYING = {
+    "frame_encoder": set(),
+    "memory_attention": {"slots"},
+    "mask_decoder": {"conditions", "tokens"},
+    "memory_encoder": {"conditions"},
+    "vision_encoder": {"merged", "pairs"},
+}
 TARGETS = ("sm86", "sm120")
 needs_no_driver = pytest.mark.skipif(torch.cuda.is_available(), reason="shows what is said where there is no driver")
 
@@ -52,33 +56,42 @@ def bf16(toy: Checkpoint) -> X2SAM:
     return cast_weights(copy.deepcopy(toy.model), torch.bfloat16)
 
 
-def options(model: X2SAM, **changes: object) -> BuildOptions:
-    return replace(BuildOptions(TARGETS, size_ranges(model.config)), **changes)  # type: ignore[arg-type]
+def built(model: X2SAM, dtype: torch.dtype, name: str, folder: Path, **changes: object) -> Built:
+    contract, path = stage_contract(name, model.config, dtype), folder / f"{name}.engine"
+    precision: Precision = "fp32" if dtype == torch.float32 else "bf16"
+    told: list[tuple[str, float]] = []
+
+    def tell(what: str, done: float) -> None:
+        told.append((what, done))
+
+    stage = StageToBuild(contract, stage_module(model, name), precision, model.config, lambda path: None, TARGETS, tell)
+    error = build(stage, path)
+    return Built(EngineRecord.load(path), error, told)
 
 
-def built(model: X2SAM, dtype: str, stage: str, folder: Path, **changes: object) -> BuiltStage:
-    spec = next(spec for spec in stage_specs(model.config, dtype, "{stage}.engine") if spec.name == stage)
-    module, reference = stage_module(model, stage), reference_module(model, stage)
-    return build_stage(module, reference, spec, options(model, **changes), folder / spec.file)
+@dataclass(frozen=True)
+class Built:
+    record: EngineRecord
+    error: float
+    told: list[tuple[str, float]]
 
 
 @pytest.fixture(scope="module")
-def bf16_stages(bf16: X2SAM, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, BuiltStage]]:
+def bf16_stages(bf16: X2SAM, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Built]]:
     folder = tmp_path_factory.mktemp("engines")
-    return folder, {stage: built(bf16, "bfloat16", stage, folder) for stage in STAGES}
+    return folder, {stage: built(bf16, torch.bfloat16, stage, folder) for stage in STAGES}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_builds_in_bf16_for_several_gpus(
-    bf16_stages: tuple[Path, dict[str, BuiltStage]], stage: str
-) -> None:
+def test_every_stage_builds_in_bf16_for_several_gpus(bf16_stages: tuple[Path, dict[str, Built]], stage: str) -> None:
     folder, stages = bf16_stages
     result = stages[stage]
     assert (folder / f"{stage}.engine").stat().st_size > 1e5
-    assert result.parity <= 1e-5
+    assert result.record.parity <= 1e-5
     # The weights are the same and the arithmetic is fp32's; what is left are constants the graph rounds to bf16.
     assert result.error <= 2e-2
-    assert result.record.stage == stage
+    assert result.record.targets == TARGETS
+    assert set(result.record.sizes) == VARYING[stage]
     assert result.record.attention == "fused"
     assert result.record.layers["bf16"] > 100
     assert result.record.seconds > 0
@@ -87,25 +100,22 @@ def test_every_stage_builds_in_bf16_for_several_gpus(
 
 
 def test_memory_encoder_builds_in_fp32(toy: Checkpoint, tmp_path: Path) -> None:
-    result = built(toy.model, "float32", "memory_encoder", tmp_path)
+    result = built(toy.model, torch.float32, "memory_encoder", tmp_path)
     assert result.error <= 1e-5
     assert "bf16" not in result.record.layers
 
 
-def test_two_builds_give_the_same_bytes(bf16: X2SAM, bf16_stages: tuple[Path, dict[str, BuiltStage]]) -> None:
+def test_two_builds_give_the_same_bytes(bf16: X2SAM, bf16_stages: tuple[Path, dict[str, Built]]) -> None:
     folder, _ = bf16_stages
     first = (folder / "memory_encoder.engine").read_bytes()
-    built(bf16, "bfloat16", "memory_encoder", folder)
+    built(bf16, torch.bfloat16, "memory_encoder", folder)
     assert (folder / "memory_encoder.engine").read_bytes() == first
 
 
-def test_progress_is_told(bf16: X2SAM, tmp_path: Path) -> None:
-    told: list[tuple[str, float]] = []
-    spec = stage_specs(bf16.config, "bfloat16", "{stage}.engine")[3]
-    module, reference = stage_module(bf16, spec.name), reference_module(bf16, spec.name)
-    build_stage(module, reference, spec, options(bf16), tmp_path / "e", lambda phase, done: told.append((phase, done)))
-    shares = [done for _, done in told]
+def test_progress_is_told(bf16_stages: tuple[Path, dict[str, Built]]) -> None:
+    shares = [done for _, done in bf16_stages[1]["memory_encoder"].told]
     assert shares == sorted(shares)
+    assert shares[0] < 0.5
     assert shares[-1] == 1.0
 
 
@@ -124,13 +134,13 @@ def attention(tmp_path: Path, dtype: int, keys: int | str, *, online: bool = Fal
     save_graph(attend_online(model, [0]) if online else model, path)
     name = {TensorProto.FLOAT: "float32", TensorProto.BFLOAT16: "bfloat16"}[dtype]
     tensors = tuple(TensorSpec(tensor, shape, name) for tensor, shape in zip(names, shapes, strict=True))
-    return parse_network(path, StageSpec("attention", "", tensors, (TensorSpec("out", shapes[0], name),)))
+    return parse_network(path, StageContract("attention", tensors, (TensorSpec("out", shapes[0], name),)))
 
 
-LARGE = BuildOptions(TARGETS, {"slots": SizeRange(4096, 20480, 20480)})
+LARGE = BuildOptions(TARGETS, {"keys": SizeRange(4096, 20480, 20480)})
 
 
-@pytest.mark.parametrize(("keys", "gigabytes"), [(65536, 8.0), ("slots", 2.5)], ids=["self", "slots"])
+@pytest.mark.parametrize(("keys", "gigabytes"), [(65536, 8.0), ("keys", 2.5)], ids=["self", "slots"])
 def test_bf16_attention_to_many_tokens_is_built_without_its_scores(
     tmp_path: Path, keys: int | str, gigabytes: float
 ) -> None:
@@ -160,9 +170,7 @@ def test_fp32_attention_to_many_tokens_goes_piece_by_piece(tmp_path: Path) -> No
     assert held < 2 * SCORES_LIMIT  # against 16 GiB
 
 
-def test_an_engine_that_holds_the_scores_is_refused(
-    tmp_path: Path, bf16_stages: tuple[Path, dict[str, BuiltStage]]
-) -> None:
+def test_an_engine_that_holds_the_scores_is_refused(tmp_path: Path, bf16_stages: tuple[Path, dict[str, Built]]) -> None:
     network = attention(tmp_path, TensorProto.FLOAT, 65536)
     scores = attention_scores(network, {})
     assert build_plan(network, scores, replace(LARGE, scores_limit=2**40)), "all may be held, so it is decomposed"
@@ -172,17 +180,17 @@ def test_an_engine_that_holds_the_scores_is_refused(
         largest_scores_bytes=scores[0].num_bytes,
     )
     with pytest.raises(EngineError, match=r"is 32\.\d+ GiB; its attention's scores would be 16\.00 GiB.*refused"):
-        refuse_held_scores(record, SCORES_LIMIT)
+        refuse_held_scores("stage", record, SCORES_LIMIT)
     with pytest.raises(EngineError, match="memory of its engine is not known"):
-        refuse_held_scores(replace(record, activation_bytes=None), SCORES_LIMIT)
-    refuse_held_scores(record, 2**40)
+        refuse_held_scores("stage", replace(record, activation_bytes=None), SCORES_LIMIT)
+    refuse_held_scores("stage", record, 2**40)
 
 
 def test_the_stage_chooses_pieces_where_fp32_scores_are_too_many(toy: Checkpoint, tmp_path: Path) -> None:
-    result = built(toy.model, "float32", "vision_encoder", tmp_path)
+    result = built(toy.model, torch.float32, "vision_encoder", tmp_path)
     assert result.record.attention == "online"
     assert result.record.largest_scores_bytes == 16 * 2 * 16384**2 * 4  # pairs, heads, patches², bytes
-    assert result.parity <= 1e-5
+    assert result.record.parity <= 1e-5
 
 
 # What goes wrong, and what is said of it.
@@ -199,7 +207,7 @@ def graph_file(tmp_path: Path, node: onnx.NodeProto) -> Path:
     return path
 
 
-SPEC = StageSpec("stage", "", (TensorSpec("x", (2, 3), "float32"),), (TensorSpec("y", (2, 3), "float32"),))
+SPEC = StageContract("stage", (TensorSpec("x", (2, 3), "float32"),), (TensorSpec("y", (2, 3), "float32"),))
 
 
 def stateless_scan() -> onnx.NodeProto:
@@ -237,8 +245,8 @@ def test_a_network_that_differs_from_its_contract(tmp_path: Path, tensor: Tensor
 
 
 def test_a_profile_the_graph_cannot_have(tmp_path: Path) -> None:
-    network = attention(tmp_path, TensorProto.BFLOAT16, "slots")
-    wrong = replace(LARGE, sizes={"slots": SizeRange(9, 5, 4)})
+    network = attention(tmp_path, TensorProto.BFLOAT16, "keys")
+    wrong = replace(LARGE, sizes={"keys": SizeRange(9, 5, 4)})
     with pytest.raises(
         EngineError, match=r"Stage attention: tensorrt_rtx .* builds no engine for sm86, sm120: .*satisfy MIN<=OPT<=MAX"
     ):
@@ -272,6 +280,6 @@ def test_bf16_for_turing_is_the_builders_error(tmp_path: Path) -> None:
 def test_without_a_driver_loading_says_what_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "attention.engine"
     path.write_bytes(build_plan(attention(tmp_path, TensorProto.BFLOAT16, 64), [], LARGE))
-    build = TensorRTBuild("tensorrt_rtx", VERSION, TARGETS, {}, ())
+    record = EngineRecord("tensorrt_rtx", VERSION, TARGETS, {}, 0.0, {}, "fused", 0.0, None, 0)
     with pytest.raises(EngineError, match=r"cannot load this engine \(.*CUDA driver.*built for sm86, sm120; found no"):
-        deserialize(path, build)
+        deserialize(path, record)

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from x2sam_rt.errors import EngineError
 from x2sam_rt.export.onnx import stage_graph
-from x2sam_rt.export.stages import stage_specs
 from x2sam_rt.export.tensorrt.bodies import OPSET, PIECE, tensorrt_body
 from x2sam_rt.export.tensorrt.graph import attend_online, refuse_unparsable, tensorrt_graph
 from x2sam_rt.export.tensorrt.parity import check_parity, run_on_cpu, widened_graph
 from x2sam_rt.kernels import onnx_ops, reference
 from x2sam_rt.kernels.onnx_ops import nodes_of
 from x2sam_rt.model.checkpoint.loading import Checkpoint
-from x2sam_rt.model.stages import stage_module
+from x2sam_rt.model.stages import stage_contract, stage_module
 
 LEVELS = ((2, 3), (4, 5), (8, 7))
 
@@ -174,7 +173,7 @@ def test_widening_leaves_no_bf16_and_no_value_changed() -> None:
 
 
 def test_a_pass_that_changed_the_numbers_is_found(toy: Checkpoint, tmp_path: Path) -> None:
-    spec = stage_specs(toy.model.config, "float32", "{stage}")[3]
+    spec = stage_contract("memory_encoder", toy.model.config, torch.float32)
     original = stage_graph(stage_module(toy.model, spec.name), spec, OPSET)
     changed = tensorrt_graph(original)
     expected = run_on_cpu(original, spec, tmp_path / "original.onnx")

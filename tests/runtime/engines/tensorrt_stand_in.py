@@ -13,7 +13,7 @@ import tensorrt_rtx
 import torch
 from torch import Tensor
 
-from x2sam_rt.runtime.bundle import StageSpec
+from x2sam_rt.model.stage_contract import StageContract
 
 Stage = Callable[..., tuple[Tensor, ...]]
 
@@ -36,7 +36,7 @@ class StandIn:
 class Device:
     """A GPU and what happened on it. refuses: engines. fails: a call. memory: what a context asks for, bytes."""
 
-    spec: StageSpec
+    contract: StageContract
     stage: Stage
     refuses: bool = False
     fails: str = ""
@@ -76,6 +76,15 @@ class Inspector(StandIn):
 class Config(StandIn):
     real = tensorrt_rtx.IRuntimeConfig
 
+    def __init__(self) -> None:
+        self._kernels: object = None
+
+    def create_runtime_cache(self) -> object:
+        return object()
+
+    def set_runtime_cache(self, kernels: object) -> None:
+        self._kernels = kernels
+
     def set_execution_context_allocation_strategy(self, strategy: object) -> None:
         self._strategy = strategy
 
@@ -93,7 +102,8 @@ class Engine(StandIn):
         assert config._strategy == tensorrt_rtx.ExecutionContextAllocationStrategy.USER_MANAGED
         if self._device.fails == "create_execution_context":
             return None
-        self._device.contexts.append(Context(self._device, getattr(config, "cuda_graph_strategy", None)))
+        graphs = getattr(config, "cuda_graph_strategy", None)
+        self._device.contexts.append(Context(self._device, graphs, config._kernels))
         return self._device.contexts[-1]
 
     def create_engine_inspector(self) -> Inspector:
@@ -103,8 +113,8 @@ class Engine(StandIn):
 class Context(StandIn):
     real = tensorrt_rtx.IExecutionContext
 
-    def __init__(self, device: Device, graphs: object) -> None:
-        self._device, self._graphs = device, graphs
+    def __init__(self, device: Device, graphs: object, kernels: object) -> None:
+        self._device, self._graphs, self._kernels = device, graphs, kernels
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._memory = (0, 0)
@@ -131,7 +141,7 @@ class Context(StandIn):
         assert self._memory[0] or not self._device.memory
         if self._device.fails == "execute_async_v3":
             return False
-        spec = self._device.spec
+        spec = self._device.contract
         dtypes = {tensor.name: getattr(torch, tensor.dtype) for tensor in (*spec.inputs, *spec.outputs)}
         inputs = [self._tensor(t.name, self._shapes[t.name], dtypes[t.name]) for t in spec.inputs]
         for tensor, value in zip(spec.outputs, self._device.stage(*inputs), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,26 +14,37 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.runtime.bundle import StageSpec, TensorSpec
-from x2sam_rt.runtime.engines.tensorrt_build import SizeRange, TensorRTBuild
+from x2sam_rt.model.stage_contract import StageContract, TensorSpec
+from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord, SizeRange
 
 tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
 from tensorrt_stand_in import Device
 
 from x2sam_rt.export.tensorrt import builder, network, targets
-from x2sam_rt.runtime.engines import tensorrt_engine, tensorrt_library
+from x2sam_rt.runtime.engines import BACKENDS, tensorrt_engine, tensorrt_library
+from x2sam_rt.runtime.engines.engine import backend_module, run_once
 from x2sam_rt.runtime.engines.tensorrt_engine import TensorRTEngine
 from x2sam_rt.runtime.engines.tensorrt_library import MESSAGES, VERSION
 
 NAMES = Path(__file__).parents[2] / "fixtures" / "tensorrt"
-SPEC = StageSpec(
+CONTRACT = StageContract(
     "stage",
-    "stage.engine",
-    (TensorSpec("x", ("slots", 3), "bfloat16"), TensorSpec("mask", ("slots",), "bool")),
-    (TensorSpec("sum", (3,), "bfloat16"), TensorSpec("rows", ("slots", 3), "float32")),
+    (TensorSpec("x", ("2*slots", 3), "bfloat16"), TensorSpec("mask", ("2*slots",), "bool")),
+    (TensorSpec("sum", (3,), "bfloat16"), TensorSpec("rows", ("2*slots", 3), "float32")),
 )
-BUILD = TensorRTBuild("tensorrt_rtx", VERSION, ("sm86", "sm89"), {"slots": SizeRange(1, 4, 4)}, ())
+RECORD = EngineRecord(
+    library="tensorrt_rtx",
+    version=VERSION,
+    targets=("sm86", "sm89"),
+    sizes={"slots": SizeRange(1, 2, 2)},
+    seconds=1.0,
+    layers={"bf16": 1},
+    attention="fused",
+    parity=0.0,
+    activation_bytes=None,
+    largest_scores_bytes=0,
+)
 
 
 def stage(x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
@@ -42,7 +54,7 @@ def stage(x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     """A GPU of sm86 whose memory is the CPU's."""
-    stand_in = Device(SPEC, stage)
+    stand_in = Device(CONTRACT, stage)
     monkeypatch.setattr(tensorrt_engine, "trt", stand_in.bindings())
     monkeypatch.setattr(tensorrt_engine, "_DEVICE", torch.device("cpu"))
     monkeypatch.setattr(tensorrt_engine, "_on_gpu", lambda tensor: True)
@@ -59,19 +71,18 @@ def engine(device: Device, tmp_path: Path) -> TensorRTEngine:
     return open_engine(tmp_path)
 
 
-def open_engine(folder: Path, build: TensorRTBuild = BUILD) -> TensorRTEngine:
-    path = folder / SPEC.file
+def open_engine(folder: Path, record: EngineRecord = RECORD) -> TensorRTEngine:
+    path = folder / "stage.engine"
     path.write_bytes(b"plan")
-    return TensorRTEngine(SPEC, path, build)
+    record.save(path)
+    engine = backend_module(BACKENDS["tensorrt"]).load(CONTRACT, path, torch.nn.Identity())
+    assert isinstance(engine, TensorRTEngine)
+    return engine
 
 
 def inputs(slots: int) -> dict[str, Tensor]:
-    x = torch.arange(slots * 3, dtype=torch.bfloat16).view(slots, 3)
-    return {"x": x, "mask": torch.arange(slots) % 2 == 0}
-
-
-def outputs(slots: int) -> dict[str, Tensor]:
-    return {"sum": torch.full((3,), float("nan"), dtype=torch.bfloat16), "rows": torch.full((slots, 3), float("nan"))}
+    rows = 2 * slots
+    return {"x": torch.arange(rows * 3, dtype=torch.bfloat16).view(rows, 3), "mask": torch.arange(rows) % 2 == 0}
 
 
 def assert_ran(given: dict[str, Tensor], got: dict[str, Tensor]) -> None:
@@ -79,12 +90,17 @@ def assert_ran(given: dict[str, Tensor], got: dict[str, Tensor]) -> None:
         torch.testing.assert_close(tensor, wanted, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("slots", [1, 3, 4])
+@pytest.mark.parametrize("slots", [1, 2])
 def test_tensors_are_read_and_written_where_they_lie(engine: TensorRTEngine, device: Device, slots: int) -> None:
-    given, got = inputs(slots), outputs(slots)
-    engine.run(given, got)
-    assert_ran(given, got)
-    assert device.calls == ["deserialize 4", "execute on 7"]
+    given = inputs(slots)
+    got = CONTRACT.outputs_for(given)
+    run = engine.bind(given, got)
+    assert device.calls == ["deserialize 4"]
+    for _ in range(2):
+        run()
+        assert_ran(given, got)
+        given["x"].mul_(2)
+    assert device.calls[1:] == ["execute on 7"] * 2
     assert device.contexts[0]._addresses == {name: tensor.data_ptr() for name, tensor in (given | got).items()}
 
 
@@ -92,45 +108,68 @@ def test_tensors_on_the_cpu_go_through_buffers(
     engine: TensorRTEngine, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorrt_engine, "_on_gpu", lambda tensor: False)
-    seen = set()
-    for slots in (2, 2, 4):
-        given, got = inputs(slots), outputs(slots)
-        engine.run(given, got)
+    given = inputs(2)
+    got = CONTRACT.outputs_for(given)
+    run = engine.bind(given, got)
+    for _ in range(2):
+        run()
         assert_ran(given, got)
-        addresses = device.contexts[0]._addresses
-        assert not set(addresses.values()) & {tensor.data_ptr() for tensor in (given | got).values()}
-        seen.add(addresses["x"])
-    assert len(seen) == 2, "one buffer per shape"
+        given["x"].mul_(2)
+    assert not set(device.contexts[0]._addresses.values()) & {t.data_ptr() for t in (given | got).values()}
 
 
-def test_every_stream_has_a_context(engine: TensorRTEngine, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    for stream in (7, 0, 7):
-        monkeypatch.setattr(tensorrt_engine, "_current_stream", lambda stream=stream: stream)
-        engine.run(inputs(2), outputs(2))
-    assert device.calls[1:] == ["execute on 7", "execute on 0", "execute on 7"]
-    assert len(device.contexts) == 2
-    # The library's own CUDA graphs, but not on the default stream, which cannot be captured.
-    assert device.contexts[0]._graphs == tensorrt_rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    assert device.contexts[1]._graphs is None
+def test_sessions_do_not_meet(engine: TensorRTEngine, device: Device) -> None:
+    """What one binds leaves what another bound as it was."""
+    first, second = inputs(2), inputs(1)
+    second["x"] += 1
+    outputs = [CONTRACT.outputs_for(given) for given in (first, second)]
+    runs = [engine.bind(given, got) for given, got in zip((first, second), outputs, strict=True)]
+    for run in (*runs, *runs):
+        run()
+    assert_ran(first, outputs[0])
+    assert_ran(second, outputs[1])
+    assert device.contexts[0]._kernels is device.contexts[1]._kernels is not None, "compiled once for all"
 
 
-def test_memory_grows_with_the_shapes_and_is_kept(engine: TensorRTEngine, device: Device) -> None:
-    sizes = []
+def test_the_librarys_graphs_are_used_off_the_default_stream(
+    engine: TensorRTEngine, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_once(engine, inputs(1))
+    monkeypatch.setattr(tensorrt_engine, "_current_stream", lambda: 0)
+    run_once(engine, inputs(1))
+    assert device.calls[1:] == ["execute on 7", "execute on 0"]
+    whole = tensorrt_rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    assert [context._graphs for context in device.contexts] == [whole, None]
+
+
+def test_scratch_memory_is_one_piece_per_stream_and_grows(
+    engine: TensorRTEngine, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for wanted in (100, 50, 300):
         device.memory = wanted
-        engine.run(inputs(2), outputs(2))
-        sizes.append(device.contexts[0]._memory[1])
-    assert sizes == [100, 100, 300]
+        run_once(engine, inputs(1))
+    assert [context._memory[1] for context in device.contexts] == [100, 100, 300]
+    assert device.contexts[0]._memory[0] == device.contexts[1]._memory[0]
+    monkeypatch.setattr(tensorrt_engine, "_current_stream", lambda: 8)
+    run_once(engine, inputs(1))
+    assert device.contexts[3]._memory[0] != device.contexts[2]._memory[0]
 
 
 def test_closing_lets_go_of_everything(engine: TensorRTEngine, device: Device) -> None:
-    engine.run(inputs(2), outputs(2))
+    given = inputs(1)
+    run = engine.bind(given, CONTRACT.outputs_for(given))
+    run()
+    device.contexts.clear()
+    context = weakref.ref(run._context)  # type: ignore[attr-defined]
+    scratch = weakref.ref(engine._scratch.take(7, 0))
     engine.close()
     engine.close()
     assert device.calls[-1] == "empty cache"
-    assert engine._contexts == {}
+    assert (context(), scratch(), engine._engine) == (None, None, None)
     with pytest.raises(AssertionError, match="run after close"):
-        engine.run(inputs(2), outputs(2))
+        run()
+    with pytest.raises(AssertionError, match="bind after close"):
+        run_once(engine, inputs(1))
 
 
 def test_the_library_tells_of_its_layers(engine: TensorRTEngine) -> None:
@@ -138,16 +177,15 @@ def test_the_library_tells_of_its_layers(engine: TensorRTEngine) -> None:
 
 
 def test_sizes_the_engine_was_not_built_for(engine: TensorRTEngine, device: Device) -> None:
-    with pytest.raises(EngineError, match="Stage stage: slots is 5, but its engine was built for 1 to 4"):
-        engine.run(inputs(5), outputs(5))
+    with pytest.raises(EngineError, match="Stage stage: slots is 3, but its engine was built for 1 to 2"):
+        run_once(engine, inputs(3))
     assert device.contexts == []
 
 
 def test_tensors_that_do_not_fit_the_contract(engine: TensorRTEngine) -> None:
     given = inputs(2)
-    given["x"] = given["x"].float()
     with pytest.raises(EngineError, match="tensor x: found float32"):
-        engine.run(given, outputs(2))
+        engine.bind({**given, "x": given["x"].float()}, CONTRACT.outputs_for(given))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +204,7 @@ def test_a_call_that_fails_is_an_error_with_the_librarys_reason(
     MESSAGES.clear()
     MESSAGES.log(tensorrt_rtx.ILogger.ERROR, "out of memory")
     with pytest.raises(EngineError, match=f"Stage stage: tensorrt_rtx.* {message}"):
-        engine.run(inputs(2), outputs(2))
+        run_once(engine, inputs(2))
 
 
 def test_none_from_deserialisation(device: Device, tmp_path: Path) -> None:
@@ -188,7 +226,7 @@ def test_engines_for_something_else_are_refused_with_the_command_that_rebuilds(
     device: Device, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(EngineError, match=message):
-        open_engine(tmp_path, replace(BUILD, **changes))  # type: ignore[arg-type]
+        open_engine(tmp_path, replace(RECORD, **changes))  # type: ignore[arg-type]
     assert device.calls == []
 
 
@@ -206,7 +244,10 @@ RTX_ONLY = {
     "CudaGraphStrategy",
     "IBuilderConfig.num_compute_capabilities",
     "IBuilderConfig.set_compute_capability",
+    "IRuntimeCache",
+    "IRuntimeConfig.create_runtime_cache",
     "IRuntimeConfig.cuda_graph_strategy",
+    "IRuntimeConfig.set_runtime_cache",
 }
 
 

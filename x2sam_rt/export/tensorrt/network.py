@@ -120,5 +120,8 @@ def _scores(layer: trt.IAttentionInputLayer) -> Scores:
 def layers_by_precision(network: Network) -> dict[str, int]:
     """How many layers give floating numbers of which type: what is asked of the builder."""
     layers = (network.definition.get_layer(index) for index in range(network.definition.num_layers))
-    names = Counter(layer.get_output(0).dtype.name.lower() for layer in layers if layer.num_outputs)
-    return dict(sorted(names.items()))
+    types = Counter(layer.get_output(0).dtype for layer in layers if layer.num_outputs)
+    return {name: types[dtype] for dtype, name in _FLOATS.items() if types[dtype]}
+
+
+_FLOATS = {trt.DataType.FLOAT: "fp32", trt.DataType.BF16: "bf16"}
