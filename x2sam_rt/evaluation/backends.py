@@ -59,8 +59,10 @@ def load_choice(folder: Path, manifest: Manifest, choice: BackendChoice) -> tupl
 
     Raises EngineError for another choice, BundleError for a damaged bundle.
     """
-    manifest = _adapted(manifest, choice)
-    model = cast_weights(load_model(manifest, folder), dtype_of(manifest.precision))
+    own, manifest = manifest.precision, _adapted(manifest, choice)
+    model = load_model(manifest, folder)
+    if choice[1] != own:
+        model = cast_weights(model, dtype_of(choice[1]))
     engines = load_engines(find_backend(manifest.backend), manifest.stages, folder, model)
     # Whatever goes wrong before the mask decoder comes out of it.
     engines = replace(engines, mask_decoder=FiniteEngine(engines.mask_decoder))

@@ -40,8 +40,9 @@ class Runtime:
         self._sessions: WeakSet[VideoSession] = WeakSet()
 
     @classmethod
-    def load(cls, folder: str | Path, *, check_hashes: bool = True, context: int | None = None) -> Runtime:
-        """Reads a bundle. check_hashes: False skips the SHA-256 of the files (their presence and size are checked).
+    def load(cls, folder: str | Path, *, check_hashes: bool = False, context: int | None = None) -> Runtime:
+        """Reads a bundle. check_hashes: the SHA-256 of every file too, rather than its size and a sample
+        (`runtime.bundle.load_manifest` says what each finds).
         context: tokens of the longest prompt with its answer, for which memory is taken here (`language.cache_bytes`);
         None = what the longest prompt of the published protocols needs.
 
