@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from x2sam_rt.model.precision import Precision
 
     EngineName = str
-    PrecisionName = LanguagePrecision = str
+    PrecisionName = str
+    LanguagePrecision = str
 else:  # what help, completion and the check of arguments show is what the table holds
     EngineName = StrEnum("EngineName", {name: name for name in BACKENDS})
     PrecisionName = StrEnum("PrecisionName", {name: name for row in BACKENDS.values() for name in row.precisions})

@@ -17,18 +17,21 @@ from x2sam_rt.evaluation.runner import measure_part
 from x2sam_rt.evaluation.segmenter import RuntimeSegmenter, Segmenter
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 from x2sam_rt.kernels import kernels_on
-from x2sam_rt.model.precision import cast_weights, fp32_copy
+from x2sam_rt.model.checkpoint.loading import empty_model
+from x2sam_rt.model.precision import dtype_of, fp32_copy
 from x2sam_rt.model.preprocess import segmentor_input
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stage_contract import Sizes, StageContract, Tensors
 from x2sam_rt.model.stages import EXAMPLE_SIZES, STAGES, example_inputs, stage_module
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, run_once
+from x2sam_rt.runtime.bundle import Manifest, load_manifest
+from x2sam_rt.runtime.engines import find_backend
+from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, load_engine, run_once
 from x2sam_rt.runtime.engines.torch_engine import TorchEngine
 from x2sam_rt.runtime.pipeline import Pipeline
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.runtime import Runtime
-from x2sam_rt.runtime.weights import load_reference_model
+from x2sam_rt.runtime.weights import load_language_model, load_reference_stage
 from x2sam_rt.tasks.instruction import Instruction
 
 
@@ -142,12 +145,17 @@ def relative_error(ours: Tensor, reference: Tensor) -> float:
 
 
 def check_stages(engines: Engines, modules: Mapping[str, nn.Module], slots: int) -> Iterator[StageCheck]:
-    """Every stage; those with varying sizes at their smallest, at traced and at larger sizes, and the memory attention
-    at every number of live slots."""
+    """Every stage, as `check_stage`."""
     for name, engine in vars(engines).items():
-        for sizes in _sizes_to_check(engine.contract.varying, slots):
-            label = ", ".join(f"{dim} {size}" for dim, size in sizes.items()) or "fixed"
-            yield StageCheck(name, label, stage_error(engine, modules[name], sizes))
+        yield from check_stage(engine, modules[name], slots)
+
+
+def check_stage(engine: Engine, module: nn.Module, slots: int) -> Iterator[StageCheck]:
+    """One stage; those with varying sizes at their smallest, at traced and at larger sizes, and the memory attention
+    at every number of live slots. module: the stage in fp32."""
+    for sizes in _sizes_to_check(engine.contract.varying, slots):
+        label = ", ".join(f"{dim} {size}" for dim, size in sizes.items()) or "fixed"
+        yield StageCheck(engine.contract.name, label, stage_error(engine, module, sizes))
 
 
 def _sizes_to_check(dims: Set[str], slots: int) -> list[dict[str, int]]:
@@ -184,30 +192,69 @@ def mask_iou(ours: Tensor, reference: Tensor) -> float:
     return int((ours & reference).sum()) / union if union else 1.0
 
 
-def verify_bundle(folder: Path) -> Iterator[Check]:
+def verify_bundle(folder: Path, *, quick: bool = False) -> Iterator[Check]:
     """Checks a bundle's engines against the PyTorch model with the same weights, on this machine.
 
-    First every stage alone, then a clip that fills the memory and wraps it, prompted through the language model; if
-    these are within bounds, the accuracy of both. Raises BundleError or EngineError when
-    the bundle cannot be loaded.
+    First every stage alone, with no other in memory; then a clip that fills the memory and wraps it, prompted through
+    the language model; if these are within bounds, the accuracy of both. The language side is PyTorch in both, and
+    computes with the weights that the bundle holds. quick: stages only. Every file's hash is checked before.
+
+    Raises BundleError or EngineError when the bundle cannot be loaded.
     """
+    manifest = load_manifest(folder, check_hashes=True)
+    bounds, sound = BOUNDS[manifest.precision], True
+    for check in itertools.chain(_bundled_stages(manifest, folder), () if quick else _whole_clip(manifest, folder)):
+        sound = sound and check.passed(bounds)
+        yield check
+    if sound and not quick:
+        yield from _accuracy(manifest, folder)
+
+
+def planned_checks(manifest: Manifest, *, quick: bool = False) -> int:
+    """How many checks `verify_bundle` yields when all pass."""
+    slots = manifest.model.memory.slots
+    stages = sum(len(_sizes_to_check(contract.varying, slots)) for contract in manifest.stages)
+    return stages if quick else stages + _clip_frames(manifest) + len(_PARTS)
+
+
+def _bundled_stages(manifest: Manifest, folder: Path) -> Iterator[StageCheck]:
+    backend, dtype = find_backend(manifest.backend), dtype_of(manifest.precision)
+    for contract in manifest.stages:
+        if backend.runs_weights:
+            own = load_reference_stage(manifest, folder, contract.name, dtype)
+        else:
+            own = stage_module(empty_model(manifest.model), contract.name)
+        engine = load_engine(backend, contract, folder, own)
+        wide = load_reference_stage(manifest, folder, contract.name, torch.float32)
+        yield from check_stage(engine, wide, manifest.model.memory.slots)
+        engine.close()
+
+
+def _whole_clip(manifest: Manifest, folder: Path) -> Iterator[ClipCheck]:
     with Runtime.load(folder) as runtime:
-        manifest, config = runtime.manifest, runtime.manifest.model
-        model = cast_weights(load_reference_model(manifest, folder), torch.float32)
-        modules = {name: stage_module(model, name) for name in STAGES}
-        reference = Engines.of(ReferenceEngine(contract, modules[contract.name]) for contract in manifest.stages)
-        pipelines = Pipeline(runtime.engines, config), Pipeline(reference, config)
-        stages = check_stages(runtime.engines, modules, config.memory.slots)
-        clip = check_clip(*pipelines, _prompt(runtime), frames=2 * config.memory.slots + 2)
-        checks: Iterator[StageCheck | ClipCheck] = itertools.chain(stages, clip)
-        sound = True
-        for check in checks:
-            sound = sound and check.passed(BOUNDS[manifest.precision])
-            yield check
-        if sound:
-            ours = RuntimeSegmenter(runtime)
-            _, other = assemble(folder, manifest, model, reference)
-            yield from check_accuracy(ours, other, _CLIPS if config.image_size <= _LARGE else 1)
+        modules = {name: load_reference_stage(manifest, folder, name, torch.float32) for name in STAGES}
+        reference = _reference_engines(manifest, modules)
+        pipelines = Pipeline(runtime.engines, manifest.model), Pipeline(reference, manifest.model)
+        yield from check_clip(*pipelines, _prompt(runtime), _clip_frames(manifest))
+
+
+def _clip_frames(manifest: Manifest) -> int:
+    """The memory fills and wraps."""
+    return 2 * manifest.model.memory.slots + 2
+
+
+def _accuracy(manifest: Manifest, folder: Path) -> Iterator[AccuracyCheck]:
+    with Runtime.load(folder) as runtime:
+        language = load_language_model(manifest, folder)
+        modules = {name: load_reference_stage(manifest, folder, name, torch.float32) for name in STAGES}
+        other, reference = assemble(folder, manifest, language, _reference_engines(manifest, modules))
+        clips = _CLIPS if manifest.model.image_size <= _LARGE else 1
+        with other:
+            yield from check_accuracy(RuntimeSegmenter(runtime), reference, clips)
+
+
+def _reference_engines(manifest: Manifest, modules: Mapping[str, nn.Module]) -> Engines:
+    return Engines.of(ReferenceEngine(contract, modules[contract.name]) for contract in manifest.stages)
 
 
 def _prompt(runtime: Runtime) -> PromptEmbeddings:
