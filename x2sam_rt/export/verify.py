@@ -203,7 +203,9 @@ def verify_bundle(folder: Path, *, quick: bool = False) -> Iterator[Check]:
     """
     manifest = load_manifest(folder, check_hashes=True)
     bounds, sound = BOUNDS[manifest.precision], True
-    for check in itertools.chain(_bundled_stages(manifest, folder), () if quick else _whole_clip(manifest, folder)):
+    clip = () if quick else _whole_clip(manifest, folder)
+    checks: Iterator[Check] = itertools.chain(_bundled_stages(manifest, folder), clip)
+    for check in checks:
         sound = sound and check.passed(bounds)
         yield check
     if sound and not quick:

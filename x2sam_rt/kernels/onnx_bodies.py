@@ -220,10 +220,8 @@ _BODIES = {
     "AttentionMask": _ATTENTION_MASK,
 }
 
-CALLS = {
-    "SlotAttention": ("SelfAttention",),
-    "Attention": ("HeadAttention",),
-}  # bodies that use another operation of this domain
+# Bodies that use another operation of this domain.
+CALLS = {"SlotAttention": ("SelfAttention",), "Attention": ("HeadAttention",)}
 
 
 def body(name: str, opset: int, levels: int) -> onnx.FunctionProto:
