@@ -31,6 +31,12 @@ def old(target: Path) -> Path:
     return target
 
 
+def appear(target: Path, holds: str | None) -> None:
+    target.mkdir()
+    if holds:
+        (target / holds).write_text("mine")
+
+
 def beside(target: Path) -> list[str]:
     return sorted(path.name for path in target.parent.iterdir())
 
@@ -45,9 +51,13 @@ def test_a_bundle_appears_when_it_is_complete(target: Path) -> None:
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
 def test_an_interrupted_export_leaves_what_was_there(old: Path, stop: type[BaseException]) -> None:
-    with pytest.raises(stop), bundle_folder(old, overwrite=True) as folder:
-        write(folder, "new")
-        raise stop
+    def interrupted() -> None:
+        with bundle_folder(old, overwrite=True) as folder:
+            write(folder, "new")
+            raise stop
+
+    with pytest.raises(stop):
+        interrupted()
     assert (old / MANIFEST).read_text() == "old"
     assert beside(old) == ["bundle"]
 
@@ -62,11 +72,8 @@ def test_overwriting_exchanges_names(old: Path) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("holds", [None, "diary.txt"])
 def test_what_appears_meanwhile_is_left_alone(target: Path, overwrite: bool, holds: str | None) -> None:
-    with pytest.raises(BundleError), bundle_folder(target, overwrite=overwrite) as folder:
-        write(folder, "new")
-        target.mkdir()
-        if holds:
-            (target / holds).write_text("mine")
+    with pytest.raises(BundleError), bundle_folder(target, overwrite=overwrite):
+        appear(target, holds)
     assert [path.name for path in target.iterdir()] == ([holds] if holds else [])
     assert beside(target) == ["bundle"]
 

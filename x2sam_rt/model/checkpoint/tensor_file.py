@@ -94,7 +94,7 @@ def _pieces(name: str, tensor: TensorToWrite) -> Iterator[Tensor]:
     assert tuple(value.shape) == tensor.shape, f"{name}: {tuple(value.shape)}, announced as {tensor.shape}"
     for part in torch.split(value.reshape(-1), _PIECE):
         piece = part.to(tensor.dtype)
-        if not bool(piece.isfinite().all()):
+        if piece.numel() and not all(bool(extreme.isfinite()) for extreme in piece.aminmax()):  # NaN is both
             raise CheckpointError(
                 f"Tensor {name} holds NaN or infinity, in the file or once it is {_TYPES[tensor.dtype]}; wanted finite "
                 "weights. Export another checkpoint, or in another precision."
