@@ -119,9 +119,10 @@ def merge_rows(partial, lse, out, tokens, parts, DIM: tl.constexpr, TILE: tl.con
     total = tl.zeros((TILE,), tl.float32)
     acc = tl.zeros((TILE, DIM), tl.float32)
     for part in range(parts):
-        rung = tl.load(lse + part * tokens + rows, mask=live, other=0.0) * LOG2_E
+        rung = tl.load(lse + part * tokens + rows, mask=live, other=0.0)
         new_top = tl.maximum(top, rung)
-        decay, weight = tl.exp2(top - new_top), tl.exp2(rung - new_top)
+        # differences before products: fused with a subtraction, a product is not the rounded one that the maximum was
+        decay, weight = tl.exp2((top - new_top) * LOG2_E), tl.exp2((rung - new_top) * LOG2_E)
         top = new_top
         total = total * decay + weight
         source = partial + (part * tokens + rows)[:, None] * DIM + lanes[None, :]
