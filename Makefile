@@ -5,6 +5,7 @@ VENV := .venv
 # requirement pulls in a larger build.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/cpu/*.,h cpp))
 
 .PHONY: venv demo test lint clean
 
@@ -18,7 +19,7 @@ $(VENV)/installed: pyproject.toml CMakeLists.txt $(wildcard x2sam_rt/kernels/csr
 	touch $@
 
 demo: venv
-	$(BIN)/python -m x2sam_rt.demo demo
+	$(BIN)/python -m x2sam_rt.cli.demo demo
 
 test: venv lint
 	$(BIN)/python -m pytest
@@ -27,6 +28,7 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 
 clean:
 	rm -rf $(VENV) build demo

@@ -38,13 +38,12 @@ from x2sam_rt.config import (
 )
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.export.verify import mask_iou
-from x2sam_rt.model.conditions import PromptEmbeddings
-from x2sam_rt.model.embedded import embedded_checkpoint
-from x2sam_rt.model.precision import cast_parameters, dtype_of
+from x2sam_rt.model.checkpoint.files import embedded_checkpoint
+from x2sam_rt.model.precision import cast_weights, dtype_of
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stages import FrameEncoder
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.pipeline import Pipeline
-from x2sam_rt.runtime.stage_timer import StageTimer
+from x2sam_rt.runtime.pipeline import Pipeline, StageTimer
 
 BACKENDS = ("torch", "onnxruntime")
 STAGES = ("frame_encoder", "memory_attention", "mask_decoder", "memory_encoder")
@@ -181,7 +180,7 @@ def own_side(model: X2SAM, prompt: PromptEmbeddings, backend: str, precision: st
 def measure(model: X2SAM, backends: list[str], precision: str, frames: int) -> list[Row]:
     """The reference's row first."""
     config, prompt = model.config, random_prompt(model.config)
-    own_model = model if precision == "fp32" else cast_parameters(copy.deepcopy(model), dtype_of(precision))
+    own_model = model if precision == "fp32" else cast_weights(copy.deepcopy(model), dtype_of(precision))
     warm = config.memory.slots + 1  # the first measured frame sees a full bank, and has seen one before
     with tempfile.TemporaryDirectory() as folder:
         sides = [reference_side(model, prompt)]

@@ -17,11 +17,11 @@ import numpy as np
 import timer
 import torch
 
-from x2sam_rt.runtime.postprocess.frame import FrameLogits, PostProcessor
-from x2sam_rt.runtime.postprocess.options import PostProcessOptions
+from x2sam_rt.runtime.postprocess import make_postprocessor
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor
 from x2sam_rt.runtime.results import Segmentation
-from x2sam_rt.runtime.tasks.instruction import Instruction
-from x2sam_rt.runtime.tasks.table import TASKS
+from x2sam_rt.tasks.instruction import PostProcessOptions
+from x2sam_rt.tasks.table import TASKS, Conditions
 
 SIZE, SIDE, GRID = (1080, 1920), 1024, 256
 QUERIES, CATEGORIES, THINGS = 200, 133, 80
@@ -74,7 +74,9 @@ def scene(segments: int, conditions: int, seed: int = 0) -> FrameLogits:
 def post_processor(task: str, conditions: int) -> PostProcessor:
     labels = tuple(f"label {k}" for k in range(conditions))
     things = tuple(k < THINGS or task == "instance" for k in range(conditions))
-    return TASKS[task].postprocessor(Instruction(TASKS[task], "", None, labels, things, ()), PostProcessOptions())
+    row = TASKS[task]
+    assert row.rule is not None, "measured tasks draw masks"
+    return make_postprocessor(row.rule, Conditions(labels, things), PostProcessOptions().resolved(row.threshold))
 
 
 @dataclass(frozen=True)

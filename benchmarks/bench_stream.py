@@ -20,11 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from timer import save
 
-from x2sam_rt.data.world import WorldSettings, make_clip
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
-from x2sam_rt.model.checkpoint import load_checkpoint
-from x2sam_rt.model.embedded import embedded_checkpoint
-from x2sam_rt.runtime.bundle import Backend
+from x2sam_rt.model.checkpoint.files import embedded_checkpoint
+from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.runtime.profile import resident_mb
 from x2sam_rt.runtime.runtime import Runtime
 
@@ -35,7 +34,7 @@ GROWTH_MB, DRIFT = 5.0, 0.10
 def measure(bundle: Path, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Milliseconds of each frame, and resident MiB after it."""
     times, memory = np.zeros(frames), np.zeros(frames)
-    clip = make_clip(0, WorldSettings(side=256, frames=PERIOD)).frames
+    clip = make_clip(0, ClipSettings(side=256, frames=PERIOD)).frames
     with Runtime.load(bundle) as runtime, runtime.stream("the red circle") as session:
         for index in range(frames):
             times[index] = sum(session.step(clip[index % PERIOD]).timings.values())
@@ -43,7 +42,7 @@ def measure(bundle: Path, frames: int) -> tuple[np.ndarray, np.ndarray]:
     return times, memory
 
 
-def row(backend: Backend, times: np.ndarray, memory: np.ndarray) -> dict[str, object]:
+def row(backend: str, times: np.ndarray, memory: np.ndarray) -> dict[str, object]:
     early, late = np.median(times[WARM : WARM + WINDOW]), np.median(times[-WINDOW:])
     growth = memory[-1] - memory[WARM]
     return {
@@ -66,11 +65,11 @@ def main() -> int:
     if options.frames < WARM + 2 * WINDOW:
         parser.error(f"--frames must be at least {WARM + 2 * WINDOW}")
     checkpoint, rows = load_checkpoint(embedded_checkpoint()), []
-    backends: tuple[Backend, ...] = ("torch", "onnxruntime")
+    backends = ("torch", "onnxruntime")
     with tempfile.TemporaryDirectory() as work:
         for backend in backends:
             bundle = Path(work) / backend
-            export_bundle(ExportPlan(checkpoint, backend, trained=False), bundle)
+            export_bundle(ExportPlan(checkpoint, backend), bundle)
             gc.collect()
             rows.append(row(backend, *measure(bundle, options.frames)))
     table = Table(*rows[0])

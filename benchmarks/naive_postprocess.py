@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from x2sam_rt.runtime.postprocess.frame import FrameLogits
+from x2sam_rt.runtime.postprocess.rule import FrameLogits
 
 Found = list[tuple[int, float, Tensor]]  # label, score, (H, W) bool
 

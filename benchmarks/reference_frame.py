@@ -29,11 +29,11 @@ from transformers.models.sam2_video.modeling_sam2_video import (
 )
 
 from x2sam_rt.config import NUM_SCALES, MaskDecoderConfig, ModelConfig
-from x2sam_rt.model.class_predictor import ClassPredictor
-from x2sam_rt.model.conditions import PromptEmbeddings
+from x2sam_rt.model.mask_decoder import ClassPredictor
 from x2sam_rt.model.position import sine_position, temporal_encoding
-from x2sam_rt.model.segmentor import Segmentor
-from x2sam_rt.runtime.stage_timer import StageTimer
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
+from x2sam_rt.model.x2sam import Segmentor
+from x2sam_rt.runtime.pipeline import StageTimer
 
 Features = tuple[Tensor, Tensor, Tensor]
 
@@ -77,9 +77,9 @@ class MemoryAttention(nn.Module):
         self._positions = [token_position(side, config.dim) for side in config.grids]
         self._rotary = [rotary_angles(side, sam) for side in config.grids]
 
-    def forward(self, features: Features, slots: list[Tensor], gaps: Tensor) -> Features:
-        """slots: each (scales, slot tokens, D). gaps: (slots,) frames."""
-        time = temporal_encoding(gaps, self._slot_position.shape[-1])
+    def forward(self, features: Features, slots: list[Tensor], frame_offsets: Tensor) -> Features:
+        """slots: each (scales, slot tokens, D). frame_offsets: (slots,) frames."""
+        time = temporal_encoding(frame_offsets, self._slot_position.shape[-1])
         low, middle, high = (
             self._forward_scale(scale, feature, torch.cat([slot[scale] for slot in slots]), time)
             for scale, feature in enumerate(features)
@@ -226,8 +226,8 @@ class ReferenceFrame(nn.Module):
         conditioned = features
         if self._memory:
             with self.timer("memory_attention"):
-                gaps = torch.tensor([self._frame - frame for frame, _ in self._memory])
-                conditioned = self.memory_attention(features, [slot for _, slot in self._memory], gaps)
+                frame_offsets = torch.tensor([self._frame - frame for frame, _ in self._memory])
+                conditioned = self.memory_attention(features, [slot for _, slot in self._memory], frame_offsets)
         with self.timer("mask_decoder"):
             masks, states = self.decoder(conditioned, mask_features, prompt.seg, prompt.tokens)
             real = torch.ones(len(prompt.conditions), dtype=torch.bool)

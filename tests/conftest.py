@@ -13,7 +13,7 @@ import torch
 os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
 
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
-from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
 
 TESTS = Path(__file__).parent
 FIXTURES = TESTS / "fixtures"
@@ -33,12 +33,12 @@ def toy() -> Checkpoint:
 @pytest.fixture(scope="session")
 def onnx_bundle(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx") / "bundle"
-    export_bundle(ExportPlan(toy, "onnxruntime", trained=False), folder)
+    export_bundle(ExportPlan(toy, "onnxruntime"), folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def torch_bundle(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("torch") / "bundle"
-    export_bundle(ExportPlan(toy, "torch", trained=False), folder)
+    export_bundle(ExportPlan(toy, "torch"), folder)
     return folder

@@ -22,16 +22,25 @@ from rich.table import Table
 from torch import Tensor
 
 from x2sam_rt.export.engines import build_engines
-from x2sam_rt.export.stages import empty_tensors
-from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
-from x2sam_rt.model.conditions import PromptEmbeddings
+from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
+from x2sam_rt.model.language import KeyValueCache
+from x2sam_rt.model.preprocess import VisionInput
+from x2sam_rt.model.prompt_encoder import (
+    REGION_PLACE,
+    LanguageStates,
+    PromptEmbeddings,
+    PromptEncoder,
+    PromptTokens,
+    deep_stack,
+    prompt_tokens,
+)
 from x2sam_rt.model.region_sampler import region_map
+from x2sam_rt.model.stages import SCALES
 from x2sam_rt.model.tokenizer import Tokenizer
-from x2sam_rt.runtime.engines.engine import Engine
-from x2sam_rt.runtime.language import LanguageSide, place
-from x2sam_rt.runtime.pipeline import SCALES, Engines, MaskPrediction, Pipeline
-from x2sam_rt.runtime.preprocess import VisionInput
-from x2sam_rt.runtime.prompt_tokens import REGION_PLACE, PromptTokens, prompt_tokens
+from x2sam_rt.runtime.engines.engine import Engine, Engines, run_once
+from x2sam_rt.runtime.engines.towers import VisionTowerEngine
+from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
+from x2sam_rt.tasks.marks import parse_marks
 
 
 class Replay:
@@ -42,8 +51,8 @@ class Replay:
         self.model = checkpoint.model
         self.config = self.model.config
         rows = self.config.language["text_config"]["vocab_size"]
-        tokenizer = Tokenizer.load(checkpoint.tokenizer_folder, rows)
-        self.language = LanguageSide(self.model, engines.vision_encoder, tokenizer)
+        self.tokenizer = Tokenizer.load(checkpoint.tokenizer_folder, rows)
+        self.encoder = PromptEncoder(self.model, VisionTowerEngine(engines.vision_encoder))
 
     @torch.inference_mode()
     def run(self, case: Case, *, streaming: bool) -> Comparison:
@@ -61,41 +70,44 @@ class Replay:
         return comparison
 
     def _language(self, case: Case, comparison: Comparison) -> PromptEmbeddings | None:
-        side = self.language
+        encoder, question = self.encoder, parse_marks(case.question)
         pairs, height, width = case.input("grid_thw")[0].tolist()
         patches = case.input("pixel_patches")
-        visual = side.see(VisionInput(patches.view(pairs, height * width, -1), height, width))
+        visual = encoder.see(VisionInput(patches.view(pairs, height * width, -1), height, width))
         comparison.add("vision_tokens", visual.tokens)
         for level, features in enumerate(visual.deepstack):
             comparison.add(f"vision_deepstack.{level}", features)
         regions = self._regions(case, comparison)
         generated = case.output("generated_ids")
-        written = case.answer if generated is None else None
-        prompt = prompt_tokens(side.tokenizer, case.media, pairs, visual.tokens.shape[1], case.question, written)
+        written = parse_marks(case.answer) if generated is None and case.answer is not None else None
+        prompt = prompt_tokens(self.tokenizer, case.media, *visual.grid, question, written)
         _check_ids(prompt, case)
-        states, cache = side.language.prefill(side.embed(prompt, visual, regions), place(prompt, visual))
+        embeds = encoder.embed(prompt.ids, visual, regions)
+        cache = encoder.language.new_cache(encoder.language.max_context)
+        states = encoder.language.prefill(cache, embeds, deep_stack(prompt.ids, visual))
         comparison.add("last_hidden" if generated is None else "prompt_last_hidden", states)
         ids = prompt.ids.tolist()
         if generated is not None:
-            answer, grown = self._answer(case, states, cache, generated[0].tolist())
+            answer, grown = self._answer(case, states[-1], cache, generated[0].tolist())
             comparison.add("generated_ids", torch.tensor(answer))
             comparison.add("generated_last_hidden", grown)
             ids, states = ids + answer, torch.cat((states, grown))
         return self._embeddings(ids, states, prompt, comparison)
 
-    def _answer(self, case: Case, states: Tensor, cache: object, recorded: list[int]) -> tuple[list[int], Tensor]:
+    def _answer(self, case: Case, state: Tensor, cache: KeyValueCache, recorded: list[int]) -> tuple[list[int], Tensor]:
         """The tokens and their states: forced ones are fed, others are generated as they were."""
-        language = self.language.language
+        language = self.encoder.language
         if case.answer is not None:
-            ids = self.language.tokenizer.encode(f"{case.answer}<|im_end|>")
-            return ids, torch.stack([language.feed(token, cache) for token in ids[:-1]])
-        steps = list(language.generate(states, cache, lambda token: False, max_new_tokens=len(recorded)))
+            ids = [*self.tokenizer.encode_marked(parse_marks(case.answer)), self.tokenizer.im_end]
+            return ids, torch.stack([language.decode(cache, token) for token in ids[:-1]])
+        steps = list(language.generate(cache, state, lambda token: False, max_new_tokens=len(recorded)))
         return [token for token, _ in steps], torch.stack([state for _, state in steps[:-1]])
 
     def _embeddings(
         self, ids: list[int], states: Tensor, prompt: PromptTokens, comparison: Comparison
     ) -> PromptEmbeddings | None:
-        embeddings = self.language.read(ids, states, prompt.answer_start).embeddings
+        every = LanguageStates(torch.arange(len(states)), states)
+        embeddings = self.encoder.read(ids, every, prompt.answer_start, self.tokenizer)
         if embeddings is not None:
             comparison.add("seg_embeds", embeddings.seg)
             comparison.add("cond_embeds", embeddings.conditions)
@@ -104,12 +116,12 @@ class Replay:
             comparison.add("token_masks", torch.ones(len(embeddings.tokens)))
         return embeddings
 
-    def _regions(self, case: Case, comparison: Comparison) -> Tensor:
+    def _regions(self, case: Case, comparison: Comparison) -> Tensor | None:
         source = self._call(self.engines.frame_encoder, frame=case.input("frames")[:1], first=as_float(True))
         comparison.add("region_map", region_map(source["region_source"], self.model.extra_projector))
         if "input.region_masks" not in case.tensors:
-            return torch.zeros(0)
-        tokens = self.language.look_at_regions(source["region_source"], case.input("region_masks"))
+            return None
+        tokens = self.encoder.look_at_regions(source["region_source"], case.input("region_masks"))
         comparison.add("region_tokens", tokens)
         return tokens
 
@@ -117,7 +129,7 @@ class Replay:
         pipeline = Pipeline(self.engines, self.config)
         predictions = []
         for index, frame in enumerate(case.input("frames")):
-            slot = pipeline.bank.next_slot()
+            slot = pipeline.bank.slot(pipeline.bank.next_slot)
             prediction = pipeline.step(frame[None], prompt)
             features = pipeline.features
             conditioned = pipeline.conditioned if index else features.pixel
@@ -136,8 +148,10 @@ class Replay:
             live = memory[-self.config.memory.slots :]
             conditioned = pixel
             if live:
-                gaps = torch.arange(len(live), 0, -1, dtype=torch.float32)
-                attended = self._call(engines.memory_attention, **pixel, memory=torch.stack(live), gaps=gaps)
+                frame_offsets = torch.arange(len(live), 0, -1, dtype=torch.float32)
+                attended = self._call(
+                    engines.memory_attention, **pixel, memory=torch.stack(live), frame_offsets=frame_offsets
+                )
                 conditioned = {name: attended[f"conditioned_{name}"] for name in SCALES}
             decoded = self._call(
                 engines.mask_decoder,
@@ -198,15 +212,7 @@ class Replay:
 
     @staticmethod
     def _call(engine: Engine, **inputs: Tensor) -> dict[str, Tensor]:
-        sizes = {
-            dim: size
-            for spec in engine.spec.inputs
-            for dim, size in zip(spec.shape, inputs[spec.name].shape, strict=True)
-            if isinstance(dim, str)
-        }
-        outputs = empty_tensors(engine.spec.outputs, sizes)
-        engine.run({name: tensor.contiguous() for name, tensor in inputs.items()}, outputs)
-        return outputs
+        return run_once(engine, {name: tensor.contiguous() for name, tensor in inputs.items()})
 
 
 def _check_ids(prompt: PromptTokens, case: Case) -> None:

@@ -22,13 +22,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from x2sam_rt.runtime.postprocess.frame import FrameLogits
+from x2sam_rt.runtime.postprocess import make_postprocessor
 from x2sam_rt.runtime.postprocess.masks import mask_iou
-from x2sam_rt.runtime.postprocess.options import PostProcessOptions
-from x2sam_rt.runtime.prompts import Prompt
+from x2sam_rt.runtime.postprocess.rule import FrameLogits
 from x2sam_rt.runtime.results import Segment, Segmentation
-from x2sam_rt.runtime.tasks.instruction import Instruction
-from x2sam_rt.runtime.tasks.table import TASKS
+from x2sam_rt.tasks.instruction import PostProcessOptions
+from x2sam_rt.tasks.table import TASKS, Conditions
 
 PIXEL_BOUND, SCORE_BOUND = 1e-3, 1e-4  # the share of a map's pixels at exact ties; rounding of the scores
 MATCH_IOU = 0.5
@@ -110,7 +109,9 @@ class Case:
         self.task = TASKS[next(task for family, task in FAMILIES.items() if name.split("_", 1)[1].startswith(family))]
 
     def results(self) -> Iterator[tuple[Segmentation, Recorded]]:
-        post = self.task.postprocessor(self._instruction(), self._options(), self._regions())
+        assert self.task.rule is not None, "recorded tasks draw masks"
+        options = self._options().resolved(self.task.threshold)
+        post = make_postprocessor(self.task.rule, self._conditions(), options, self._regions())
         for number in range(self._entry["frames"]):
             yield post(self._frame(number)), self._recorded(number)
 
@@ -123,13 +124,10 @@ class Case:
         side = self._document["model_input"]
         return FrameLogits(mask_logits, class_logits, side, (height, width), (full_height, full_width))
 
-    def _instruction(self) -> Instruction:
+    def _conditions(self) -> Conditions:
         count = self._entry["classes"]
         things = set(self._document["thing_categories"]) if self._is_generic() else set(range(count))
-        labels = tuple(str(label) for label in range(count))
-        masks = self._regions()
-        prompts = () if masks is None else tuple(Prompt.mask(mask.numpy()) for mask in masks)
-        return Instruction(self.task, "", None, labels, tuple(label in things for label in range(count)), prompts)
+        return Conditions(tuple(map(str, range(count))), tuple(label in things for label in range(count)))
 
     def _is_generic(self) -> bool:
         return self.task.name in ("panoptic", "semantic", "instance")

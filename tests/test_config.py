@@ -7,7 +7,7 @@ import pytest
 
 from x2sam_rt.config import MemoryConfig, ModelConfig
 from x2sam_rt.errors import ConfigError
-from x2sam_rt.model.published_config import PUBLISHED, read_published_config
+from x2sam_rt.model.checkpoint.published import PUBLISHED, read_published_config
 
 
 def test_round_trip_through_json() -> None:

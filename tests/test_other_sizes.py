@@ -11,9 +11,9 @@ import torch
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.export.verify import BOUNDS, check_clip, check_stages, reference_module
-from x2sam_rt.model.checkpoint import Checkpoint
-from x2sam_rt.model.conditions import PromptEmbeddings
-from x2sam_rt.model.stages import STAGE_MODULES
+from x2sam_rt.model.checkpoint.loading import Checkpoint
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
+from x2sam_rt.model.stages import STAGES
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.pipeline import Pipeline
 
@@ -42,7 +42,7 @@ def model(toy: Checkpoint) -> X2SAM:
 
 def test_engines_agree_at_every_fill_level(model: X2SAM, tmp_path: Path) -> None:
     engines = build_engines(model, "onnxruntime", tmp_path)
-    modules = {name: reference_module(model, name) for name in STAGE_MODULES}
+    modules = {name: reference_module(model, name) for name in STAGES}
     slots = model.config.memory.slots
     assert [check for check in check_stages(engines, modules, slots) if not check.passed(BOUNDS["fp32"])] == []
     prompt = PromptEmbeddings(torch.randn(1, 64), torch.randn(6, 64), torch.randn(17, 64))

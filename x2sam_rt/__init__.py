@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from x2sam_rt.config import ModelConfig
-    from x2sam_rt.runtime.asking import Ask
-    from x2sam_rt.runtime.prompts import Prompt
     from x2sam_rt.runtime.results import FrameResult, Segment
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.session import VideoSession
+    from x2sam_rt.tasks.instruction import Instruction
+    from x2sam_rt.tasks.regions import Prompt
 
-__all__ = ["Ask", "FrameResult", "ModelConfig", "Prompt", "Runtime", "Segment", "VideoSession"]
+__all__ = ["FrameResult", "Instruction", "ModelConfig", "Prompt", "Runtime", "Segment", "VideoSession"]
 
 _HOME = {
-    "Ask": "x2sam_rt.runtime.asking",
+    "Instruction": "x2sam_rt.tasks.instruction",
     "FrameResult": "x2sam_rt.runtime.results",
     "ModelConfig": "x2sam_rt.config",
-    "Prompt": "x2sam_rt.runtime.prompts",
+    "Prompt": "x2sam_rt.tasks.regions",
     "Runtime": "x2sam_rt.runtime.runtime",
     "Segment": "x2sam_rt.runtime.results",
     "VideoSession": "x2sam_rt.runtime.session",

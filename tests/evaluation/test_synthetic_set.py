@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from x2sam_rt.data.world import HELD_OUT
+from x2sam_rt.data.synthetic import HELD_OUT
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 
 PARTS = {part.name: part for part in synthetic_parts()}
@@ -22,7 +22,7 @@ def test_referring_asks_for_one_thing() -> None:
         if name.startswith("referring"):
             for sample in part.samples[:6]:
                 example = sample.load()
-                assert len(example.ask.phrases) == example.conditions == 1
+                assert len(example.instruction.phrases) == example.conditions == 1
 
 
 def test_look_alikes_are_told_apart_by_tags() -> None:
@@ -35,10 +35,10 @@ def test_look_alikes_are_told_apart_by_tags() -> None:
 def test_unseen_pairs_are_those_kept_from_training() -> None:
     held_out = {f"{colour} {shape}" for colour, shape in HELD_OUT}
     for sample in PARTS["referring, unseen pairs"].samples[:8]:
-        (phrase,) = sample.load().ask.phrases
+        (phrase,) = sample.load().instruction.phrases
         assert any(pair in phrase for pair in held_out)
     for sample in PARTS["referring"].samples[:8]:
-        (phrase,) = sample.load().ask.phrases
+        (phrase,) = sample.load().instruction.phrases
         assert not any(pair in phrase for pair in held_out)
 
 
@@ -53,5 +53,5 @@ def test_clips_that_hide_have_hidden_frames_and_a_control() -> None:
 
 
 def test_every_kind_of_prompt_is_there() -> None:
-    kinds = {sample.load().ask.regions[0].kind for sample in PARTS["object"].samples[:24]}
+    kinds = {sample.load().instruction.regions[0].kind for sample in PARTS["object"].samples[:24]}
     assert kinds == {"point", "box", "scribble", "mask"}

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from x2sam_rt.export.stages import example_tensors, stage_specs
-from x2sam_rt.model.checkpoint import Checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.folding import folded
 from x2sam_rt.model.memory_attention import AttentionProjections
-from x2sam_rt.model.stages import stage_module
+from x2sam_rt.model.stages import example_inputs, stage_contract, stage_module
 
 
 def test_memory_attention_without_output_projections(toy: Checkpoint) -> None:
     stage = stage_module(toy.model, "memory_attention")
-    specs = stage_specs(toy.model.config, "float32", "{stage}")
-    inputs = example_tensors(specs[1].inputs, {"slots": 2}, "memory_attention").values()
+    contract = stage_contract("memory_attention", toy.model.config, torch.float32)
+    inputs = example_inputs(contract, {"slots": 2}).values()
     before = {name: value.clone() for name, value in stage.state_dict().items()}
     with torch.inference_mode():
         ours, plain = folded(stage)(*inputs), stage(*inputs)

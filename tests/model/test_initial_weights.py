@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from x2sam_rt.model.checkpoint import Checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.x2sam import X2SAM
 
 

@@ -11,11 +11,12 @@ import pytest
 
 from x2sam_rt.errors import BundleError, EngineError
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
-from x2sam_rt.model.checkpoint import Checkpoint
+from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.runtime.bundle import MANIFEST, load_manifest
 from x2sam_rt.runtime.runtime import Runtime
 
-EXPORT = "import sys; from x2sam_rt.cli import app; app(sys.argv[1:])"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+EXPORT = "import sys; from x2sam_rt.cli.app import app; app(sys.argv[1:])"
 
 
 @pytest.fixture
@@ -72,12 +73,27 @@ def test_a_missing_stage_is_named(bundle: Path) -> None:
         Runtime.load(bundle)
 
 
+def test_other_tensors_than_this_versions_are_refused(bundle: Path) -> None:
+    stages = json.loads((bundle / MANIFEST).read_text())["stages"]
+    stages[1]["inputs"][-1]["name"] = "gaps"
+    change(bundle, stages=stages)
+    with pytest.raises(BundleError, match=r"other tensors in stage 'memory_attention'\. Export the checkpoint again"):
+        Runtime.load(bundle)
+
+
 @pytest.mark.parametrize(
-    ("schema", "advice"), [(2, "update x2sam-rt"), (0, "x2sam-rt export"), ("one", "x2sam-rt export")]
+    ("schema", "advice"), [(3, "update x2sam-rt"), (0, "x2sam-rt export"), ("one", "x2sam-rt export")]
 )
 def test_another_schema_says_what_to_do(bundle: Path, schema: object, advice: str) -> None:
     change(bundle, schema=schema)
     with pytest.raises(BundleError, match=advice):
+        Runtime.load(bundle)
+
+
+def test_a_bundle_of_schema_1_says_what_to_run(bundle: Path) -> None:
+    """Written before engines bound `frame_offsets` and contracts stood without files."""
+    shutil.copy(FIXTURES / "manifest_schema_1.json", bundle / MANIFEST)
+    with pytest.raises(BundleError, match=r"schema 1; this version reads schema 2: export.* with `x2sam-rt export`"):
         Runtime.load(bundle)
 
 
@@ -103,8 +119,8 @@ def test_a_manifest_cannot_point_outside(bundle: Path) -> None:
 
 
 def test_another_backend_is_refused(bundle: Path) -> None:
-    change(bundle, backend="tensorrt")
-    with pytest.raises(EngineError, match="'tensorrt'"):
+    change(bundle, backend="abacus")
+    with pytest.raises(EngineError, match=r"no backend 'abacus' in this version\. .* --engine onnxruntime or torch"):
         Runtime.load(bundle)
 
 

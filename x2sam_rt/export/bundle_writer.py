@@ -12,49 +12,45 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-import onnxruntime
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from x2sam_rt.errors import BundleError
-from x2sam_rt.export.engines import backend_specs, build_engine
+from x2sam_rt.export.engines import build_engine
 from x2sam_rt.export.verify import reference_module, stage_error
-from x2sam_rt.model.checkpoint import Checkpoint
-from x2sam_rt.model.precision import cast_parameters, dtype_of
+from x2sam_rt.model.checkpoint.loading import Checkpoint
+from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
+from x2sam_rt.model.stage_contract import StageContract
+from x2sam_rt.model.stages import stage_contracts
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.bundle import (
     LANGUAGE,
     MANIFEST,
     SCHEMA,
     WORDING,
-    Backend,
     BuildEnvironment,
     Manifest,
-    Precision,
-    StageSpec,
     file_sha256,
     record_files,
 )
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING
-from x2sam_rt.runtime.weights import LANGUAGE_WEIGHTS, STAGE_WEIGHTS, split_weights
+from x2sam_rt.runtime.engines import STAGE_WEIGHTS, check_precision, find_backend
+from x2sam_rt.runtime.weights import LANGUAGE_WEIGHTS, split_weights
+from x2sam_rt.tasks.table import DEFAULT_WORDING
 
 OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class ExportPlan:
-    """What is exported and how. trained: False marks weights that were never trained."""
+    """What is exported and how. backend: a name in `runtime.engines.BACKENDS`."""
 
     checkpoint: Checkpoint
-    backend: Backend
+    backend: str
     precision: Precision = "fp32"
-    trained: bool = True
 
     @property
-    def specs(self) -> tuple[StageSpec, ...]:
-        """Raises EngineError for a backend and precision that do not go together."""
-        return backend_specs(self.checkpoint.model, self.backend, self.precision)
+    def contracts(self) -> tuple[StageContract, ...]:
+        return stage_contracts(self.checkpoint.model.config, dtype_of(self.precision))
 
 
 def export_bundle(
@@ -67,16 +63,16 @@ def export_bundle(
     told what is done next.
 
     Raises BundleError when `output` exists (unless overwrite replaces a bundle there) or the disk cannot take it,
-    EngineError when a stage cannot be built.
+    EngineError when a stage cannot be built, or the backend does not compute in the precision.
     """
+    check_precision(plan.backend, plan.precision)
     _check_output(output, overwrite)
-    specs = plan.specs
-    cast_parameters(plan.checkpoint.model, dtype_of(plan.precision))
+    cast_weights(plan.checkpoint.model, dtype_of(plan.precision))
     with _written_beside(output) as folder:
         errors = {}
-        for spec in specs:
-            on_step(spec.name)
-            errors[spec.name] = _write_stage(plan, spec, folder)
+        for contract in plan.contracts:
+            on_step(contract.name)
+            errors[contract.name] = _write_stage(plan, contract, folder)
         on_step("weights")
         _write_weights(plan.checkpoint, folder)
         DEFAULT_WORDING.save(folder / WORDING)
@@ -86,25 +82,24 @@ def export_bundle(
     return manifest
 
 
-def _write_stage(plan: ExportPlan, spec: StageSpec, folder: Path) -> float:
+def _write_stage(plan: ExportPlan, contract: StageContract, folder: Path) -> float:
     """Builds the engine. Returns its error against PyTorch."""
     model = plan.checkpoint.model
-    engine = build_engine(model, spec, plan.backend, folder)
-    error = stage_error(engine, reference_module(model, spec.name))
+    engine = build_engine(model, contract, plan.backend, folder, plan.precision)
+    error = stage_error(engine, reference_module(model, contract.name))
     engine.close()
     return error
 
 
 def _write_weights(checkpoint: Checkpoint, folder: Path) -> None:
-    tokenizer = folder / LANGUAGE / "tokenizer"
-    tokenizer.mkdir(parents=True)
+    (folder / LANGUAGE).mkdir()
     language, stages = split_weights(checkpoint.model)
     save_file(language, folder / LANGUAGE_WEIGHTS)
     # Also where the engines hold them: `verify` runs the PyTorch model on the user's own machine.
     (folder / STAGE_WEIGHTS).parent.mkdir(exist_ok=True)
     save_file(stages, folder / STAGE_WEIGHTS)
     rows = checkpoint.model.config.language["text_config"]["vocab_size"]
-    Tokenizer.load(checkpoint.tokenizer_folder, rows).inner.save_pretrained(tokenizer)
+    Tokenizer.load(checkpoint.tokenizer_folder, rows).save(folder / LANGUAGE / "tokenizer")
 
 
 def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manifest:
@@ -114,15 +109,12 @@ def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manif
         model=replace(config, language=dict(config.language)),
         backend=plan.backend,
         precision=plan.precision,
-        stages=plan.specs,
+        stages=plan.contracts,
         files=record_files(folder),
         checkpoint=plan.checkpoint.path.name,
         checkpoint_sha256=file_sha256(plan.checkpoint.path),
-        trained=plan.trained,
         environment=BuildEnvironment(
-            x2sam_rt=version("x2sam-rt"),
-            torch=torch.__version__,
-            onnxruntime=onnxruntime.__version__,
+            packages={name: version(name) for name in ("x2sam-rt", "torch", *find_backend(plan.backend).packages)},
             platform=platform.platform(),
         ),
         errors=errors,

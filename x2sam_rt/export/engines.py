@@ -4,50 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from x2sam_rt.errors import EngineError
 from x2sam_rt.export.onnx import export_onnx
-from x2sam_rt.export.stages import stage_specs
-from x2sam_rt.model.folding import folded
-from x2sam_rt.model.precision import dtype_of
-from x2sam_rt.model.prepared.prepare import prepare
-from x2sam_rt.model.stages import stage_module
+from x2sam_rt.model.precision import Precision, dtype_of
+from x2sam_rt.model.stage_contract import StageContract
+from x2sam_rt.model.stages import stage_contracts, stage_module
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.bundle import StageSpec
-from x2sam_rt.runtime.engines.engine import Engine
-from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from x2sam_rt.runtime.engines.torch_engine import TorchEngine
-from x2sam_rt.runtime.pipeline import Engines
-from x2sam_rt.runtime.weights import STAGE_WEIGHTS
-
-_FILES = {"torch": STAGE_WEIGHTS, "onnxruntime": "stages/{stage}.onnx"}
+from x2sam_rt.runtime.engines import check_precision, find_backend
+from x2sam_rt.runtime.engines.engine import Engine, Engines, StageToBuild, backend_module, load_engine
 
 
-def build_engines(model: X2SAM, backend: str, folder: Path, precision: str = "fp32") -> Engines:
+def build_engines(model: X2SAM, backend: str, folder: Path, precision: Precision = "fp32") -> Engines:
     """Every stage of a model as an engine. The model's weights are in that precision. folder: where engine files go.
 
     Raises EngineError for a backend or precision that cannot be built here.
     """
-    specs = backend_specs(model, backend, precision)
-    return Engines(**{spec.name: build_engine(model, spec, backend, folder) for spec in specs})
+    check_precision(backend, precision)
+    contracts = stage_contracts(model.config, dtype_of(precision))
+    return Engines.of(build_engine(model, contract, backend, folder, precision) for contract in contracts)
 
 
-def backend_specs(model: X2SAM, backend: str, precision: str) -> tuple[StageSpec, ...]:
-    """The contract of every stage, with the engine files of a backend."""
-    if backend not in _FILES:
-        raise EngineError(f"Backend {backend!r} cannot be built here; wanted one of {', '.join(_FILES)}.")
-    if backend == "onnxruntime" and precision != "fp32":
-        raise EngineError(
-            f"ONNX Runtime on a CPU computes fp32 only; found {precision!r}. Export with --engine torch for bf16."
-        )
-    dtype = str(dtype_of(precision)).removeprefix("torch.")
-    return stage_specs(model.config, dtype, _FILES[backend])
-
-
-def build_engine(model: X2SAM, spec: StageSpec, backend: str, folder: Path) -> Engine:
-    module = stage_module(model, spec.name)
-    if backend == "torch":
-        return TorchEngine(spec, prepare(module))
-    path = folder / spec.file
+def build_engine(
+    model: X2SAM, contract: StageContract, backend: str, folder: Path, precision: Precision = "fp32"
+) -> Engine:
+    """One stage, built and loaded. Raises EngineError."""
+    row, module = find_backend(backend), stage_module(model, contract.name)
+    path = folder / row.file.format(stage=contract.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx(folded(module), spec, path)
-    return OnnxRuntimeEngine(spec, path)
+
+    def write_onnx(graph: Path) -> None:
+        export_onnx(module, contract, graph)
+
+    backend_module(row).build(StageToBuild(contract, module, precision, write_onnx), path)
+    return load_engine(row, contract, folder, module)

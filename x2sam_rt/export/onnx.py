@@ -13,12 +13,12 @@ from typing import Any
 import onnx
 import torch
 from torch import nn
-from torch.export import Dim
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.export.stages import EXAMPLE_SIZES, example_tensors
 from x2sam_rt.kernels import onnx_ops
-from x2sam_rt.runtime.bundle import StageSpec, TensorSpec
+from x2sam_rt.model.folding import folded
+from x2sam_rt.model.stage_contract import StageContract, multiple
+from x2sam_rt.model.stages import example_inputs
 
 # The newest opset without its own Attention operator: that one passes ONNX's checker with a broadcast mask and then
 # fails in ONNX Runtime; attention is exported as matrix products and softmax instead.
@@ -27,27 +27,27 @@ _ONE_FILE = 2**31 - 2**20  # bytes a protobuf can hold; beyond, the weights go b
 _TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
-def export_onnx(module: nn.Module, spec: StageSpec, path: Path) -> None:
-    """Writes a stage as `path`. Varying dimensions of the contract stay varying in the graph.
+def export_onnx(module: nn.Module, contract: StageContract, path: Path) -> None:
+    """Writes a stage, its projections folded, as `path`. Varying dimensions of the contract stay varying in the graph.
 
     Raises EngineError when the exporter or ONNX's checker refuses the stage.
     """
-    inputs = example_tensors(spec.inputs, EXAMPLE_SIZES, spec.name)
+    inputs = example_inputs(contract)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                module,
+                folded(module),
                 tuple(inputs.values()),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[tensor.name for tensor in spec.inputs],
-                output_names=[tensor.name for tensor in spec.outputs],
-                dynamic_shapes=_dynamic_shapes(spec.inputs),
+                input_names=[tensor.name for tensor in contract.inputs],
+                output_names=[tensor.name for tensor in contract.outputs],
+                dynamic_shapes=_dynamic_shapes(contract),
                 custom_translation_table=onnx_ops.translation_table(),
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise EngineError(
-            f"Stage {spec.name} cannot be exported to ONNX with torch {torch.__version__}: {error}"
+            f"Stage {contract.name} cannot be exported to ONNX with torch {torch.__version__}: {error}"
         ) from error
     assert program is not None
     # Kernels keep a body of standard operators beside them, so that any ONNX runtime can run the graph.
@@ -56,13 +56,16 @@ def export_onnx(module: nn.Module, spec: StageSpec, path: Path) -> None:
     onnx.checker.check_model(str(path))
 
 
-def _dynamic_shapes(tensors: tuple[TensorSpec, ...]) -> tuple[dict[int, Any], ...]:
-    names = {dim for tensor in tensors for dim in tensor.shape if isinstance(dim, str)}
-    dims: dict[str, Any] = {name: Dim(name, min=1) for name in names - {"patches"}}
-    if "patches" in names:  # the merger takes blocks of four
-        dims["patches"] = 4 * Dim("merged", min=1)
+def _dynamic_shapes(contract: StageContract) -> tuple[dict[int, Any], ...]:
+    dims = {name: torch.export.Dim(name, min=1) for name in contract.varying}
+
+    def dynamic(dim: str) -> Any:
+        factor, name = multiple(dim)
+        return factor * dims[name] if factor > 1 else dims[name]
+
     return tuple(
-        {axis: dims[dim] for axis, dim in enumerate(tensor.shape) if isinstance(dim, str)} for tensor in tensors
+        {axis: dynamic(dim) for axis, dim in enumerate(tensor.shape) if isinstance(dim, str)}
+        for tensor in contract.inputs
     )
 
 

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from x2sam_rt.data.world import WorldClip, clip_seed, evaluation_settings, make_clip
-from x2sam_rt.evaluation.backends import assemble, fp32_spec
-from x2sam_rt.evaluation.prediction import Segmenter
-from x2sam_rt.evaluation.runner import Protocol, measure_part
-from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
+from x2sam_rt.data.synthetic import SyntheticClip, clip_seed, evaluation_settings, make_clip
+from x2sam_rt.evaluation.backends import assemble
+from x2sam_rt.evaluation.protocol import Protocol
+from x2sam_rt.evaluation.runner import measure_part
+from x2sam_rt.evaluation.segmenter import RuntimeSegmenter, Segmenter
 from x2sam_rt.evaluation.synthetic import synthetic_parts
-from x2sam_rt.export.stages import EXAMPLE_SIZES, empty_tensors, example_tensors
 from x2sam_rt.kernels import kernels_on
-from x2sam_rt.model.conditions import PromptEmbeddings
-from x2sam_rt.model.precision import cast_parameters, widened
-from x2sam_rt.model.stages import STAGE_MODULES, stage_module
+from x2sam_rt.model.precision import cast_weights, fp32_copy
+from x2sam_rt.model.preprocess import segmentor_input
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
+from x2sam_rt.model.stage_contract import Sizes, StageContract, Tensors
+from x2sam_rt.model.stages import EXAMPLE_SIZES, STAGES, example_inputs, stage_module
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.bundle import WORDING, StageSpec
-from x2sam_rt.runtime.engines.engine import Engine, Tensors
+from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, run_once
 from x2sam_rt.runtime.engines.torch_engine import TorchEngine
-from x2sam_rt.runtime.pipeline import Engines, Pipeline
-from x2sam_rt.runtime.preprocess import segmentor_input, vision_input
+from x2sam_rt.runtime.pipeline import Pipeline
+from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.runtime import Runtime
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING, Wording
 from x2sam_rt.runtime.weights import load_reference_model
+from x2sam_rt.tasks.instruction import Instruction
 
 
 @dataclass(frozen=True)
@@ -101,13 +100,18 @@ Check = StageCheck | ClipCheck | AccuracyCheck
 class ReferenceEngine:
     """The PyTorch model in fp32 on plain PyTorch kernels: ours must not vouch for themselves."""
 
-    def __init__(self, spec: StageSpec, module: nn.Module) -> None:
-        self.spec = fp32_spec(spec)
-        self._engine = TorchEngine(self.spec, module)
+    def __init__(self, contract: StageContract, module: nn.Module) -> None:
+        self.contract = contract.widened()
+        self._engine = TorchEngine(self.contract, module)
 
-    def run(self, inputs: Tensors, outputs: Tensors) -> None:
-        with kernels_on("torch"):
-            self._engine.run(inputs, outputs)
+    def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
+        run = self._engine.bind(inputs, outputs)
+
+        def run_on_plain_kernels() -> None:
+            with kernels_on("torch"):
+                run()
+
+        return run_on_plain_kernels
 
     def close(self) -> None:
         self._engine.close()
@@ -116,21 +120,17 @@ class ReferenceEngine:
 def reference_module(model: X2SAM, stage: str) -> nn.Module:
     """A stage of the model with the same weights, as fp32."""
     module = stage_module(model, stage)
-    return module if next(module.parameters()).dtype == torch.float32 else widened(module)
+    return module if next(module.parameters()).dtype == torch.float32 else fp32_copy(module)
 
 
-def stage_error(engine: Engine, module: nn.Module, sizes: Mapping[str, int] = EXAMPLE_SIZES) -> float:
+def stage_error(engine: Engine, module: nn.Module, sizes: Sizes = EXAMPLE_SIZES) -> float:
     """Largest error of any output on random inputs, relative to max(1, largest reference value); NaN counts as ∞.
 
     module: the stage in fp32.
     """
-    spec = engine.spec
-    reference_engine = ReferenceEngine(spec, module)
-    inputs = example_tensors(spec.inputs, sizes, spec.name)
-    ours, reference = empty_tensors(spec.outputs, sizes), empty_tensors(reference_engine.spec.outputs, sizes)
-    engine.run(inputs, ours)
+    inputs = example_inputs(engine.contract, sizes)
     wide = {name: value.float() if value.is_floating_point() else value for name, value in inputs.items()}
-    reference_engine.run(wide, reference)
+    ours, reference = run_once(engine, inputs), run_once(ReferenceEngine(engine.contract, module), wide)
     return max(relative_error(ours[name], reference[name]) for name in reference)
 
 
@@ -145,19 +145,18 @@ def check_stages(engines: Engines, modules: Mapping[str, nn.Module], slots: int)
     """Every stage; those with varying sizes at their smallest, at traced and at larger sizes, and the memory attention
     at every number of live slots."""
     for name, engine in vars(engines).items():
-        for sizes in _sizes_to_check(engine.spec, slots):
+        for sizes in _sizes_to_check(engine.contract.varying, slots):
             label = ", ".join(f"{dim} {size}" for dim, size in sizes.items()) or "fixed"
             yield StageCheck(name, label, stage_error(engine, modules[name], sizes))
 
 
-def _sizes_to_check(spec: StageSpec, slots: int) -> list[dict[str, int]]:
-    dims = {dim for tensor in spec.inputs + spec.outputs for dim in tensor.shape if isinstance(dim, str)}
+def _sizes_to_check(dims: Set[str], slots: int) -> list[dict[str, int]]:
     if not dims:
         return [{}]
     if dims == {"slots"}:
         return [{"slots": live} for live in range(1, slots + 1)]
-    least = {"conditions": 2, "tokens": 1, "pairs": 1, "patches": 4, "merged": 1}
-    more = {"conditions": 19, "tokens": 53, "pairs": 5, "patches": 60, "merged": 15}
+    least = {"conditions": 2, "tokens": 1, "pairs": 1, "merged": 1}
+    more = {"conditions": 19, "tokens": 53, "pairs": 5, "merged": 15}
     return [{dim: sizes[dim] for dim in sorted(dims)} for sizes in (least, EXAMPLE_SIZES, more)]
 
 
@@ -175,8 +174,8 @@ def check_accuracy(ours: Segmenter, reference: Segmenter, clips: int) -> Iterato
     """The first clips of some parts of the synthetic set, each asked and segmented from beginning to end."""
     for part in synthetic_parts():
         if part.name in _PARTS:
-            one, other = (measure_part(segmenter, part, Protocol(limit=clips)) for segmenter in (ours, reference))
-            yield AccuracyCheck(part.name, one.examples, one.headline.value, other.headline.value)
+            one, other = (measure_part(segmenter, part, Protocol(limit=clips))[0] for segmenter in (ours, reference))
+            yield AccuracyCheck(part.name, one.samples, one.headline.value, other.headline.value)
 
 
 def mask_iou(ours: Tensor, reference: Tensor) -> float:
@@ -189,15 +188,15 @@ def verify_bundle(folder: Path) -> Iterator[Check]:
     """Checks a bundle's engines against the PyTorch model with the same weights, on this machine.
 
     First every stage alone, then a clip that fills the memory and wraps it, prompted through the language model; if
-    these are within bounds and the weights are trained, the accuracy of both. Raises BundleError or EngineError when
+    these are within bounds, the accuracy of both. Raises BundleError or EngineError when
     the bundle cannot be loaded.
     """
     with Runtime.load(folder) as runtime:
         manifest, config = runtime.manifest, runtime.manifest.model
-        model = cast_parameters(load_reference_model(manifest, folder), torch.float32)
-        modules = {name: stage_module(model, name) for name in STAGE_MODULES}
-        reference = {spec.name: ReferenceEngine(spec, modules[spec.name]) for spec in manifest.stages}
-        pipelines = Pipeline(runtime.engines, config), Pipeline(Engines(**reference), config)
+        model = cast_weights(load_reference_model(manifest, folder), torch.float32)
+        modules = {name: stage_module(model, name) for name in STAGES}
+        reference = Engines.of(ReferenceEngine(contract, modules[contract.name]) for contract in manifest.stages)
+        pipelines = Pipeline(runtime.engines, config), Pipeline(reference, config)
         stages = check_stages(runtime.engines, modules, config.memory.slots)
         clip = check_clip(*pipelines, _prompt(runtime), frames=2 * config.memory.slots + 2)
         checks: Iterator[StageCheck | ClipCheck] = itertools.chain(stages, clip)
@@ -205,22 +204,21 @@ def verify_bundle(folder: Path) -> Iterator[Check]:
         for check in checks:
             sound = sound and check.passed(BOUNDS[manifest.precision])
             yield check
-        if manifest.trained and sound:
-            ours = RuntimeSegmenter(runtime, Wording.load(folder / WORDING, DEFAULT_WORDING))
+        if sound:
+            ours = RuntimeSegmenter(runtime)
             _, other = assemble(folder, manifest, model, reference)
             yield from check_accuracy(ours, other, _CLIPS if config.image_size <= _LARGE else 1)
 
 
 def _prompt(runtime: Runtime) -> PromptEmbeddings:
     frame = torch.from_numpy(_clip(128, 1).frames[0])
-    vision = vision_input([frame], runtime.manifest.model.image_budget, video=False)
-    asked = Ask(phrases=("the red circle", "a dog")).instruction("image", DEFAULT_WORDING)
-    reply = runtime.language.reply("image", vision, asked.question, asked.answer, torch.zeros(0))
-    assert reply.embeddings is not None, "a known answer has its <SEG>"
-    return reply.embeddings
+    instruction = Instruction(phrases=("the red circle", "a dog"))
+    answer = runtime.language.answer(instruction, "image", PromptFrames((frame,), {0: frame}))
+    assert answer.embeddings is not None, "a known answer has its <SEG>"
+    return answer.embeddings
 
 
-def _clip(side: int, frames: int) -> WorldClip:
+def _clip(side: int, frames: int) -> SyntheticClip:
     """Objects that move behind an occluder, so that the memory matters."""
     settings = replace(evaluation_settings("occluded"), side=min(max(side, 32), _LARGE), frames=frames)
     return make_clip(clip_seed("seen", 0), settings)

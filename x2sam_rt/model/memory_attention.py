@@ -75,13 +75,13 @@ class MemoryAttention(nn.Module):
             self.register_buffer(f"position_{scale}", sine_position(side, dim), persistent=False)
             self.register_buffer(f"rotary_{scale}", rotary_table(side, dim), persistent=False)
 
-    def forward(self, features: tuple[Tensor, ...], memory: Tensor, gaps: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, features: tuple[Tensor, ...], memory: Tensor, frame_offsets: Tensor) -> tuple[Tensor, ...]:
         """features: pixel features low to high, each (1, D, h, w). memory: (slots, scales, slot tokens, D), live slots
-        only, in any order. gaps: (slots,) frames between now and each slot.
+        only, in any order. frame_offsets: (slots,) frames between now and each slot.
 
         Returns the conditioned features, shaped as the input.
         """
-        time = temporal_encoding(gaps, self.dim).to(memory.dtype)
+        time = temporal_encoding(frame_offsets, self.dim).to(memory.dtype)
         return tuple(
             self.forward_scale(scale, feature, memory[:, scale], time) for scale, feature in enumerate(features)
         )

@@ -48,11 +48,11 @@ def _rotate_pairs(pairs: Tensor, table: Tensor) -> Tensor:
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
 
 
-def temporal_encoding(gaps: Tensor, dim: int) -> Tensor:
+def temporal_encoding(frame_offsets: Tensor, dim: int) -> Tensor:
     """Sinusoid of the frame gap between now and each memory slot.
 
-    gaps: (slots,) frames, 1 for the previous frame. Returns (slots, dim) fp32: [sin | cos], not interleaved.
+    frame_offsets: (slots,) frames, 1 for the previous frame. Returns (slots, dim) fp32: [sin | cos], not interleaved.
     """
-    steps = torch.arange(dim // 2, dtype=torch.float32, device=gaps.device)
-    angles = gaps.to(torch.float32)[:, None] * torch.exp(steps * (-math.log(_TEMPERATURE) / (dim // 2)))
+    steps = torch.arange(dim // 2, dtype=torch.float32, device=frame_offsets.device)
+    angles = frame_offsets.to(torch.float32)[:, None] * torch.exp(steps * (-math.log(_TEMPERATURE) / (dim // 2)))
     return torch.cat((angles.sin(), angles.cos()), dim=-1)

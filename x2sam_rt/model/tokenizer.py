@@ -1,56 +1,117 @@
-"""The tokenizer with X2SAM's three added tokens."""
+"""The tokenizer with X2SAM's three added tokens: words become the tokens of words, marks the tokens of marks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from transformers import AutoTokenizer
+import tokenizers
+from tokenizers import AddedToken
 
 from x2sam_rt.errors import CheckpointError
+from x2sam_rt.tasks.marks import Mark, MarkedText
 
-SEG, PHRASE_START, PHRASE_END = "<SEG>", "<p>", "</p>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
-_ADDED = (SEG, PHRASE_START, PHRASE_END)  # in the order training added them
+ADDED = tuple(mark.value for mark in (Mark.SEG, Mark.PHRASE_START, Mark.PHRASE_END))  # in training's order
+_FILE = "tokenizer.json"
 
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Text to token ids and back, with the ids the runtime looks for."""
+    """Text to token ids and back. seg … im_end: ids of the marks and of the chat format's tokens. stops: ids that end
+    an answer."""
 
-    inner: Any
+    inner: tokenizers.Tokenizer
     seg: int
     phrase_start: int
     phrase_end: int
+    vision_start: int
+    vision_end: int
+    im_start: int
+    im_end: int
     stops: frozenset[int]
 
     @classmethod
     def load(cls, folder: Path, rows: int) -> Tokenizer:
-        """folder: holds tokenizer.json. rows: of the embedding table; every id must lie below.
+        """folder: holds tokenizer.json, which is all that is read: a tokenizer's own code is never run. rows: of the
+        embedding table; every id must lie below.
 
-        Raises CheckpointError when the tokenizer lacks a token of the chat format or is larger than the table.
+        Raises CheckpointError when the tokenizer cannot be read, lacks a token of the chat format or is larger than
+        the table.
         """
-        inner = AutoTokenizer.from_pretrained(str(folder))
-        inner.add_tokens([token for token in _ADDED if token not in inner.get_vocab()], special_tokens=True)
-        vocabulary = inner.get_vocab()
-        needed = (*_ADDED, VISION_START, VISION_END, IM_START, IM_END)
-        lacking = [token for token in needed if token not in vocabulary]
-        if lacking:
-            raise CheckpointError(f"{folder}: the tokenizer lacks {lacking}; wanted the base Qwen3-VL's tokenizer.")
-        highest = max(vocabulary[token] for token in _ADDED)
-        if highest >= rows:
+        inner = _read(folder / _FILE)
+        inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ADDED])
+        # From here on text is text: no spelling of a mark or a control token in it becomes one.
+        inner.encode_special_tokens = True
+        ids = _ids_of((*ADDED, VISION_START, VISION_END, IM_START, IM_END), inner, folder)
+        if (highest := max(ids[: len(ADDED)])) >= rows:
             raise CheckpointError(
                 f"{folder}: the tokenizer's added tokens reach id {highest}, but the checkpoint's embedding table has "
                 f"{rows} rows. Pass the tokenizer the checkpoint was trained with."
             )
-        stops = frozenset(vocabulary[token] for token in (IM_END, END_OF_TEXT) if token in vocabulary)
-        seg, start, end = (vocabulary[token] for token in _ADDED)
-        return cls(inner, seg, start, end, stops)
+        seg, phrase_start, phrase_end, vision_start, vision_end, im_start, im_end = ids
+        end = inner.token_to_id(END_OF_TEXT)
+        stops = frozenset({im_end} if end is None else {im_end, end})
+        return cls(inner, seg, phrase_start, phrase_end, vision_start, vision_end, im_start, im_end, stops)
 
-    def encode(self, text: str) -> list[int]:
-        return list(self.inner.encode(text, add_special_tokens=False))
+    def save(self, folder: Path) -> None:
+        """Writes tokenizer.json, which `load` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.inner.save(str(folder / _FILE))
 
-    def decode(self, ids: list[int]) -> str:
-        return str(self.inner.decode(ids, skip_special_tokens=False))
+    def encode(self, words: str) -> list[int]:
+        """Words only, whatever they spell."""
+        return list(self.inner.encode(words, add_special_tokens=False).ids)
+
+    def encode_marked(self, marked: MarkedText, region: Sequence[int] = ()) -> list[int]:
+        """Marks become their tokens, `<region>` the given ids."""
+        of_mark = {
+            Mark.SEG: [self.seg],
+            Mark.PHRASE_START: [self.phrase_start],
+            Mark.PHRASE_END: [self.phrase_end],
+            Mark.REGION: list(region),
+        }
+        return [
+            token for piece in marked for token in (of_mark[piece] if isinstance(piece, Mark) else self.encode(piece))
+        ]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.inner.decode(list(ids), skip_special_tokens=False))
+
+    def decode_marked(self, ids: Sequence[int]) -> MarkedText:
+        """Only a mark's own token is read as that mark."""
+        of_id = {self.seg: Mark.SEG, self.phrase_start: Mark.PHRASE_START, self.phrase_end: Mark.PHRASE_END}
+        pieces: list[str | Mark] = []
+        words: list[int] = []
+        for token in (*ids, None):
+            if token is not None and token not in of_id:
+                words.append(token)
+                continue
+            if words:
+                pieces.append(self.decode(words))
+                words = []
+            if token is not None:
+                pieces.append(of_id[token])
+        return tuple(pieces)
+
+
+def _ids_of(tokens: Sequence[str], inner: tokenizers.Tokenizer, folder: Path) -> list[int]:
+    """Raises CheckpointError unless all are there, and none is what words become that spell it."""
+    found = [(token, inner.token_to_id(token)) for token in tokens]
+    if lacking := [token for token, number in found if number is None]:
+        raise CheckpointError(f"{folder}: the tokenizer lacks {lacking}; wanted the base Qwen3-VL's tokenizer.")
+    ids = [number for _, number in found if number is not None]
+    if not set(ids).isdisjoint(inner.encode("".join(tokens), add_special_tokens=False).ids):
+        raise CheckpointError(f"{folder}: the tokenizer takes words for marks; wanted one whose marks are special.")
+    return ids
+
+
+def _read(path: Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises this very class for every fault
+        raise CheckpointError(
+            f"{path}: not a readable tokenizer ({error}). Copy the tokenizer of the base model again."
+        ) from error

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from x2sam_rt.config import ModelConfig
+from x2sam_rt.model.stage_contract import TensorSpec
+
 _ROTARY_BASE = 10000.0
 
 
@@ -24,6 +27,9 @@ class PatchGrid:
     weights: Tensor
     cos: Tensor
     sin: Tensor
+
+    def to(self, device: torch.device) -> PatchGrid:
+        return PatchGrid(*(table.to(device) for table in (self.indices, self.weights, self.cos, self.sin)))
 
 
 def patch_grid(height: int, width: int, *, merge: int, table_side: int, head_dim: int) -> PatchGrid:
@@ -68,6 +74,27 @@ class VisionTower(nn.Module):
     def __init__(self, visual: Any) -> None:
         super().__init__()
         self.visual = visual
+
+    @staticmethod
+    def signature(config: ModelConfig, dtype: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        vision, dim = config.language["vision_config"], config.language_dim
+        tokens = f"{vision['spatial_merge_size'] ** 2}*merged"
+        patch_dim = 3 * vision["temporal_patch_size"] * vision["patch_size"] ** 2
+        angles = (tokens, vision["hidden_size"] // vision["num_heads"])
+        levels = len(vision["deepstack_visual_indexes"])
+        return (
+            (
+                TensorSpec("patches", ("pairs", tokens, patch_dim), dtype),
+                TensorSpec("indices", (tokens, 4), "int64"),
+                TensorSpec("weights", (tokens, 4), "float32"),
+                TensorSpec("cos", angles, "float32"),
+                TensorSpec("sin", angles, "float32"),
+            ),
+            (
+                TensorSpec("vision_tokens", ("pairs", "merged", dim), dtype),
+                TensorSpec("deepstack", (levels, "pairs", "merged", dim), dtype),
+            ),
+        )
 
     def forward(
         self, patches: Tensor, indices: Tensor, weights: Tensor, cos: Tensor, sin: Tensor

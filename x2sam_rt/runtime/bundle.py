@@ -7,36 +7,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from x2sam_rt.config import ModelConfig, read_dataclass
 from x2sam_rt.errors import BundleError, ConfigError
+from x2sam_rt.model.precision import Precision, dtype_of
+from x2sam_rt.model.stage_contract import StageContract
+from x2sam_rt.model.stages import stage_contracts
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
-STAGES, LANGUAGE, WORDING = "stages", "language", "wording.json"
-Backend = Literal["torch", "onnxruntime", "tensorrt"]
-Precision = Literal["fp32", "bf16", "fp16", "fp8"]
-Dim = int | str
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of a stage. shape: a number, or a name where the size may vary."""
-
-    name: str
-    shape: tuple[Dim, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """What a stage takes and gives; `file` is its engine, relative to the bundle."""
-
-    name: str
-    file: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+LANGUAGE, WORDING = "language", "wording.json"
 
 
 @dataclass(frozen=True)
@@ -47,40 +27,27 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class BuildEnvironment:
-    """What the engines were built with. gpu, compute_capability: None for engines that need no GPU."""
+    """What the engines were built with. packages: versions by name."""
 
-    x2sam_rt: str
-    torch: str
-    onnxruntime: str
+    packages: dict[str, str]
     platform: str
-    gpu: str | None = None
-    compute_capability: str | None = None
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """checkpoint_sha256: of the source file. errors: largest error of each stage against PyTorch, measured at export,
-    relative to max(1, largest reference value)."""
+    """backend: a name in `runtime.engines.BACKENDS`. checkpoint_sha256: of the source file. errors: largest error of
+    each stage against PyTorch, measured at export, relative to max(1, largest reference value)."""
 
     schema: int
     model: ModelConfig
-    backend: Backend
+    backend: str
     precision: Precision
-    stages: tuple[StageSpec, ...]
+    stages: tuple[StageContract, ...]
     files: dict[str, FileRecord]
     checkpoint: str
     checkpoint_sha256: str
-    trained: bool
     environment: BuildEnvironment
     errors: dict[str, float]
-
-    def stage(self, name: str) -> StageSpec:
-        """Raises BundleError when the bundle has no such stage."""
-        for spec in self.stages:
-            if spec.name == name:
-                return spec
-        found = [spec.name for spec in self.stages]
-        raise BundleError(f"The bundle has no stage {name!r} (it has {found}). Export the checkpoint again.")
 
     @property
     def num_bytes(self) -> int:
@@ -92,7 +59,7 @@ class Manifest:
 
 
 def load_manifest(folder: Path, *, check_hashes: bool = True) -> Manifest:
-    """Reads and checks a bundle: schema, fields, and every file's presence, size and hash.
+    """Reads and checks a bundle: schema, fields, contracts, and every file's presence, size and hash.
 
     Raises BundleError that says what is wrong and what to run.
     """
@@ -106,6 +73,7 @@ def load_manifest(folder: Path, *, check_hashes: bool = True) -> Manifest:
         manifest = read_dataclass(Manifest, data, where=MANIFEST)
     except ConfigError as error:
         raise BundleError(f"{folder}: {error} The manifest was changed or is foreign; export again.") from error
+    _check_stages(folder, manifest)
     for name, record in manifest.files.items():
         _check_file(folder, name, record, check_hashes)
     return manifest
@@ -124,6 +92,16 @@ def _read_manifest(folder: Path) -> Mapping[str, object]:
     if not isinstance(data, dict):
         raise BundleError(f"{path}: found {type(data).__name__}, wanted an object. Export the checkpoint again.")
     return data
+
+
+def _check_stages(folder: Path, manifest: Manifest) -> None:
+    """The engines must take and give what this version's stages do."""
+    wanted = {contract.name: contract for contract in stage_contracts(manifest.model, dtype_of(manifest.precision))}
+    found = {contract.name: contract for contract in manifest.stages}
+    for name in [*wanted, *found]:
+        if wanted.get(name) != found.get(name):
+            what = "has no" if name not in found else "has an unknown" if name not in wanted else "has other tensors in"
+            raise BundleError(f"{folder}: the bundle {what} stage {name!r}. Export the checkpoint again.")
 
 
 def _check_file(folder: Path, name: str, record: FileRecord, check_hashes: bool) -> None:

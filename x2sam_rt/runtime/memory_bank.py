@@ -7,22 +7,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from x2sam_rt.config import NUM_SCALES, ModelConfig
+from x2sam_rt.model.stage_contract import StageContract
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryView:
-    """The live slots at one moment, without a copy.
+    """The live slots at one fill level, without a copy.
 
-    memory: (live, scales, slot tokens, D), in storage order. gaps: (live,) fp32, frames since each slot was written
-    (the previous frame: 1). The order of slots means nothing to attention; only the gaps do.
+    memory: (live, scales, slot tokens, D), in storage order. frame_offsets: (live,) fp32, frames since each slot was
+    written (the previous frame: 1). The order of slots means nothing to attention; only the offsets do.
     """
 
     memory: Tensor
-    gaps: Tensor
+    frame_offsets: Tensor
 
     def __len__(self) -> int:
-        return len(self.gaps)
+        return len(self.frame_offsets)
 
 
 class MemoryBank:
@@ -33,13 +33,11 @@ class MemoryBank:
     from then on all are live and the oldest is overwritten in place.
     """
 
-    def __init__(
-        self, config: ModelConfig, dtype: torch.dtype = torch.float32, device: torch.device | None = None
-    ) -> None:
-        shape = (config.memory.slots, NUM_SCALES, config.slot_tokens, config.dim)
-        self._memory = torch.zeros(shape, dtype=dtype, device=device)
-        self._frames = torch.zeros(config.memory.slots, dtype=torch.int64)
-        self._gaps = torch.zeros(config.memory.slots, dtype=torch.float32, device=device)
+    def __init__(self, attention: StageContract, slots: int) -> None:
+        """attention: the contract of the stage that reads the bank."""
+        self._memory = attention.input("memory").zeros(slots=slots)
+        self._frame_offsets = attention.input("frame_offsets").zeros(slots=slots)
+        self._frames = torch.zeros(slots, dtype=torch.int64)
         self._written = 0
 
     def __len__(self) -> int:
@@ -54,19 +52,28 @@ class MemoryBank:
     def num_bytes(self) -> int:
         return self._memory.numel() * self._memory.element_size()
 
+    @property
+    def next_slot(self) -> int:
+        """Number of the slot to write next: the oldest, or the first unused. `commit` after writing."""
+        return self._written % self.slots
+
+    def slot(self, number: int) -> Tensor:
+        """(scales, slot tokens, D), to be written in place."""
+        return self._memory[number]
+
+    def view(self, live: int) -> MemoryView:
+        """What is read when so many slots are live: always the same memory, with offsets as of the last `read`."""
+        return MemoryView(self._memory[:live], self._frame_offsets[:live])
+
     def read(self, frame: int) -> MemoryView:
         """What frame number `frame` may look at. Valid until the next `read` or `commit`."""
         live = len(self)
-        self._gaps[:live] = (frame - self._frames[:live]).to(self._gaps)
-        return MemoryView(self._memory[:live], self._gaps[:live])
-
-    def next_slot(self) -> Tensor:
-        """The slot to write next, (scales, slot tokens, D): the oldest, or the first unused. `commit` after writing."""
-        return self._memory[self._written % self.slots]
+        self._frame_offsets[:live] = (frame - self._frames[:live]).to(self._frame_offsets)
+        return self.view(live)
 
     def commit(self, frame: int) -> None:
-        """Makes the slot last handed out the memory of frame number `frame`."""
-        self._frames[self._written % self.slots] = frame
+        """Makes `next_slot` the memory of frame number `frame`."""
+        self._frames[self.next_slot] = frame
         self._written += 1
 
     def clear(self) -> None:

@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.model.conditions import PromptEmbeddings
-from x2sam_rt.runtime.engines.engine import Engine
+from x2sam_rt.errors import EngineError
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
+from x2sam_rt.model.stages import SCALES
+from x2sam_rt.runtime.engines.engine import BoundStage, Engines
 from x2sam_rt.runtime.memory_bank import MemoryBank
-from x2sam_rt.runtime.stage_timer import StageTimer
 
-SCALES = ("low", "middle", "high")
-
-
-@dataclass(frozen=True, eq=False)
-class Engines:
-    """The engines of a model, shared by all its streams."""
-
-    frame_encoder: Engine
-    memory_attention: Engine
-    mask_decoder: Engine
-    memory_encoder: Engine
-    vision_encoder: Engine
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the floating tensors that cross a stage's border."""
-        frame = next(tensor for tensor in self.frame_encoder.spec.inputs if tensor.name == "frame")
-        dtype: torch.dtype = getattr(torch, frame.dtype)
-        return dtype
-
-    def close(self) -> None:
-        for engine in vars(self).values():
-            engine.close()
+_CONDITIONED = "conditioned_"
+Scales = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class FrameFeatures:
     """pixel: low to high resolution, each (1, D, h, w). mask: (1, D, S/4, S/4). region_source: (1, S/16, S/16, C)."""
 
-    pixel: tuple[Tensor, Tensor, Tensor]
+    pixel: Scales
     mask: Tensor
     region_source: Tensor
 
@@ -60,35 +43,40 @@ class MaskPrediction:
 
 
 @dataclass(frozen=True, eq=False)
-class _DecoderPrompt:
-    """A prompt as the mask decoder takes it, and a buffer for the class logits, whose size depends on it."""
+class _BoundPrompt:
+    """The stages that depend on a prompt. decode: on a frame's own features, then on conditioned ones. remember: one
+    for each slot of the bank."""
 
     source: PromptEmbeddings
-    inputs: dict[str, Tensor]
-    class_logits: Tensor
+    prediction: MaskPrediction
+    decode: tuple[BoundStage, BoundStage]
+    remember: tuple[BoundStage, ...]
 
 
 class Pipeline:
-    """One stream's buffers and memory bank around the shared engines. Everything is allocated here, once."""
+    """One stream's buffers and memory bank around the shared engines.
+
+    All is allocated and bound here, once, but for what depends on the prompt: that is bound when a prompt comes. A
+    steady frame only runs what is bound.
+    """
 
     def __init__(self, engines: Engines, config: ModelConfig) -> None:
-        dtype = engines.dtype
-        self.bank = MemoryBank(config, dtype)
+        self.side = config.image_size
+        self.bank = MemoryBank(engines.memory_attention.contract, config.memory.slots)
         self.timer = StageTimer()
-        self._engines, self._config, self._dtype = engines, config, dtype
         self._frame = 0
-        self.features = self._feature_buffers()
-        self.conditioned = self._scale_buffers()
-        queries, high = config.mask_decoder.queries, config.grids[-1]
-        self._mask_logits = torch.zeros(queries, high, high, dtype=dtype)
-        self._query_states = torch.zeros(queries, config.dim, dtype=dtype)
-        self._first = torch.zeros(1, dtype=dtype)
-        self._prompt: _DecoderPrompt | None = None
-
-    @property
-    def side(self) -> int:
-        """S: the side of the square input, pixels."""
-        return self._config.image_size
+        self._engines = engines
+        encoder, decoder = engines.frame_encoder.contract, engines.mask_decoder.contract
+        self._pixels, self._first = (tensor.zeros() for tensor in encoder.inputs)
+        low, middle, high, mask_features, region_source = (tensor.zeros() for tensor in encoder.outputs)
+        self.features = FrameFeatures((low, middle, high), mask_features, region_source)
+        low, middle, high = (tensor.zeros() for tensor in engines.memory_attention.contract.outputs)
+        self.conditioned: Scales = (low, middle, high)
+        self._mask_logits = decoder.output("mask_logits").zeros()
+        self._query_states = decoder.output("query_states").zeros()
+        self._encode = self._bind_encoder()
+        self._attend = tuple(self._bind_attention(live) for live in range(1, self.bank.slots + 1))
+        self._prompt: _BoundPrompt | None = None
 
     @property
     def next_frame(self) -> int:
@@ -96,13 +84,22 @@ class Pipeline:
         return self._frame
 
     def step(self, pixels: Tensor, prompt: PromptEmbeddings) -> MaskPrediction:
-        """pixels: (1, 3, S, S), normalised."""
-        features = self.encode(pixels)
-        conditioned = self._attend(features)
-        prediction = self._decode(conditioned, features, prompt)
-        self._remember(features, prediction)
+        """pixels: (1, 3, S, S), normalised. Raises EngineError for another shape."""
+        bound = self._bound(prompt)
+        conditioned = len(self.bank) > 0
+        with self.timer("frame_encoder"):
+            self._take(pixels)
+            self._encode()
+        if conditioned:
+            with self.timer("memory_attention"):
+                self._attend[len(self.bank.read(self._frame)) - 1]()
+        with self.timer("mask_decoder"):
+            bound.decode[conditioned]()
+        with self.timer("memory_encoder"):
+            bound.remember[self.bank.next_slot]()
+            self.bank.commit(self._frame)
         self._frame += 1
-        return prediction
+        return bound.prediction
 
     def skip(self) -> None:
         """Lets a frame pass without segmenting it; the memory grows older by one frame."""
@@ -112,78 +109,76 @@ class Pipeline:
         """Empties the memory; the next frame is segmented as a first one."""
         self.bank.clear()
 
-    def encode(self, pixels: Tensor) -> FrameFeatures:
-        """The frame's own features; a frame before which nothing is remembered is marked as first."""
+    def _take(self, pixels: Tensor) -> None:
+        """Puts a frame where the frame encoder reads it; one before which nothing is remembered is marked as first."""
+        if pixels.shape != self._pixels.shape:  # copying would stretch a single pixel over the frame
+            raise EngineError(f"A frame of {tuple(pixels.shape)} was given, wanted {tuple(self._pixels.shape)}.")
+        self._pixels.copy_(pixels)
         self._first.fill_(float(len(self.bank) == 0))
+
+    def _bind_encoder(self) -> BoundStage:
         features = self.features
-        with self.timer("frame_encoder"):
-            self._engines.frame_encoder.run(
-                {"frame": pixels.to(self._dtype).contiguous(), "first": self._first},
-                {
-                    **_by_scale(features.pixel),
-                    "mask_features": features.mask,
-                    "region_source": features.region_source,
-                },
-            )
-        return features
+        outputs = {"mask_features": features.mask, "region_source": features.region_source}
+        return self._engines.frame_encoder.bind(
+            {"frame": self._pixels, "first": self._first}, {**_by_scale(features.pixel), **outputs}
+        )
 
-    def _attend(self, features: FrameFeatures) -> tuple[Tensor, Tensor, Tensor]:
-        if len(self.bank) == 0:
-            return features.pixel
-        with self.timer("memory_attention"):
-            view = self.bank.read(self._frame)
-            self._engines.memory_attention.run(
-                {**_by_scale(features.pixel), "memory": view.memory, "gaps": view.gaps},
-                _by_scale(self.conditioned, "conditioned_"),
-            )
-        return self.conditioned
+    def _bind_attention(self, live: int) -> BoundStage:
+        """For a bank with so many live slots."""
+        return self._engines.memory_attention.bind(
+            {**_by_scale(self.features.pixel), **vars(self.bank.view(live))}, _by_scale(self.conditioned, _CONDITIONED)
+        )
 
-    def _decode(
-        self, conditioned: tuple[Tensor, Tensor, Tensor], features: FrameFeatures, prompt: PromptEmbeddings
-    ) -> MaskPrediction:
-        taken = self._take(prompt)
-        prediction = MaskPrediction(self._mask_logits, taken.class_logits, self._query_states)
-        with self.timer("mask_decoder"):
-            self._engines.mask_decoder.run(
-                {**_by_scale(conditioned), "mask_features": features.mask, **taken.inputs}, dict(vars(prediction))
-            )
-        return prediction
-
-    def _remember(self, features: FrameFeatures, prediction: MaskPrediction) -> None:
-        with self.timer("memory_encoder"):
-            self._engines.memory_encoder.run(
-                {
-                    **_by_scale(features.pixel),
-                    "mask_logits": prediction.mask_logits,
-                    "class_logits": prediction.class_logits,
-                },
-                {"slot": self.bank.next_slot()},
-            )
-            self.bank.commit(self._frame)
-
-    def _take(self, prompt: PromptEmbeddings) -> _DecoderPrompt:
+    def _bound(self, prompt: PromptEmbeddings) -> _BoundPrompt:
         if self._prompt is None or self._prompt.source is not prompt:
-            inputs = {
-                name: getattr(prompt, name).to(self._dtype).contiguous() for name in ("seg", "conditions", "tokens")
-            }
-            for name in ("condition", "token"):
-                inputs[f"{name}_mask"] = torch.ones(len(inputs[f"{name}s"]), dtype=torch.bool)
-            class_logits = torch.zeros(self._config.mask_decoder.queries, len(prompt.conditions), dtype=self._dtype)
-            self._prompt = _DecoderPrompt(prompt, inputs, class_logits)
+            self._prompt = self._bind_prompt(prompt)
         return self._prompt
 
-    def _feature_buffers(self) -> FrameFeatures:
-        low, _, high = self._config.grids
-        mask = torch.zeros(1, self._config.dim, high, high, dtype=self._dtype)
-        source = torch.zeros(1, low, low, self._config.mask_encoder.region_dim, dtype=self._dtype)
-        return FrameFeatures(self._scale_buffers(), mask, source)
-
-    def _scale_buffers(self) -> tuple[Tensor, Tensor, Tensor]:
-        low, middle, high = (
-            torch.zeros(1, self._config.dim, side, side, dtype=self._dtype) for side in self._config.grids
+    def _bind_prompt(self, prompt: PromptEmbeddings) -> _BoundPrompt:
+        decoder = self._engines.mask_decoder.contract
+        class_logits = decoder.output("class_logits").zeros(conditions=len(prompt.conditions))
+        prediction = MaskPrediction(self._mask_logits, class_logits, self._query_states)
+        inputs = {"mask_features": self.features.mask, **_decoder_inputs(prompt, decoder.input("seg").torch_dtype)}
+        own, conditioned = (
+            self._engines.mask_decoder.bind({**_by_scale(pixel), **inputs}, vars(prediction))
+            for pixel in (self.features.pixel, self.conditioned)
         )
-        return low, middle, high
+        remember = tuple(self._bind_memory_encoder(prediction, slot) for slot in range(self.bank.slots))
+        return _BoundPrompt(prompt, prediction, (own, conditioned), remember)
+
+    def _bind_memory_encoder(self, prediction: MaskPrediction, slot: int) -> BoundStage:
+        logits = {"mask_logits": prediction.mask_logits, "class_logits": prediction.class_logits}
+        return self._engines.memory_encoder.bind(
+            {**_by_scale(self.features.pixel), **logits}, {"slot": self.bank.slot(slot)}
+        )
 
 
-def _by_scale(maps: tuple[Tensor, Tensor, Tensor], prefix: str = "") -> dict[str, Tensor]:
+def _decoder_inputs(prompt: PromptEmbeddings, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A prompt as the mask decoder takes it: nothing in it is padding."""
+    embeddings = {name: tensor.to(dtype).contiguous() for name, tensor in vars(prompt).items()}
+    return {
+        **embeddings,
+        "condition_mask": torch.ones(len(prompt.conditions), dtype=torch.bool),
+        "token_mask": torch.ones(len(prompt.tokens), dtype=torch.bool),
+    }
+
+
+def _by_scale(maps: Scales, prefix: str = "") -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in zip(SCALES, maps, strict=True)}
+
+
+class StageTimer:
+    """Collects milliseconds by stage name; `take` hands them over and starts anew."""
+
+    def __init__(self) -> None:
+        self._milliseconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._milliseconds[stage] = self._milliseconds.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
+
+    def take(self) -> dict[str, float]:
+        taken, self._milliseconds = self._milliseconds, {}
+        return taken

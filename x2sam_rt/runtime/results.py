@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+from x2sam_rt.media.types import BoolMask, LabelMap
 
 if TYPE_CHECKING:
-    from x2sam_rt.runtime.tasks.spans import TextSpan
-
-BoolMask = npt.NDArray[np.bool_]
-LabelMap = npt.NDArray[np.int32]
+    from x2sam_rt.tasks.marks import TextSpan
 
 
 @dataclass(frozen=True, eq=False)

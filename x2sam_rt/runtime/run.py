@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.clip import read_clip
-from x2sam_rt.runtime.image import read_image
+from x2sam_rt.media.image import read_image
+from x2sam_rt.media.video import VideoReader
+from x2sam_rt.runtime.growing_text import OnText
+from x2sam_rt.runtime.prompt_frames import read_prompt_frames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.runtime import Runtime
-from x2sam_rt.runtime.session import OnText
-from x2sam_rt.runtime.video import VideoReader
 from x2sam_rt.runtime.writers import ResultWriter
+from x2sam_rt.tasks.instruction import Instruction
 
 DECODE, WRITE = "decode", "write"
 
@@ -30,23 +30,22 @@ class RunFrame:
 
 def run_video(
     runtime: Runtime,
-    path: Path,
-    ask: Ask,
+    video: VideoReader,
+    instruction: Instruction,
     writers: Sequence[ResultWriter] = (),
     *,
-    allow_truncated: bool = False,
     on_text: OnText | None = None,
     on_ready: Callable[[int | None], None] = lambda frames: None,
 ) -> Iterator[RunFrame]:
-    """Streams a file, one result per frame. on_ready: told the number of frames (None = unknown) once the instruction
-    is answered. A writer whose stream breaks off discards its output.
+    """Streams an opened file, one result per frame. The file is read once more before: the instruction is answered on
+    frames of all of it. on_ready: told the number of frames (None = unknown) once that is done. A writer whose stream
+    breaks off discards its output.
 
     Raises VideoError, PromptError.
     """
     with contextlib.ExitStack() as stack:
-        clip = read_clip(path, ask, allow_truncated=allow_truncated)
-        session = stack.enter_context(runtime.stream(ask, clip=clip, on_text=on_text))
-        video = stack.enter_context(VideoReader(path, allow_truncated=allow_truncated))
+        clip = read_prompt_frames(video.path, instruction, allow_truncated=video.allow_truncated)
+        session = stack.enter_context(runtime.stream(instruction, frames=clip, on_text=on_text))
         for writer in writers:
             stack.enter_context(writer)
         on_ready(video.num_frames)
@@ -64,22 +63,32 @@ def run_video(
 
 
 def answer_video(
-    runtime: Runtime, path: Path, ask: Ask, *, allow_truncated: bool = False, on_text: OnText | None = None
+    runtime: Runtime,
+    path: Path,
+    instruction: Instruction,
+    *,
+    allow_truncated: bool = False,
+    on_text: OnText | None = None,
 ) -> str:
     """The answer to an instruction that draws no masks: the language model alone, no frame is segmented."""
-    clip = read_clip(path, ask, allow_truncated=allow_truncated)
-    with runtime.stream(ask, clip=clip, on_text=on_text) as session:
+    clip = read_prompt_frames(path, instruction, allow_truncated=allow_truncated)
+    with runtime.stream(instruction, frames=clip, on_text=on_text) as session:
         assert session.answer is not None, "a clip was given, so the answer is there"
         return session.answer.text.text
 
 
 def run_image(
-    runtime: Runtime, path: Path, ask: Ask, writers: Sequence[ResultWriter] = (), *, on_text: OnText | None = None
+    runtime: Runtime,
+    path: Path,
+    instruction: Instruction,
+    writers: Sequence[ResultWriter] = (),
+    *,
+    on_text: OnText | None = None,
 ) -> FrameResult:
     """Raises VideoError for an unreadable image, PromptError."""
     with contextlib.ExitStack() as stack:
         pixels = read_image(path)
-        result = runtime.segment_image(pixels, ask, on_text=on_text)
+        result = runtime.segment_image(pixels, instruction, on_text=on_text)
         for writer in writers:
             stack.enter_context(writer).write(pixels, result)
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,55 +11,81 @@ import numpy as np
 from torch import Tensor
 
 from x2sam_rt.errors import SessionError
+from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
-from x2sam_rt.runtime.asking import Ask
+from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Manifest, load_manifest
-from x2sam_rt.runtime.clip import Clip
-from x2sam_rt.runtime.engines import load_engine
-from x2sam_rt.runtime.language import LanguageSide
-from x2sam_rt.runtime.pipeline import Engines
+from x2sam_rt.runtime.engines import find_backend
+from x2sam_rt.runtime.engines.engine import Engines, load_engines
+from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
+from x2sam_rt.runtime.growing_text import OnText
+from x2sam_rt.runtime.language import LanguageRuntime
+from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult
-from x2sam_rt.runtime.session import OnText, VideoSession
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING, Media, Wording
-from x2sam_rt.runtime.weights import load_language_model, load_reference_model
+from x2sam_rt.runtime.session import VideoSession
+from x2sam_rt.runtime.weights import load_model
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.table import DEFAULT_WORDING, Media
+from x2sam_rt.tasks.wording import Wording
 
 
 class Runtime:
     """Open with `Runtime.load(folder)`, as a context manager. Several sessions may run on one runtime; they share its
     engines and weights and nothing else."""
 
-    def __init__(self, manifest: Manifest, engines: Engines, language: LanguageSide, wording: Wording) -> None:
-        self.manifest = manifest
+    def __init__(self, manifest: Manifest, engines: Engines, language: LanguageRuntime) -> None:
+        self.manifest, self.language = manifest, language
         self._engines: Engines | None = engines
-        self.language, self._wording = language, wording
         self._sessions: WeakSet[VideoSession] = WeakSet()
 
     @classmethod
-    def load(cls, folder: str | Path, *, check_hashes: bool = True) -> Runtime:
+    def load(cls, folder: str | Path, *, check_hashes: bool = True, context: int | None = None) -> Runtime:
         """Reads a bundle. check_hashes: False skips the SHA-256 of the files (their presence and size are checked).
+        context: tokens of the longest prompt with its answer, for which memory is taken here (`language.cache_bytes`);
+        None = what the longest prompt of the published protocols needs.
 
-        Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else.
+        Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else;
+        ConfigError for a context the model was not made for.
         """
         folder = Path(folder)
         manifest = load_manifest(folder, check_hashes=check_hashes)
-        load = load_reference_model if manifest.backend == "torch" else load_language_model
-        model = load(manifest, folder)
-        names = [field.name for field in fields(Engines)]
-        engines = Engines(**{name: load_engine(manifest.stage(name), manifest, folder, model) for name in names})
-        rows = manifest.model.language["text_config"]["vocab_size"]
-        tokenizer = Tokenizer.load(folder / LANGUAGE / "tokenizer", rows)
-        language = LanguageSide(model, engines.vision_encoder, tokenizer)
-        return cls(manifest, engines, language, Wording.load(folder / WORDING, DEFAULT_WORDING))
+        model = load_model(manifest, folder)
+        engines = load_engines(find_backend(manifest.backend), manifest.stages, folder, model)
+        return cls.assemble(folder, manifest, model, engines, context)
+
+    @classmethod
+    def assemble(
+        cls, folder: Path, manifest: Manifest, model: X2SAM, engines: Engines, context: int | None = None
+    ) -> Runtime:
+        """A runtime of a bundle's language side and any engines. model: holds the language side's weights."""
+        config = manifest.model
+        tokenizer = Tokenizer.load(folder / LANGUAGE / "tokenizer", config.language["text_config"]["vocab_size"])
+        language = LanguageRuntime(
+            PromptEncoder(model, VisionTowerEngine(engines.vision_encoder)),
+            RegionSourceEngine(engines.frame_encoder),
+            tokenizer,
+            config,
+            Wording.load(folder / WORDING, DEFAULT_WORDING),
+            context,
+        )
+        return cls(manifest, engines, language)
 
     def stream(
-        self, prompt: str | Ask | None = None, *, clip: Clip | None = None, on_text: OnText | None = None
+        self,
+        prompt: str | Instruction | None = None,
+        *,
+        frames: PromptFrames | None = None,
+        on_text: OnText | None = None,
+        again: ReAsk = ONCE,
     ) -> VideoSession:
-        """A new stream. prompt: the first instruction; a plain text asks for what it refers to. clip: frames to answer
-        it on (a file's evenly spaced ones); without it the first frame is used."""
-        return self._open("video", prompt, clip, on_text)
+        """A new stream. prompt: the first instruction; a plain text asks for what it refers to. frames: what to
+        answer it on (a file's evenly spaced ones); without them the first frame is used. again: when instructions are
+        asked again."""
+        return self._open("video", prompt, frames, on_text, again)
 
     def segment_image(
-        self, image: np.ndarray[Any, Any] | Tensor, prompt: str | Ask, *, on_text: OnText | None = None
+        self, image: np.ndarray[Any, Any] | Tensor, prompt: str | Instruction, *, on_text: OnText | None = None
     ) -> FrameResult:
         """One still image, (H, W, 3) uint8 RGB."""
         with self._open("image", prompt, None, on_text) as session:
@@ -89,9 +114,16 @@ class Runtime:
     ) -> None:
         self.close()
 
-    def _open(self, media: Media, prompt: str | Ask | None, clip: Clip | None, on_text: OnText | None) -> VideoSession:
-        session = VideoSession(self.engines, self.language, self.manifest.model, self._wording, media)
+    def _open(
+        self,
+        media: Media,
+        prompt: str | Instruction | None,
+        frames: PromptFrames | None,
+        on_text: OnText | None,
+        again: ReAsk = ONCE,
+    ) -> VideoSession:
+        session = VideoSession(self.engines, self.language, self.manifest.model, media, again)
         if prompt is not None:
-            session.ask(prompt, clip=clip, on_text=on_text)
+            session.ask(prompt, frames=frames, on_text=on_text)
         self._sessions.add(session)
         return session

@@ -2,117 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.errors import NoMasksError, SessionError
-from x2sam_rt.model.conditions import PromptEmbeddings
-from x2sam_rt.runtime.asking import Ask, as_ask
-from x2sam_rt.runtime.clip import Clip, RecentFrames
-from x2sam_rt.runtime.language import LanguageSide
-from x2sam_rt.runtime.pipeline import Engines, MaskPrediction, Pipeline
-from x2sam_rt.runtime.postprocess.frame import FrameLogits, PostProcessor
-from x2sam_rt.runtime.preprocess import SegmentorInput, check_frame, region_input, segmentor_input, vision_input
+from x2sam_rt.errors import SessionError
+from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
+from x2sam_rt.runtime.asking import ONCE, OnAnswer, Question, ReAsk, StreamAsker, Taken
+from x2sam_rt.runtime.engines.engine import Engines
+from x2sam_rt.runtime.growing_text import OnText
+from x2sam_rt.runtime.language import Answer, LanguageRuntime
+from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
+from x2sam_rt.runtime.postprocess import FrameLogits, PostProcessor, make_postprocessor
+from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult, Segmentation
-from x2sam_rt.runtime.tasks import Instruction, LinkedText, Media, Wording, link
+from x2sam_rt.tasks.instruction import Instruction, as_instruction
+from x2sam_rt.tasks.table import Media
 
-OnText = Callable[[str], None]
 _NOTHING = -1
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What the language model made of an instruction: its text, phrases linked to conditions, and how to segment."""
-
-    instruction: Instruction
-    text: LinkedText
-    embeddings: PromptEmbeddings | None
-    postprocess: PostProcessor | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Pending:
-    ask: Ask
-    instruction: Instruction
-    on_text: OnText | None
 
 
 class VideoSession:
     """Made by `Runtime.stream`. Steps one frame at a time, in fixed memory, for a stream of any length.
 
-    The language model runs when an instruction arrives, not per frame: on the frames seen so far, at most the last
-    16 (a file is prompted with 16 evenly spaced ones). Its answer holds until the next `ask`.
+    The language model runs when an instruction arrives or is asked again, not per frame: on the frames seen so far, at
+    most the last 16 (a file is prompted with 16 evenly spaced ones). Its answer holds until the next one.
     """
 
     def __init__(
-        self, engines: Engines, language: LanguageSide, config: ModelConfig, wording: Wording, media: Media
+        self,
+        engines: Engines,
+        language: LanguageRuntime,
+        config: ModelConfig,
+        media: Media,
+        again: ReAsk = ONCE,
     ) -> None:
         self._pipeline: Pipeline | None = Pipeline(engines, config)
-        self._language, self._config, self._wording, self._media = language, config, wording, media
-        self._recent = RecentFrames()
-        self._pending: _Pending | None = None
+        self._asker = StreamAsker(language, media, again)
+        self._config = config
         self._answer: Answer | None = None
+        self._postprocess: PostProcessor | None = None
 
     @property
     def answer(self) -> Answer | None:
         """The answer in force; None before the first frame."""
         return self._answer
 
+    @property
+    def waiting(self) -> bool:
+        """Whether an instruction still waits for the first frame or for its answer."""
+        return self._asker.waiting
+
     def ask(
         self,
-        prompt: str | Ask,
+        prompt: str | Instruction,
         *,
-        clip: Clip | None = None,
+        frames: PromptFrames | None = None,
         keep_memory: bool = True,
+        wait: bool = True,
         on_text: OnText | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> None:
         """Changes the instruction; the next frame uses it. Before the first frame it waits for that frame.
 
-        clip: frames to answer on, instead of those seen. keep_memory: False forgets what was segmented so far.
-        on_text: gets generated text as it grows. Raises PromptError, and NoMasksError (with the text) when the model
-        answers without masks; the instruction in force then stays.
+        frames: what to answer on, instead of the frames seen. keep_memory: False forgets what was segmented so far.
+        on_text: gets generated text as it grows. on_answer: is told the answer and the number of the first frame that
+        uses it, when it takes over. wait: False answers on another thread (`on_text` is called there), while frames
+        go on under the answer in force; the new one takes over with the first frame after it is there. Of several
+        instructions the last one wins, and those before it are given up.
+
+        Raises PromptError, and NoMasksError (with the text) when the model answers without masks; the instruction in
+        force then stays. With wait=False the next `step` or `wait_for_answer` raises these, once.
         """
         pipeline = self._require_open()
-        asked = as_ask(prompt)
-        pending = _Pending(asked, asked.instruction(self._media, self._wording), on_text)
-        if clip is None and not len(self._recent):
-            self._pending = pending
-            return
-        self._answer = self._reply(pending, clip or self._recent.clip())
-        self._pending = None
-        if not keep_memory:
-            pipeline.forget()
+        question = Question(as_instruction(prompt), frames, keep_memory, on_text, on_answer)
+        self._take_over(pipeline, self._asker.ask(question, wait=wait))
+
+    def wait_for_answer(self) -> None:
+        """Returns when nothing that was asked with wait=False is left to be answered; the answer then is in force.
+        Before the first frame there is nothing to wait for. Raises as `ask`."""
+        pipeline = self._require_open()
+        self._take_over(pipeline, self._asker.finish())
 
     def step(self, frame: np.ndarray[Any, Any] | Tensor) -> FrameResult:
         """Segments the next frame: (H, W, 3) uint8 RGB of any size; results come back in that size.
 
         Raises FrameError for a frame that cannot be segmented (the stream goes on with the next one), SessionError
-        after `close` or before any instruction.
+        after `close` or before any instruction; what an instruction asked with wait=False ran into (the frame can then
+        be given again, and is segmented under the answer in force).
         """
         pipeline = self._require_open()
         pixels = check_frame(frame)
-        if self._answer is None and self._pending is None:
+        if self._answer is None and not self._asker.waiting:
             raise SessionError("step before any instruction: call ask(…) or pass prompt= to stream(…) first.")
         with pipeline.timer("preprocess"):
             taken = segmentor_input(pixels, self._config.image_size, self._config.resize)
-            self._recent.add(pipeline.next_frame, pixels)
-        answer = self._current_answer(pipeline)
-        index = pipeline.next_frame
-        if answer.embeddings is None:
-            pipeline.skip()
-            segmentation = _no_masks(taken)
-        else:
-            prediction = pipeline.step(taken.pixels, answer.embeddings)
-            with pipeline.timer("postprocess"):
-                segmentation = self._postprocess(answer, prediction, taken)
-        return FrameResult(index, segmentation, answer.text.text, answer.text.spans, pipeline.timer.take())
+            self._asker.see(pipeline.next_frame, pixels)
+        with pipeline.timer("language") if self._asker.at_work_next else contextlib.nullcontext():
+            self._take_over(pipeline, self._asker.take_over(wait=self._answer is None))
+        assert self._answer is not None
+        index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, taken)
+        self._asker.observe(segmentation)
+        return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())
 
     def forget(self) -> None:
         """Empties the mask memory, as after a cut; the instruction and its answer stay. Raises SessionError after
@@ -120,9 +115,9 @@ class VideoSession:
         self._require_open().forget()
 
     def close(self) -> None:
-        """Gives the stream's memory back. Closing twice is allowed."""
-        self._pipeline = self._answer = self._pending = None
-        self._recent = RecentFrames()
+        """Gives the stream's memory back; what is being answered is given up. Closing twice is allowed."""
+        self._asker.close()
+        self._pipeline = self._answer = self._postprocess = None
 
     def __enter__(self) -> VideoSession:
         return self
@@ -137,66 +132,40 @@ class VideoSession:
             raise SessionError("This session is closed; open another with Runtime.stream(…).")
         return self._pipeline
 
-    def _current_answer(self, pipeline: Pipeline) -> Answer:
-        if self._pending is not None:
-            with pipeline.timer("language"):
-                self._answer = self._reply(self._pending, self._recent.clip())
-            self._pending = None
-        assert self._answer is not None
-        return self._answer
+    def _take_over(self, pipeline: Pipeline, taken: Taken | None) -> None:
+        if taken is None:
+            return
+        question, answer, before = taken.question, taken.answer, self._answer
+        self._answer = answer
+        # Asked again for the same things, segments keep their numbers.
+        if not (question.again and before is not None and answer.conditions == before.conditions):
+            self._postprocess = _postprocessor(answer)
+        if not question.keep_memory:
+            pipeline.forget()
+        if question.on_answer is not None:
+            question.on_answer(answer, pipeline.next_frame)
 
-    def _reply(self, pending: _Pending, clip: Clip) -> Answer:
-        instruction = pending.instruction
-        budget = self._config.video_budget if self._media == "video" else self._config.image_budget
-        reply = self._language.reply(
-            self._media,
-            vision_input(clip.frames, budget, video=self._media == "video"),
-            instruction.question,
-            instruction.answer,
-            self._region_tokens(instruction, clip),
-            on_text=pending.on_text,
-            max_new_tokens=pending.ask.max_new_tokens,
-        )
-        if not instruction.task.draws_masks:
-            return Answer(instruction, link(reply.text), None, None)
-        if reply.embeddings is None:
-            raise NoMasksError(reply.text)
-        answered = instruction.answered(reply.text) if instruction.answer is None else instruction
-        masks = self._prompt_masks(answered, clip)
-        postprocess = answered.task.postprocessor(answered, pending.ask.options, masks)
-        # The words of an answer known beforehand are ours and say nothing.
-        said = reply.text if instruction.answer is None or pending.ask.answer is not None else ""
-        return Answer(answered, link(said), reply.embeddings, postprocess)
+    def _segment(self, pipeline: Pipeline, answer: Answer, taken: SegmentorInput) -> Segmentation:
+        if answer.embeddings is None or self._postprocess is None:
+            pipeline.skip()
+            return _no_masks(taken)
+        prediction = pipeline.step(taken.pixels, answer.embeddings)
+        with pipeline.timer("postprocess"):
+            return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
 
-    def _region_tokens(self, instruction: Instruction, clip: Clip) -> Tensor:
-        """(regions, 64, dim), each read from the features of the frame it was drawn on."""
-        tokens = []
-        for region in instruction.regions:
-            frame = clip.frame_of(region)
-            seen = segmentor_input(frame, self._config.image_size, self._config.resize)
-            features = self._require_open().encode(seen.pixels)
-            mask = region_input(region.mask(*seen.original_size), self._config.image_size, self._config.resize)
-            tokens.append(self._language.look_at_regions(features.region_source, mask[None]))
-        return torch.cat(tokens) if tokens else torch.zeros(0)
 
-    def _prompt_masks(self, instruction: Instruction, clip: Clip) -> Tensor | None:
-        """(regions, S, S) in the segmentor's input grid."""
-        masks = [
-            region_input(region.mask(*clip.frame_of(region).shape[:2]), self._config.image_size, self._config.resize)
-            for region in instruction.regions
-        ]
-        return torch.stack(masks) if masks else None
+def _postprocessor(answer: Answer) -> PostProcessor | None:
+    instruction = answer.instruction
+    if instruction.row.rule is None:
+        return None
+    options = instruction.options_in_force
+    return make_postprocessor(instruction.row.rule, answer.conditions, options, answer.region_masks)
 
-    def _postprocess(self, answer: Answer, prediction: MaskPrediction, taken: SegmentorInput) -> Segmentation:
-        assert answer.postprocess is not None
-        logits = FrameLogits(
-            prediction.mask_logits.float(),
-            prediction.class_logits.float(),
-            self._config.image_size,
-            taken.scaled_size,
-            taken.original_size,
-        )
-        return answer.postprocess(logits)
+
+def _frame_logits(prediction: MaskPrediction, taken: SegmentorInput, side: int) -> FrameLogits:
+    return FrameLogits(
+        prediction.mask_logits.float(), prediction.class_logits.float(), side, taken.scaled_size, taken.original_size
+    )
 
 
 def _no_masks(taken: SegmentorInput) -> Segmentation:

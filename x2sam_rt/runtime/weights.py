@@ -7,15 +7,15 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from x2sam_rt.errors import BundleError
-from x2sam_rt.model.checkpoint import empty_model
-from x2sam_rt.model.tensor_file import read_tensor_file
+from x2sam_rt.model.checkpoint.files import read_tensor_file
+from x2sam_rt.model.checkpoint.loading import empty_model
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import Manifest
+from x2sam_rt.runtime.engines import STAGE_WEIGHTS, find_backend
 
 # The language side is always PyTorch. The stages' weights are what the torch backend runs and what verification
 # compares other engines with.
 LANGUAGE_WEIGHTS = "language/model.safetensors"
-STAGE_WEIGHTS = "stages/weights.safetensors"
 _LANGUAGE_PARTS = ("vlm.model.language_model.", "vlm.lm_head.", "extra_projector.", "mlm_projector.", "bg_embeds.")
 _HEAD, _EMBED = "vlm.lm_head.weight", "vlm.model.language_model.embed_tokens.weight"
 
@@ -27,6 +27,12 @@ def split_weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor
         del weights[_HEAD]
     language = {name: value.contiguous() for name, value in weights.items() if name.startswith(_LANGUAGE_PARTS)}
     return language, {name: value.contiguous() for name, value in weights.items() if name not in language}
+
+
+def load_model(manifest: Manifest, folder: Path) -> X2SAM:
+    """What a bundle's backend needs of the PyTorch model. Raises EngineError for a backend that is not there."""
+    load = load_reference_model if find_backend(manifest.backend).runs_weights else load_language_model
+    return load(manifest, folder)
 
 
 def load_language_model(manifest: Manifest, folder: Path) -> X2SAM:

@@ -12,7 +12,7 @@ from x2sam_rt.data.dataset import Dataset
 from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers import READERS, AnnotatedExample, read_dataset
 from x2sam_rt.errors import DataError
-from x2sam_rt.runtime.asking import Ask
+from x2sam_rt.tasks.instruction import Instruction
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Counted:
 
     def load(self) -> Example:
         frames = np.full((1, 2, 3, 3), len(self.name), dtype=np.uint8)
-        return Example(self.name, "image", frames, Ask(phrases=("it",)), 1, ())
+        return Example(self.name, "image", frames, Instruction(phrases=("it",)), 1, ())
 
 
 def annotated(**given: object) -> AnnotatedExample:
     frames = np.zeros((2, 3, 4, 3), dtype=np.uint8)
-    return AnnotatedExample("one", "video", frames, Ask(phrases=("it",)), 2, **{"targets": (), **given})  # type: ignore[arg-type]
+    return AnnotatedExample("one", "video", frames, Instruction(phrases=("it",)), 2, **{"targets": (), **given})  # type: ignore[arg-type]
 
 
 def test_examples_are_loaded_by_number() -> None:

@@ -10,10 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from x2sam_rt.errors import CheckpointError, ConfigError, TrainingError
-from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint, training_layout
-from x2sam_rt.model.embedded import embedded_checkpoint
+from x2sam_rt.model.checkpoint.files import embedded_checkpoint, read_tensor_file, read_tensor_folder
+from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint, training_layout
 from x2sam_rt.model.language import LanguageModel
-from x2sam_rt.model.tensor_file import read_tensor_file, read_tensor_folder
 from x2sam_rt.model.training.adapters import (
     adapter_tensors,
     add_adapters,
@@ -46,7 +45,7 @@ def on_base() -> X2SAM:
 
 def states(model: X2SAM) -> Tensor:
     language = LanguageModel(model.vlm)
-    return language.prefill(language.embed(torch.tensor([5, 17, 402, 3, 3])))[0].clone()
+    return language.states(language.embed(torch.tensor([5, 17, 402, 3, 3]))[None])[0].detach()
 
 
 def disturb(model: X2SAM) -> None:

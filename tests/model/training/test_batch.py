@@ -10,14 +10,14 @@ import torch
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.data.example import Example, Target
-from x2sam_rt.data.world import world_example
+from x2sam_rt.data.synthetic import synthetic_example
 from x2sam_rt.errors import DataError
+from x2sam_rt.model.preprocess import segmentor_input
+from x2sam_rt.model.prompt_encoder import REGION_PLACE, VISUAL_PLACE
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.batch import Batch, make_batch
-from x2sam_rt.runtime.asking import Ask
-from x2sam_rt.runtime.preprocess import segmentor_input
-from x2sam_rt.runtime.prompt_tokens import REGION_PLACE, VISUAL_PLACE
-from x2sam_rt.runtime.prompts import BoxPrompt, PointPrompt
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.regions import BoxPrompt, PointPrompt
 
 MakeBatch = Callable[..., Batch]
 MASKS = np.zeros((3, 64, 96), dtype=np.bool_)
@@ -28,7 +28,9 @@ MASKS[1] = False
 def example(**changes: object) -> Example:
     rng = np.random.default_rng(3)
     frames = rng.integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
-    plain = Example("clip-7", "video", frames, Ask(phrases=("a cat",)), conditions=1, targets=(Target(0, MASKS, 4),))
+    plain = Example(
+        "clip-7", "video", frames, Instruction(phrases=("a cat",)), conditions=1, targets=(Target(0, MASKS, 4),)
+    )
     return replace(plain, **changes)
 
 
@@ -97,7 +99,7 @@ def test_examples_may_show_the_language_model_fewer_frames(
 
 
 def test_conditions_are_the_means_of_their_phrases(batch_of: MakeBatch, tokenizer: Tokenizer) -> None:
-    two = example(ask=Ask(phrases=("a cat", "the blue dog")), conditions=2)
+    two = example(instruction=Instruction(phrases=("a cat", "the blue dog")), conditions=2)
     text = batch_of(two, example(name="other")).text
     assert text.pool.shape[:2] == (2, 2)
     for condition, phrase in enumerate(("a cat", "the blue dog")):
@@ -111,12 +113,12 @@ def test_conditions_are_the_means_of_their_phrases(batch_of: MakeBatch, tokenize
 
 def test_phrases_of_the_answer_replace_those_of_the_question(batch_of: MakeBatch, tokenizer: Tokenizer) -> None:
     answer = "There is <p>a bird</p>. <SEG>."
-    text = batch_of(example(ask=Ask("gcg"), answer=answer)).text
+    text = batch_of(example(instruction=Instruction("gcg"), answer=answer)).text
     assert tokenizer.decode(text.ids[0][text.spans[0]].tolist()) == "<p>a bird</p>"
 
 
 def test_a_conversation_has_nothing_to_find(batch_of: MakeBatch, tokenizer: Tokenizer) -> None:
-    talk = world_example("train", 5, "chat", media="image", settings=tiny.IMAGES)
+    talk = synthetic_example("train", 5, "chat", media="image", settings=tiny.IMAGES)
     batch = batch_of(talk, tiny.image(1))
     assert batch.draws.tolist() == [False, True]
     assert not batch.targets.valid[0].any()
@@ -126,7 +128,7 @@ def test_a_conversation_has_nothing_to_find(batch_of: MakeBatch, tokenizer: Toke
 
 def test_regions_keep_their_example_and_frame(batch_of: MakeBatch) -> None:
     regions = (PointPrompt(2, ((30.0, 12.0),), 3), BoxPrompt(0, 4, 8, 40, 30))
-    prompted = example(ask=Ask("vgd", regions=regions), conditions=2)
+    prompted = example(instruction=Instruction("vgd", regions=regions), conditions=2)
     batch = batch_of(example(), prompted)
     assert [(region.example, region.frame) for region in batch.regions] == [(1, 2), (1, 0)]
     assert all(region.mask.shape == (64, 64) and region.mask.any() for region in batch.regions)
@@ -138,19 +140,8 @@ def test_frames_without_labels_are_marked(batch_of: MakeBatch) -> None:
     assert batch.draws.tolist() == [True, False, True]
 
 
-def test_attributes_are_there_for_all_or_none(batch_of: MakeBatch) -> None:
-    labelled = tiny.clip(0)
-    both = batch_of(labelled, tiny.clip(2))
-    assert both.attributes is not None
-    assert both.shown is not None
-    assert both.attributes.shape == (2 * tiny.FRAMES, 3, 64, 64)
-    assert both.attributes.dtype == torch.int64
-    assert both.shown.dtype == torch.bool
-    assert batch_of(labelled, replace(tiny.clip(2), attributes=None)).attributes is None
-
-
 def test_a_batch_moves_whole(batch_of: MakeBatch) -> None:
-    prompted = example(ask=Ask("object", regions=(BoxPrompt(0, 4, 8, 40, 30),)))
+    prompted = example(instruction=Instruction("object", regions=(BoxPrompt(0, 4, 8, 40, 30),)))
     moved = batch_of(prompted, prompted).to("meta")
     tensors = [moved.frames, moved.vision.patches, moved.text.pool, moved.regions[1].mask, moved.targets.masks]
     assert {str(tensor.device) for tensor in tensors} == {"meta"}
@@ -160,14 +151,13 @@ BAD = {
     "phrases-too-few": ({"conditions": 2}, "clip-7: question and answer hold 1 phrases for 2 conditions"),
     "phrases-in-answer": ({"answer": "<p>a</p> and <p>b</p>. <SEG>."}, "clip-7: .*hold 2 phrases for 1 conditions"),
     "no-seg": ({"answer": "There it is."}, "clip-7: it has masks, but no <SEG>"),
-    "no-answer": ({"ask": Ask("gcg")}, "clip-7: the answer of the task gcg is not known"),
-    "control-token": ({"ask": Ask(phrases=("a <SEG> cat",))}, "clip-7: "),
+    "no-answer": ({"instruction": Instruction("gcg")}, "clip-7: the answer of the task gcg is not known"),
     "region-outside": (
-        {"ask": Ask("object", regions=(PointPrompt(3, ((5.0, 5.0),), 2),))},
+        {"instruction": Instruction("object", regions=(PointPrompt(3, ((5.0, 5.0),), 2),))},
         "clip-7: point prompt on frame 3, but frames 0 to 2",
     ),
     "point-outside": (
-        {"ask": Ask("object", regions=(PointPrompt(0, ((96.0, 5.0),), 2),))},
+        {"instruction": Instruction("object", regions=(PointPrompt(0, ((96.0, 5.0),), 2),))},
         "clip-7: point at .* outside",
     ),
     "too-long": ({"answer": "word " * 600 + "<SEG>."}, "clip-7: it makes .* tokens, but the language model holds 512"),

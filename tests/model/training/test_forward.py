@@ -12,26 +12,29 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.data.example import Example
-from x2sam_rt.data.world import world_example
+from x2sam_rt.data.synthetic import synthetic_example
 from x2sam_rt.export.engines import build_engines
+from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.stages import FrameEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training import forward
 from x2sam_rt.model.training.batch import Batch, make_batch
 from x2sam_rt.model.training.forward import Prediction, predict, union
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.clip import Clip
-from x2sam_rt.runtime.language import LanguageSide
-from x2sam_rt.runtime.pipeline import Engines, MaskPrediction, Pipeline
+from x2sam_rt.runtime.engines.engine import Engines
+from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
+from x2sam_rt.runtime.language import LanguageRuntime
+from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
+from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.session import VideoSession
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING, Media
+from x2sam_rt.tasks.table import DEFAULT_WORDING, Media
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def made(index: int, task: str, media: Media = "video", seen: int | None = None) -> Example:
     settings = tiny.CLIPS if media == "video" else tiny.IMAGES
-    return replace(world_example("train", index, task, media=media, settings=settings), seen=seen)
+    return replace(synthetic_example("train", index, task, media=media, settings=settings), seen=seen)
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +80,14 @@ def streamed(
         return prediction
 
     monkeypatch.setattr(Pipeline, "step", spied)
-    language = LanguageSide(model, engines.vision_encoder, tokenizer)
+    encoder = PromptEncoder(model, VisionTowerEngine(engines.vision_encoder))
+    source = RegionSourceEngine(engines.frame_encoder)
+    language = LanguageRuntime(encoder, source, tokenizer, model.config, DEFAULT_WORDING)
     frames = [torch.from_numpy(frame) for frame in example.frames]
-    session = VideoSession(engines, language, model.config, DEFAULT_WORDING, example.media)
+    session = VideoSession(engines, language, model.config, example.media)
     live = example.seen == 1 or example.media == "image"
-    clip = None if live else Clip(tuple(frames[: example.seen]), dict(enumerate(frames)))
-    session.ask(replace(example.ask, answer=example.answer), clip=clip)
+    clip = None if live else PromptFrames(tuple(frames[: example.seen]), dict(enumerate(frames)))
+    session.ask(replace(example.instruction, answer=example.answer), frames=clip)
     for frame in frames:
         session.step(frame)
     return found

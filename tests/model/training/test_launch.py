@@ -12,7 +12,7 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from x2sam_rt.model.checkpoint import load_checkpoint
+from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.model.training.launch import write_checkpoint
 from x2sam_rt.model.training.state import STATE_FILE
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from x2sam_rt.runtime.postprocess.frame import FrameLogits, PostProcessor, Size
-from x2sam_rt.runtime.postprocess.options import PostProcessOptions
-from x2sam_rt.runtime.prompts import Prompt
-from x2sam_rt.runtime.results import BoolMask, Segmentation
-from x2sam_rt.runtime.tasks import TASKS, Instruction
+from x2sam_rt.media.types import BoolMask
+from x2sam_rt.runtime.postprocess import make_postprocessor
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor, Size
+from x2sam_rt.runtime.results import Segmentation
+from x2sam_rt.tasks.instruction import PostProcessOptions
+from x2sam_rt.tasks.regions import Prompt
+from x2sam_rt.tasks.table import TASKS, Conditions
 
 QUERIES, LABELS, THINGS = 23, 5, 3
 SHAPES = pytest.mark.parametrize(
@@ -53,10 +55,11 @@ def frame_of(
 def post_processor(task: str, labels: int, mask: BoolMask | None = None, **options: Any) -> PostProcessor:
     names = tuple(f"label {k}" for k in range(labels))
     things = tuple(k < THINGS or task == "vgd" for k in range(labels))
-    regions = () if mask is None else (Prompt.mask(mask),)
     prompt = None if mask is None else torch.from_numpy(mask)[None]
-    instruction = Instruction(TASKS[task], "", None, names, things, regions)
-    return TASKS[task].postprocessor(instruction, PostProcessOptions(**options), prompt)
+    row = TASKS[task]
+    assert row.rule is not None
+    resolved = PostProcessOptions(**options).resolved(row.threshold)
+    return make_postprocessor(row.rule, Conditions(names, things), resolved, prompt)
 
 
 def assert_same(found: Segmentation, wanted: list[tuple[int, float, torch.Tensor]]) -> None:

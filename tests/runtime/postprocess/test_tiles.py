@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from x2sam_rt.runtime.postprocess.frame import FrameLogits, Size
 from x2sam_rt.runtime.postprocess.masks import binary_masks, confident_masks
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, Size
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 
 SIZES = pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.runtime.colors import color_of
+from x2sam_rt.media.colors import color_of
+from x2sam_rt.media.image import decode_ids, encode_ids
 from x2sam_rt.runtime.results import FrameResult, Segment, Segmentation
-from x2sam_rt.runtime.tasks import TextSpan
 from x2sam_rt.runtime.writers import (
     CocoRleWriter,
     DavisWriter,
@@ -25,7 +25,7 @@ from x2sam_rt.runtime.writers import (
     read_davis,
     read_panoptic,
 )
-from x2sam_rt.runtime.writers.panoptic import decode_ids, encode_ids
+from x2sam_rt.tasks.marks import TextSpan
 
 SIZES = [(1, 1), (7, 13), (64, 33)]
 OPENERS: list[Callable[[Path], ResultWriter]] = [

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.runtime.colors import color_of, text_color_on
-from x2sam_rt.runtime.image import read_image
-from x2sam_rt.runtime.orientation import Pixels
+from x2sam_rt.media.colors import color_of, text_color_on
+from x2sam_rt.media.image import read_image
+from x2sam_rt.media.types import Pixels
+from x2sam_rt.media.video import VideoReader
 from x2sam_rt.runtime.results import FrameResult, Segment, Segmentation
-from x2sam_rt.runtime.video import VideoReader
 from x2sam_rt.runtime.writers import OverlayImageWriter, OverlayVideoWriter, draw_overlay
 from x2sam_rt.runtime.writers.captions import inner_point
-from x2sam_rt.runtime.writers.painting import outline
+from x2sam_rt.runtime.writers.overlay import outline
 
 
 def grey(height: int, width: int, level: int = 100) -> Pixels:

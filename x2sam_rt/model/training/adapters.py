@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from x2sam_rt.errors import CheckpointError, ConfigError, TrainingError
-from x2sam_rt.model.checkpoint import empty_model, training_layout
-from x2sam_rt.model.lora import Adapter, adapter_names, adapter_rank
+from x2sam_rt.model.checkpoint.adapters import Adapter, adapter_names, adapter_rank
+from x2sam_rt.model.checkpoint.loading import empty_model, training_layout
 from x2sam_rt.model.x2sam import X2SAM
 
 _LAYERS = "vlm.model.language_model.layers"

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,11 +16,12 @@ from torch.nn.utils.rnn import pad_sequence
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import FrameError, PromptError
+from x2sam_rt.model.preprocess import VisionInput, region_input, scaled_size, segmentor_input, vision_input
+from x2sam_rt.model.prompt_encoder import PromptTokens, phrase_spans, prompt_tokens, seg_position
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.matching import MaskTargets
-from x2sam_rt.runtime.preprocess import VisionInput, region_input, scaled_size, segmentor_input, vision_input
-from x2sam_rt.runtime.prompt_tokens import PromptTokens, phrase_spans, prompt_tokens, seg_position
-from x2sam_rt.runtime.tasks import DEFAULT_WORDING
+from x2sam_rt.tasks.marks import parse_marks
+from x2sam_rt.tasks.table import DEFAULT_WORDING
 
 _PATCHES_PER_TOKEN, _FRAMES_PER_PAIR = 4, 2
 
@@ -58,8 +58,7 @@ class Batch:
     frames: (B, T, 3, S, S). vision: patches of all examples' pairs of frames, one example after the other; an example
     may show the language model fewer than it has. pair_frames: (pairs,) int64, the first frame of each pair. targets:
     of all frames, masks (B·T, N, S/4, S/4) float, how much of each cell is covered; valid where they are in sight.
-    draws: (B·T,) bool, frames whose masks are known. attributes: (B·T, K, S, S) int64, −1 where unknown, and shown:
-    (B·T, K) bool, those a frame shows by itself; None unless all examples have them.
+    draws: (B·T,) bool, frames whose masks are known.
     """
 
     names: tuple[str, ...]
@@ -70,8 +69,6 @@ class Batch:
     regions: tuple[Region, ...]
     targets: MaskTargets
     draws: Tensor
-    attributes: Tensor | None
-    shown: Tensor | None
 
     def to(self, device: str) -> Batch:
         """The same batch on another device."""
@@ -100,8 +97,6 @@ def make_batch(examples: Sequence[Example], config: ModelConfig, tokenizer: Toke
         regions=tuple(region for i, example in enumerate(examples) for region in _regions(i, example, config)),
         targets=_targets(examples, config),
         draws=torch.cat([_draws(example) for example in examples]),
-        attributes=_stacked([_attributes(example, config) for example in examples]),
-        shown=_stacked([example.shown for example in examples]),
     )
 
 
@@ -152,13 +147,15 @@ def _vision(example: Example, config: ModelConfig) -> VisionInput:
 
 
 def _tokens(example: Example, config: ModelConfig, tokenizer: Tokenizer, vision: VisionInput) -> PromptTokens:
+    instruction = example.instruction
     with _naming(example):
-        asked = example.ask.instruction(example.media, DEFAULT_WORDING)
-    answer = asked.answer if example.answer is None else example.answer
+        question = instruction.question_text(example.media, DEFAULT_WORDING)
+    known = instruction.answer_text(DEFAULT_WORDING)
+    answer = known if example.answer is None else parse_marks(example.answer)
     if answer is None:
-        raise example.bad(f"the answer of the task {example.ask.task} is not known beforehand, and none is given")
+        raise example.bad(f"the answer of the task {instruction.task} is not known beforehand, and none is given")
     pairs, patches, _ = vision.patches.shape
-    tokens = prompt_tokens(tokenizer, example.media, pairs, patches // _PATCHES_PER_TOKEN, asked.question, answer)
+    tokens = prompt_tokens(tokenizer, example.media, pairs, patches // _PATCHES_PER_TOKEN, question, answer)
     room = int(config.language["text_config"]["max_position_embeddings"])
     if len(tokens.ids) > room:
         raise example.bad(f"it makes {len(tokens.ids)} tokens, but the language model holds {room}; use fewer frames")
@@ -173,7 +170,7 @@ def _text(examples: Sequence[Example], prompts: Sequence[PromptTokens], tokenize
     for row, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
         answer[row, prompt.answer_start : len(prompt.ids)] = True
         known = prompt.ids.tolist()
-        found = _phrases(known, prompt.answer_start, tokenizer)
+        found = phrase_spans(known, prompt.answer_start, tokenizer)
         if len(found) != example.conditions:
             raise example.bad(f"question and answer hold {len(found)} phrases for {example.conditions} conditions")
         for condition, span in enumerate(found):
@@ -185,16 +182,10 @@ def _text(examples: Sequence[Example], prompts: Sequence[PromptTokens], tokenize
     return Text(ids, answer, seg, pool, spans)
 
 
-def _phrases(ids: list[int], answer_start: int, tokenizer: Tokenizer) -> list[slice]:
-    """Phrases of the answer, else of the question (X2SAM)."""
-    said = [slice(s.start + answer_start, s.stop + answer_start) for s in phrase_spans(ids[answer_start:], tokenizer)]
-    return said or phrase_spans(ids[:answer_start], tokenizer)
-
-
 def _regions(index: int, example: Example, config: ModelConfig) -> list[Region]:
     frames, height, width = example.frames.shape[:3]
     regions = []
-    for region in example.ask.regions:
+    for region in example.instruction.regions:
         with _naming(example):
             region.require_frame(range(frames))
             mask = region_input(region.mask(height, width), config.image_size, config.resize)
@@ -210,7 +201,7 @@ def _targets(examples: Sequence[Example], config: ModelConfig) -> MaskTargets:
     visible = torch.zeros(len(examples), frames, most, dtype=torch.bool)
     for row, example in enumerate(examples):
         for column, target in enumerate(example.targets):
-            covered = torch.from_numpy(target.masks)
+            covered = torch.from_numpy(np.asarray(target.masks))
             masks[row, :, column] = _shares(covered, config)
             conditions[row, column] = target.condition
             visible[row, :, column] = covered.flatten(1).any(1)
@@ -233,21 +224,3 @@ def _draws(example: Example) -> Tensor:
     if not example.conditions:
         return torch.zeros(frames, dtype=torch.bool)
     return torch.ones(frames, dtype=torch.bool) if example.labelled is None else torch.from_numpy(example.labelled)
-
-
-def _attributes(example: Example, config: ModelConfig) -> npt.NDArray[np.int8] | None:
-    attributes, side = example.attributes, config.image_size
-    if attributes is not None and attributes.shape[-2:] != (side, side):
-        raise example.bad(
-            f"its attributes are of {attributes.shape[-2:]} pixels; the losses that take them want {(side, side)}"
-        )
-    return attributes
-
-
-def _stacked(arrays: Sequence[npt.NDArray[Any] | None]) -> Tensor | None:
-    """One after the other along the frames; None unless all are there. Labels become int64, flags stay bool."""
-    present = [torch.from_numpy(array) for array in arrays if array is not None]
-    if len(present) < len(arrays):
-        return None
-    together = torch.cat(present)
-    return together if together.dtype == torch.bool else together.long()

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from matplotlib.figure import Figure
-
 from x2sam_rt.config import read_dataclass
 from x2sam_rt.errors import ConfigError, TrainingError
-from x2sam_rt.runtime.replacement import replacing, reporting_write_errors
+from x2sam_rt.media.atomic import atomic_file, naming_write_errors
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,12 @@ class LossLog:
     def __init__(self, path: Path, resumed: int | None = None) -> None:
         if resumed is not None:
             kept = [point for point in read_curve(path) if point.step <= resumed]
-            with replacing(path) as temporary:
+            with atomic_file(path) as temporary:
                 temporary.write_text("".join(_line(point) for point in kept))
         elif path.is_file() and path.stat().st_size:
             raise TrainingError(f"{path} already holds a loss curve. Resume that run, or train into another folder.")
         self._path = path
-        with reporting_write_errors(path):
+        with naming_write_errors(path):
             self._file = path.open("a")
 
     def write(self, point: CurvePoint) -> None:
@@ -55,7 +53,7 @@ class LossLog:
                     f"The loss {name} is {value} at step {point.step}. Resume from the last checkpoint with a lower "
                     "learning rate."
                 )
-        with reporting_write_errors(self._path):
+        with naming_write_errors(self._path):
             self._file.write(_line(point))
             self._file.flush()
 
@@ -97,6 +95,8 @@ def draw_curve(points: Sequence[CurvePoint], path: Path, *, span: float = 50.0) 
     """Draws every loss, raw and smoothed over about span values, and the learning rate, over the steps. path: `.png`
     or `.svg`.
     """
+    from matplotlib.figure import Figure  # a second is too long for every process of a run
+
     figure = Figure(figsize=(9, 6), layout="constrained")
     losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     for name, (steps, values) in _by_loss(points).items():
@@ -109,7 +109,7 @@ def draw_curve(points: Sequence[CurvePoint], path: Path, *, span: float = 50.0) 
     rate.plot([point.step for point in points], [point.learning_rate for point in points], color="#a5a5a5")
     rate.set_ylabel("learning rate")
     rate.set_xlabel("step")
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=110)
 
 

@@ -14,19 +14,17 @@ from x2sam_rt.data.dataset import Dataset
 from x2sam_rt.data.example import Example
 from x2sam_rt.data.readers import read_dataset
 from x2sam_rt.errors import ConfigError
-from x2sam_rt.model.checkpoint import Checkpoint, load_checkpoint
-from x2sam_rt.model.hub import base_folder
-from x2sam_rt.model.lora import adapter_rank
-from x2sam_rt.model.tensor_file import read_tensor_file, read_tensor_folder
+from x2sam_rt.media.atomic import atomic_file
+from x2sam_rt.model.checkpoint.adapters import adapter_rank
+from x2sam_rt.model.checkpoint.files import base_folder, read_tensor_file, read_tensor_folder
+from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.adapters import add_adapters, continue_adapters, merged_state_dict, training_state_dict
 from x2sam_rt.model.training.launch import CHECKPOINT_FILE, Run, write_config
 from x2sam_rt.model.training.losses import LossWeights
-from x2sam_rt.model.training.mixture import Mixture, Source
+from x2sam_rt.model.training.mixture import Mixture, Source, random_window
 from x2sam_rt.model.training.recipe import Recipe, Stage
-from x2sam_rt.model.training.windows import random_window
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.replacement import replacing
 
 RANK, ALPHA_PER_RANK = 128, 2.0  # X2SAM, stage 2: rank 128, alpha 256
 _POINTS = 12544  # Mask2Former: places at which masks are compared
@@ -101,7 +99,7 @@ class Finetuning:
         checkpoint = load_checkpoint(plan.checkpoint, vlm=plan.vlm, config=plan.config, tokenizer=plan.tokenizer)
         model = checkpoint.model
         rows = int(model.config.language["text_config"]["vocab_size"])
-        Tokenizer.load(checkpoint.tokenizer_folder, rows).inner.save_pretrained(str(tokenizer))
+        Tokenizer.load(checkpoint.tokenizer_folder, rows).save(tokenizer)
         _tie(model)
         if plan.full:
             return model.requires_grad_(True)
@@ -154,7 +152,7 @@ class Finetuning:
         came as one, otherwise a whole one."""
         learnt_on_base = self._on_base and not self.plan.full
         tensors = training_state_dict(model) if learnt_on_base else merged_state_dict(model)
-        with replacing(folder / CHECKPOINT_FILE) as temporary:
+        with atomic_file(folder / CHECKPOINT_FILE) as temporary:
             save_file(tensors, temporary)
         write_config(model, folder)
 
@@ -170,13 +168,15 @@ def _stages(plan: FinetunePlan, learn: Mixture) -> tuple[Stage, ...]:
                 plan.decoder_steps,
                 plan.learning_rate,
                 trains=("segmentor.decoder.",),
-                end=0.1,
+                end_factor=0.1,
                 warmup=plan.decoder_steps // 20,
                 weights=masks_only,
             )
         )
     if plan.steps:
-        stages.append(Stage("everything", learn, plan.steps, plan.learning_rate, end=0.1, warmup=plan.steps // 20))
+        stages.append(
+            Stage("everything", learn, plan.steps, plan.learning_rate, end_factor=0.1, warmup=plan.steps // 20)
+        )
     return tuple(stages)
 
 

@@ -10,14 +10,11 @@ from torch import Tensor
 
 from x2sam_rt.errors import ConfigError
 from x2sam_rt.kernels.mask_fusion import mask_fusion
-from x2sam_rt.model.language import LanguageModel
-from x2sam_rt.model.region_sampler import region_map, region_tokens
+from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.stages import FrameEncoder
 from x2sam_rt.model.training.batch import Batch
 from x2sam_rt.model.training.losses import MaskTargets
-from x2sam_rt.model.vision_encoder import VisionTower, patch_grid
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.prompt_tokens import REGION_PLACE, VISUAL_PLACE
 
 Scales = tuple[Tensor, ...]
 
@@ -103,38 +100,18 @@ def predict(model: X2SAM, batch: Batch, *, teach_memory: bool) -> Prediction:
 def read(model: X2SAM, batch: Batch, region_source: Tensor | None = None) -> Reading:
     """Frames and text through the visual tower and the language model. region_source: of every frame, as the mask
     encoder gives it; may be left out where the batch has no regions, else raises ConfigError."""
-    text, language = batch.text, LanguageModel(model.vlm)
-    visual, deepstack = _see(model, batch)
-    embeds = language.embed(text.ids.clamp_min(0))
-    places = text.ids == VISUAL_PLACE
-    embeds = embeds.masked_scatter(places[..., None], visual.flatten(0, 1).to(embeds.dtype))
-    if batch.regions:
-        regions = _look_at_regions(model, batch, region_source)
-        embeds = embeds.masked_scatter((text.ids == REGION_PLACE)[..., None], regions.flatten(0, 1).to(embeds.dtype))
-    states = language.states(embeds, places, deepstack.flatten(1, 2))
-    return Reading(visual, states, model.vlm.lm_head(language.text.norm(states)))
-
-
-def _see(model: X2SAM, batch: Batch) -> tuple[Tensor, Tensor]:
-    config = model.config.language["vision_config"]
-    grid = patch_grid(
-        batch.vision.height,
-        batch.vision.width,
-        merge=config["spatial_merge_size"],
-        table_side=int(config["num_position_embeddings"] ** 0.5),
-        head_dim=config["hidden_size"] // config["num_heads"],
-    )
-    patches = batch.vision.patches
-    tables = (table.to(patches.device) for table in (grid.indices, grid.weights, grid.cos, grid.sin))
-    tokens, deepstack = VisionTower(model.vlm.model.visual)(patches, *tables)
-    return tokens, deepstack
+    encoder = PromptEncoder(model)
+    visual = encoder.see(batch.vision)
+    regions = _look_at_regions(encoder, batch, region_source) if batch.regions else None
+    states = encoder.states(batch.text.ids, visual, regions)
+    return Reading(visual.tokens, states, encoder.language.logits(states))
 
 
 def _prompts(model: X2SAM, batch: Batch, states: Tensor) -> Prompts:
     """The language model's states at `<SEG>` and at the conditions' tokens, projected."""
-    text = batch.text
-    projected = model.mlm_projector(states)
-    background = model.bg_embeds.weight.expand(len(states), 1, -1)
+    text, encoder = batch.text, PromptEncoder(model)
+    projected = encoder.project(states)
+    background = encoder.background.expand(len(states), 1, -1)
     conditions = torch.cat((text.pool @ projected, background), dim=1)
     present = F.pad(text.pool.any(-1), (0, 1), value=True)
     seg = projected[torch.arange(len(states)), text.seg][:, None]
@@ -143,7 +120,7 @@ def _prompts(model: X2SAM, batch: Batch, states: Tensor) -> Prompts:
     return Prompts(seg, conditions, present, projected, spans)
 
 
-def _look_at_regions(model: X2SAM, batch: Batch, region_source: Tensor | None) -> Tensor:
+def _look_at_regions(encoder: PromptEncoder, batch: Batch, region_source: Tensor | None) -> Tensor:
     if region_source is None:
         raise ConfigError(
             f"A stage that does not segment cannot learn from visual prompts, which the mask encoder looks at; found "
@@ -151,10 +128,7 @@ def _look_at_regions(model: X2SAM, batch: Batch, region_source: Tensor | None) -
         )
     frames = batch.frames.shape[1]
     tokens = [
-        region_tokens(
-            region_map(region_source[region.example * frames + region.frame][None], model.extra_projector),
-            region.mask[None],
-        )
+        encoder.look_at_regions(region_source[region.example * frames + region.frame][None], region.mask[None])
         for region in batch.regions
     ]
     return torch.cat(tokens)
@@ -204,8 +178,8 @@ def _condition(model: X2SAM, own: Scales, index: int, frames: int, clip: Tensor)
     oldest = max(0, time - model.config.memory.slots)
     if time == 0:
         return features
-    gaps = torch.arange(time - oldest, 0, -1, dtype=torch.float32, device=clip.device)
-    out: Scales = model.segmentor.memory_attention(features, clip[oldest:time], gaps)
+    frame_offsets = torch.arange(time - oldest, 0, -1, dtype=torch.float32, device=clip.device)
+    out: Scales = model.segmentor.memory_attention(features, clip[oldest:time], frame_offsets)
     return out
 
 

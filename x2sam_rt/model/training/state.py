@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from x2sam_rt.errors import TrainingError
-from x2sam_rt.runtime.replacement import replacing
+from x2sam_rt.media.atomic import atomic_file
 
 STATE_FILE = "state.pt"
 _DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError)
@@ -43,7 +43,7 @@ class TrainingState:
             name: {key: value for key, value in module.state_dict().items() if key not in self._frozen[name]}
             for name, module in self._modules.items()
         }
-        with replacing(folder / STATE_FILE) as temporary:
+        with atomic_file(folder / STATE_FILE) as temporary:
             torch.save(
                 {**state, "optimizer": self._optimizer.state_dict(), "recipe": self._recipe, **vars(progress)},
                 temporary,

@@ -1,31 +1,76 @@
-"""Engines by backend name. Nothing falls back: a bundle runs on the backend it was exported for, or not at all."""
+"""The backends: one row here and one file beside it for each.
+
+A row is data, so that the command line can list backends before anything is imported; the file is imported when the
+backend is used, so that a machine needs only the libraries of the backends it runs. Nothing falls back: a bundle runs
+on the backend it was exported for, or not at all.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.model.prepared.prepare import prepare
-from x2sam_rt.model.stages import stage_module
-from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.bundle import Manifest, StageSpec
-from x2sam_rt.runtime.engines.engine import Engine
-from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from x2sam_rt.runtime.engines.torch_engine import TorchEngine
 
-__all__ = ["Engine", "load_engine"]
+if TYPE_CHECKING:
+    from x2sam_rt.model.precision import Precision
+
+# Where every bundle holds the stages' PyTorch weights.
+STAGE_WEIGHTS = "stages/weights.safetensors"
 
 
-def load_engine(spec: StageSpec, manifest: Manifest, folder: Path, model: X2SAM) -> Engine:
-    """One stage of a bundle. model: holds the stages' weights when the backend is torch.
+@dataclass(frozen=True)
+class Backend:
+    """name: as the manifest and the command line have it. module: with `build` and `load` (see `BackendModule`).
+    precisions: what it computes in. file: where a stage's engine lies in a bundle, `{stage}` for the stage's name.
+    packages: what it needs installed; their versions are recorded."""
 
-    Raises EngineError for a backend this installation cannot run.
-    """
-    if manifest.backend == "torch":
-        return TorchEngine(spec, prepare(stage_module(model, spec.name)))
-    if manifest.backend == "onnxruntime":
-        return OnnxRuntimeEngine(spec, folder / spec.file)
-    raise EngineError(
-        f"{folder}: exported for {manifest.backend!r}, which this version cannot run. "
-        "Export the checkpoint with --engine onnxruntime or torch."
-    )
+    name: str
+    module: str
+    precisions: tuple[Precision, ...]
+    file: str
+    packages: tuple[str, ...]
+
+    @property
+    def runs_weights(self) -> bool:
+        """Whether its engines are PyTorch modules with the bundle's own weights, rather than files made from them."""
+        return self.file == STAGE_WEIGHTS
+
+
+_ROWS = (
+    Backend(
+        name="onnxruntime",
+        module="x2sam_rt.runtime.engines.onnxruntime_engine",
+        precisions=("fp32",),
+        file="stages/{stage}.onnx",
+        packages=("onnxruntime",),
+    ),
+    Backend(
+        name="torch",
+        module="x2sam_rt.runtime.engines.torch_engine",
+        precisions=("fp32", "bf16"),
+        file=STAGE_WEIGHTS,
+        packages=("torch",),
+    ),
+)
+BACKENDS = {row.name: row for row in _ROWS}
+
+
+def find_backend(name: str) -> Backend:
+    """Raises EngineError for a name that this version does not have."""
+    if name not in BACKENDS:
+        raise EngineError(
+            f"There is no backend {name!r} in this version. Export the checkpoint with --engine "
+            f"{' or '.join(BACKENDS)}."
+        )
+    return BACKENDS[name]
+
+
+def check_precision(name: str, precision: str) -> None:
+    """Raises EngineError when a backend does not compute in a precision, or there is no such backend."""
+    backend = find_backend(name)
+    if precision in backend.precisions:
+        return
+    able = [row.name for row in _ROWS if precision in row.precisions]
+    advice = f"Export with --engine {' or '.join(able)} for {precision}." if able else "No backend here computes in it."
+    raise EngineError(f"{name} computes in {' or '.join(backend.precisions)}; found {precision!r}. {advice}")

@@ -1,57 +1,105 @@
-"""What every backend offers: a stage by name, tensors in, tensors written into buffers the caller owns."""
+"""What every backend offers: stages whose tensors are bound once and which then run without a question."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.runtime.bundle import Dim, StageSpec, TensorSpec
+from x2sam_rt.model.precision import Precision
+from x2sam_rt.model.stage_contract import StageContract, Tensors
+from x2sam_rt.model.stages import stage_module
+from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.engines import Backend
 
-Tensors = Mapping[str, Tensor]
+BoundStage = Callable[[], None]
 
 
 class Engine(Protocol):
     """One stage, ready to run. Engines hold no state of a stream; several streams may share one."""
 
-    spec: StageSpec
+    contract: StageContract
 
-    def run(self, inputs: Tensors, outputs: Tensors) -> None:
-        """Computes the stage. Every tensor is contiguous and fits `spec`; outputs are overwritten in place."""
+    def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
+        """A call without arguments that computes the stage from and into the memory of these tensors, as often as
+        wanted; it keeps them alive. Raises EngineError when they do not fit the contract (`StageContract.check`)."""
 
     def close(self) -> None:
-        """Gives back the engine's memory; `run` must not be called again."""
+        """Gives back the engine's memory; nothing bound to it may be called again."""
 
 
-def check_tensors(spec: StageSpec, inputs: Tensors, outputs: Tensors) -> dict[str, int]:
-    """Checks names, dtypes and shapes against the stage's contract. Returns the size of each varying dimension.
+@dataclass(frozen=True, eq=False)
+class Engines:
+    """The engines of a model, shared by all its streams."""
 
-    Raises EngineError naming the stage, the tensor, what was found and what was wanted.
-    """
-    sizes: dict[str, int] = {}
-    for wanted, given in ((spec.inputs, inputs), (spec.outputs, outputs)):
-        names = [tensor.name for tensor in wanted]
-        if sorted(given) != sorted(names):
-            raise EngineError(f"Stage {spec.name}: found tensors {sorted(given)}, wanted {sorted(names)}.")
-        for tensor in wanted:
-            _check_tensor(spec.name, tensor, given[tensor.name], sizes)
-    return sizes
+    frame_encoder: Engine
+    memory_attention: Engine
+    mask_decoder: Engine
+    memory_encoder: Engine
+    vision_encoder: Engine
+
+    @classmethod
+    def of(cls, engines: Iterable[Engine]) -> Engines:
+        """One engine for every stage, in any order."""
+        return cls(**{engine.contract.name: engine for engine in engines})
+
+    def close(self) -> None:
+        for engine in vars(self).values():
+            engine.close()
 
 
-def _check_tensor(stage: str, wanted: TensorSpec, found: Tensor, sizes: dict[str, int]) -> None:
-    dtype = str(found.dtype).removeprefix("torch.")
-    fits = len(found.shape) == len(wanted.shape) and all(
-        _fits(dim, size, sizes) for dim, size in zip(wanted.shape, found.shape, strict=True)
-    )
-    if not fits or dtype != wanted.dtype or not found.is_contiguous():
-        layout = "" if found.is_contiguous() else ", not contiguous"
+def run_once(engine: Engine, inputs: Tensors) -> dict[str, Tensor]:
+    """Outputs of a stage, in buffers of their own: for what does not run per frame. Raises EngineError as `bind`."""
+    outputs = engine.contract.outputs_for(inputs)
+    engine.bind(inputs, outputs)()
+    return outputs
+
+
+@dataclass(frozen=True, eq=False)
+class StageToBuild:
+    """What a backend makes an engine from, at export. module: the stage in PyTorch, its weights in `precision`.
+    write_onnx: writes it to a path as an ONNX graph, with varying sizes left open."""
+
+    contract: StageContract
+    module: nn.Module
+    precision: Precision
+    write_onnx: Callable[[Path], None]
+
+
+class BackendModule(Protocol):
+    """What a backend's file holds. Raise EngineError when the stage cannot be built or loaded here."""
+
+    def build(self, stage: StageToBuild, path: Path) -> None:
+        """Writes the stage's engine to `path`; other files of its own lie beside it and begin with its name."""
+
+    def load(self, contract: StageContract, path: Path, module: nn.Module) -> Engine:
+        """The engine at `path`. module: the stage in PyTorch; it has weights if the backend `runs_weights`."""
+
+
+def backend_module(backend: Backend) -> BackendModule:
+    """Raises EngineError when its libraries are not installed."""
+    try:
+        return cast(BackendModule, import_module(backend.module))
+    except ImportError as error:
         raise EngineError(
-            f"Stage {stage}, tensor {wanted.name}: found {dtype} {tuple(found.shape)}{layout}, "
-            f"wanted contiguous {wanted.dtype} {wanted.shape} with {sizes}."
-        )
+            f"Backend {backend.name} cannot run here: {error}. Install {' and '.join(backend.packages)}, or export the "
+            "checkpoint with another --engine."
+        ) from error
 
 
-def _fits(dim: Dim, size: int, sizes: dict[str, int]) -> bool:
-    return size == (dim if isinstance(dim, int) else sizes.setdefault(dim, size))
+def load_engine(backend: Backend, contract: StageContract, folder: Path, module: nn.Module) -> Engine:
+    """One stage of the bundle in `folder`. Raises EngineError."""
+    return backend_module(backend).load(contract, folder / backend.file.format(stage=contract.name), module)
+
+
+def load_engines(backend: Backend, contracts: Iterable[StageContract], folder: Path, model: X2SAM) -> Engines:
+    """All stages of the bundle in `folder`. model: with the stages' weights if the backend `runs_weights`.
+
+    Raises EngineError when the backend or its files cannot be used here.
+    """
+    return Engines.of(load_engine(backend, c, folder, stage_module(model, c.name)) for c in contracts)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
+from torch import nn
 
 from x2sam_rt.errors import EngineError
 from x2sam_rt.kernels import available, cpu
-from x2sam_rt.runtime.bundle import StageSpec
-from x2sam_rt.runtime.engines.engine import Tensors, check_tensors
+from x2sam_rt.model.stage_contract import StageContract, Tensors
+from x2sam_rt.runtime.engines.engine import BoundStage, StageToBuild
 
 _PROVIDER = "CPUExecutionProvider"
 # ONNX Runtime's fused add-and-norm has been slower on CPUs than its parts.
@@ -27,9 +29,17 @@ _LOAD_ERRORS = (
 )
 
 
+def build(stage: StageToBuild, path: Path) -> None:
+    stage.write_onnx(path)
+
+
+def load(contract: StageContract, path: Path, module: nn.Module) -> OnnxRuntimeEngine:
+    return OnnxRuntimeEngine(contract, path)
+
+
 class OnnxRuntimeEngine:
-    def __init__(self, spec: StageSpec, path: Path) -> None:
-        self.spec = spec
+    def __init__(self, contract: StageContract, path: Path) -> None:
+        self.contract = contract
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # Each stage has its own threads; spinning ones would starve the next stage and PyTorch.
@@ -49,14 +59,18 @@ class OnnxRuntimeEngine:
             ) from error
         self._options = onnxruntime.RunOptions()
 
-    def run(self, inputs: Tensors, outputs: Tensors) -> None:
-        check_tensors(self.spec, inputs, outputs)
+    def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
+        self.contract.check(inputs, outputs)
         binding = self._session.io_binding()
         # ONNX Runtime reads and writes the tensors' own memory; nothing is copied.
         for name, tensor in inputs.items():
             binding.bind_input(name, "cpu", 0, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
         for name, tensor in outputs.items():
             binding.bind_output(name, "cpu", 0, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
+        return partial(self._run, binding, [*inputs.values(), *outputs.values()])
+
+    def _run(self, binding: onnxruntime.IOBinding, _alive: list[torch.Tensor]) -> None:
+        """_alive: the tensors whose memory the binding points to."""
         self._session.run_with_iobinding(binding, self._options)
 
     def close(self) -> None:
@@ -64,6 +78,4 @@ class OnnxRuntimeEngine:
 
 
 def _numpy_type(tensor: torch.Tensor) -> type[np.generic]:
-    return {torch.float32: np.float32, torch.float16: np.float16, torch.int64: np.int64, torch.bool: np.bool_}[
-        tensor.dtype
-    ]
+    return {torch.float32: np.float32, torch.int64: np.int64, torch.bool: np.bool_}[tensor.dtype]

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from functools import partial
+from pathlib import Path
 
-from x2sam_rt.runtime.bundle import StageSpec
-from x2sam_rt.runtime.engines.engine import Tensors, check_tensors
+import torch
+from torch import Tensor, nn
+
+from x2sam_rt.model.cpu.optimize import optimize_for_cpu
+from x2sam_rt.model.stage_contract import StageContract, Tensors
+from x2sam_rt.runtime.engines.engine import BoundStage, StageToBuild
+
+
+def build(stage: StageToBuild, path: Path) -> None:
+    """Writes nothing: every bundle holds the weights."""
+
+
+def load(contract: StageContract, path: Path, module: nn.Module) -> TorchEngine:
+    return TorchEngine(contract, optimize_for_cpu(module))
 
 
 class TorchEngine:
-    def __init__(self, spec: StageSpec, module: nn.Module) -> None:
-        self.spec = spec
+    def __init__(self, contract: StageContract, module: nn.Module) -> None:
+        self.contract = contract
         self._module: nn.Module | None = module
 
+    def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
+        self.contract.check(inputs, outputs)
+        arguments = [inputs[tensor.name] for tensor in self.contract.inputs]
+        return partial(self._run, arguments, [outputs[tensor.name] for tensor in self.contract.outputs])
+
     @torch.inference_mode()
-    def run(self, inputs: Tensors, outputs: Tensors) -> None:
+    def _run(self, arguments: list[Tensor], results: list[Tensor]) -> None:
         assert self._module is not None, "run after close"
-        check_tensors(self.spec, inputs, outputs)
-        computed = self._module(*(inputs[tensor.name] for tensor in self.spec.inputs))
-        values = computed if isinstance(computed, tuple) else (computed,)
-        for tensor, value in zip(self.spec.outputs, values, strict=True):
-            outputs[tensor.name].copy_(value)
+        computed = self._module(*arguments)
+        for result, value in zip(results, computed if isinstance(computed, tuple) else (computed,), strict=True):
+            result.copy_(value)
 
     def close(self) -> None:
         self._module = None

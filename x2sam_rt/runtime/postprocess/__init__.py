@@ -1,6 +1,54 @@
-"""From logits to segments: one file per rule, all working tile by tile at the frame's full size."""
+"""From logits to segments: a rule per kind of task, all working tile by tile at the frame's full size."""
 
-from x2sam_rt.runtime.postprocess.frame import FrameLogits, PostProcessor
-from x2sam_rt.runtime.postprocess.options import PostProcessOptions
+from __future__ import annotations
 
-__all__ = ["FrameLogits", "PostProcessOptions", "PostProcessor"]
+from torch import Tensor
+
+from x2sam_rt.runtime.postprocess.instance import InstancePostProcessor
+from x2sam_rt.runtime.postprocess.panoptic import PanopticPostProcessor
+from x2sam_rt.runtime.postprocess.phrases import PhrasePostProcessor
+from x2sam_rt.runtime.postprocess.prompted import InteractivePostProcessor, ObjectPostProcessor
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, OneThread, PostProcessor
+from x2sam_rt.runtime.postprocess.semantic import SemanticPostProcessor
+from x2sam_rt.tasks.instruction import PostProcessOptions
+from x2sam_rt.tasks.table import Conditions, Rule
+
+__all__ = ["FrameLogits", "PostProcessor", "make_postprocessor"]
+
+
+def make_postprocessor(
+    rule: Rule, conditions: Conditions, options: PostProcessOptions, prompt_masks: Tensor | None = None
+) -> PostProcessor:
+    """A rule with a state of its own: one per session and instruction.
+
+    conditions: of the answer. options: with a threshold. prompt_masks: (regions, S, S), bool or any numbers (non-zero =
+    inside), in the segmentor's input grid; needed by the rules that compare results with the prompt, ignored by the
+    others.
+    """
+    return OneThread(_by_name(rule, conditions, options, prompt_masks))
+
+
+def _by_name(
+    rule: Rule, conditions: Conditions, options: PostProcessOptions, prompt_masks: Tensor | None
+) -> PostProcessor:
+    match rule:
+        case "panoptic":
+            return PanopticPostProcessor(conditions, options)
+        case "semantic":
+            return SemanticPostProcessor(conditions)
+        case "instance":
+            return InstancePostProcessor(conditions, options, empty=-1)
+        case "grounded":
+            return InstancePostProcessor(conditions, options, empty=255)
+        case "phrases":
+            return PhrasePostProcessor(conditions, options)
+        case "interactive":
+            return InteractivePostProcessor(conditions, options, _one_mask(prompt_masks))
+        case "object":
+            return ObjectPostProcessor(conditions, options, _one_mask(prompt_masks))
+
+
+def _one_mask(masks: Tensor | None) -> Tensor:
+    assert masks is not None, "the rule needs the prompt's mask"
+    assert len(masks) == 1, "one prompt, one mask"
+    return masks[0] != 0

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from x2sam_rt.runtime.identity import IdentityTracker, MaskHistory
-from x2sam_rt.runtime.postprocess.candidates import Candidate, candidates, greatest_confidence
-from x2sam_rt.runtime.postprocess.conditions import Conditions
-from x2sam_rt.runtime.postprocess.frame import FrameLogits
-from x2sam_rt.runtime.postprocess.masks import paint_map
-from x2sam_rt.runtime.postprocess.options import PostProcessOptions
+from x2sam_rt.runtime.postprocess.instance_tracker import InstanceTracker, MaskHistory
+from x2sam_rt.runtime.postprocess.masks import Candidate, candidates, greatest_confidence, paint_map
+from x2sam_rt.runtime.postprocess.rule import FrameLogits
 from x2sam_rt.runtime.results import Segment, Segmentation
+from x2sam_rt.tasks.instruction import PostProcessOptions
+from x2sam_rt.tasks.table import Conditions
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +31,7 @@ class InstancePostProcessor:
 
     def __init__(self, conditions: Conditions, options: PostProcessOptions, empty: int) -> None:
         self._conditions, self._options, self._empty = conditions, options, empty
-        self._ids = IdentityTracker(first=0, reserved=empty)
+        self._ids = InstanceTracker(first=0, reserved=empty)
         self._history = MaskHistory()
 
     def __call__(self, frame: FrameLogits) -> Segmentation:

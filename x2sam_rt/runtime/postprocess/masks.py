@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from x2sam_rt.runtime.postprocess.frame import FrameLogits
+from x2sam_rt.media.types import BoolMask, LabelMap
+from x2sam_rt.runtime.postprocess.rule import FrameLogits
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
-from x2sam_rt.runtime.results import BoolMask, LabelMap, Segment
+from x2sam_rt.runtime.results import Segment
 
 
 def binary_masks(grid: TileGrid, logits: Tensor, threshold: float = 0.5) -> BoolMask:
@@ -75,3 +77,28 @@ def prompt_at_frame_size(prompt: Tensor, frame: FrameLogits) -> BoolMask:
 
 def to_numpy(tensor: Tensor) -> BoolMask:
     return np.asarray(tensor.cpu().numpy(), dtype=np.bool_)
+
+
+_AT_ONCE = 32  # full-size masks held at a time, besides those that survive
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A query's mask (logit > 0) at the frame's size, (H, W), and the mean sigmoid inside it (0 if empty)."""
+
+    query: int
+    mask: BoolMask
+    confidence: float
+
+
+def greatest_confidence(logits: Tensor) -> Tensor:
+    """(n, h, w) → (n,): what the mean sigmoid inside each mask cannot exceed, known without resizing."""
+    return logits.flatten(1).amax(1).sigmoid()
+
+
+def candidates(frame: FrameLogits, queries: Tensor) -> Iterator[Candidate]:
+    """The masks of these queries, in their order."""
+    grid = TileGrid.of(frame)
+    for some in torch.split(queries, _AT_ONCE):
+        masks, confidences = confident_masks(grid, frame.mask_logits[some])
+        yield from map(Candidate, some.tolist(), masks, confidences.tolist())

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from x2sam_rt.runtime.identity import IdentityTracker, Overlaps
-from x2sam_rt.runtime.postprocess.conditions import Conditions
-from x2sam_rt.runtime.postprocess.frame import FrameLogits
+from x2sam_rt.runtime.postprocess.instance_tracker import InstanceTracker, Overlaps
 from x2sam_rt.runtime.postprocess.masks import resize_nearest
-from x2sam_rt.runtime.postprocess.options import PostProcessOptions
+from x2sam_rt.runtime.postprocess.rule import FrameLogits
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
+from x2sam_rt.tasks.instruction import PostProcessOptions
+from x2sam_rt.tasks.table import Conditions
 
 EMPTY = 0
 IndexMap = npt.NDArray[np.int32]
@@ -30,7 +30,7 @@ class PanopticPostProcessor:
     def __init__(self, conditions: Conditions, options: PostProcessOptions) -> None:
         self._conditions = conditions
         self._options = options
-        self._ids = IdentityTracker(first=1, restart=options.restart_ids)
+        self._ids = InstanceTracker(first=1, restart=options.restart_ids)
         self._history = _MapHistory()
 
     def __call__(self, frame: FrameLogits) -> Segmentation:

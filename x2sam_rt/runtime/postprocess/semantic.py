@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from x2sam_rt.runtime.postprocess.conditions import Conditions
-from x2sam_rt.runtime.postprocess.frame import FrameLogits
+from x2sam_rt.media.types import LabelMap
+from x2sam_rt.runtime.postprocess.rule import FrameLogits
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
-from x2sam_rt.runtime.results import LabelMap, Segment, Segmentation
+from x2sam_rt.runtime.results import Segment, Segmentation
+from x2sam_rt.tasks.table import Conditions
 
 # The evidence of a tile's bounds and of its pixels is summed in different orders.
 _ROUNDING = 1e-4

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from x2sam_rt.runtime.postprocess.frame import FrameLogits
+from x2sam_rt.runtime.postprocess.rule import FrameLogits
 
 _TILE_ROWS, _TILE_COLUMNS = 40, 80  # wished for; a frame gets the lengths nearest to them that divide it
 _CHUNK = 1 << 18  # pixels computed at once: 1 MiB, which stays in the cache

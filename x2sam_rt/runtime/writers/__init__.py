@@ -1,10 +1,10 @@
 """Results on disk: one file per format, all used in the same way (ResultWriter)."""
 
-from x2sam_rt.runtime.writers.base import ResultWriter
 from x2sam_rt.runtime.writers.coco import CocoFrame, CocoRleWriter, read_coco_rle
 from x2sam_rt.runtime.writers.davis import DavisWriter, read_davis
 from x2sam_rt.runtime.writers.overlay import OverlayImageWriter, OverlayVideoWriter, draw_overlay
 from x2sam_rt.runtime.writers.panoptic import PanopticFrame, PanopticWriter, read_panoptic
+from x2sam_rt.runtime.writers.writer import ResultWriter
 
 __all__ = [
     "CocoFrame",

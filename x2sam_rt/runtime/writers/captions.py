@@ -8,9 +8,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from x2sam_rt.runtime.colors import color_of, text_color_on
-from x2sam_rt.runtime.orientation import Pixels
-from x2sam_rt.runtime.results import BoolMask, Segment, Segmentation
+from x2sam_rt.media.colors import color_of, text_color_on
+from x2sam_rt.media.types import BoolMask, Pixels
+from x2sam_rt.runtime.results import Segment, Segmentation
 
 _PANEL = (16, 16, 16, 170)  # dark, seen through
 _PANEL_TEXT = (245, 245, 245)

@@ -11,12 +11,12 @@ from typing import TypedDict
 import numpy as np
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.runtime.orientation import Pixels
-from x2sam_rt.runtime.replacement import Replacement, reporting_write_errors
-from x2sam_rt.runtime.results import BoolMask, FrameResult, Segment
-from x2sam_rt.runtime.run_lengths import RunLengths, decode_mask, encode_mask
-from x2sam_rt.runtime.tasks.spans import TextSpan
-from x2sam_rt.runtime.writers.base import ResultWriter
+from x2sam_rt.media.atomic import AtomicOutput, naming_write_errors
+from x2sam_rt.media.rle import RunLengths, decode_mask, encode_mask
+from x2sam_rt.media.types import BoolMask, Pixels
+from x2sam_rt.runtime.results import FrameResult, Segment
+from x2sam_rt.runtime.writers.writer import ResultWriter
+from x2sam_rt.tasks.marks import TextSpan
 
 
 class SegmentRecord(TypedDict):
@@ -67,8 +67,8 @@ class CocoRleWriter(ResultWriter):
     """One JSON object per line and frame (see FrameRecord), in UTF-8."""
 
     def __init__(self, path: str | Path) -> None:
-        self._replacement = Replacement(path)
-        with reporting_write_errors(self._replacement.target):
+        self._replacement = AtomicOutput(path)
+        with naming_write_errors(self._replacement.target):
             self._file = self._replacement.temporary.open("x", encoding="utf-8")
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
@@ -81,12 +81,12 @@ class CocoRleWriter(ResultWriter):
             text=result.text,
             spans=[SpanRecord(start=s.start, end=s.end, label_id=s.label_id) for s in result.spans],
         )
-        with reporting_write_errors(self._replacement.target):
+        with naming_write_errors(self._replacement.target):
             self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
     def close(self) -> None:
         try:
-            with reporting_write_errors(self._replacement.target):
+            with naming_write_errors(self._replacement.target):
                 self._file.close()
         except VideoError:
             self._replacement.discard()

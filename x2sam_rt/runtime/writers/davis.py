@@ -9,13 +9,12 @@ import numpy as np
 from PIL import Image
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.runtime.colors import color_of
-from x2sam_rt.runtime.image import open_image, save_image
-from x2sam_rt.runtime.orientation import Pixels
-from x2sam_rt.runtime.replacement import Replacement
-from x2sam_rt.runtime.results import FrameResult, LabelMap
-from x2sam_rt.runtime.writers.base import ResultWriter
-from x2sam_rt.runtime.writers.labels import shifted_ids
+from x2sam_rt.media.atomic import AtomicOutput
+from x2sam_rt.media.colors import color_of
+from x2sam_rt.media.image import open_image, save_image
+from x2sam_rt.media.types import LabelMap, Pixels
+from x2sam_rt.runtime.results import FrameResult
+from x2sam_rt.runtime.writers.writer import ResultWriter, shifted_ids
 
 BACKGROUND = -1  # in maps read back
 _VOID = 255  # DAVIS: pixels that no evaluation counts
@@ -32,7 +31,7 @@ class DavisWriter(ResultWriter):
     def __init__(self, folder: str | Path, sequence: str) -> None:
         if sequence in ("", "..") or Path(sequence).name != sequence:
             raise VideoError(f"{sequence!r} is no name for a sequence: it becomes a folder in {folder}.")
-        self._replacement = Replacement(Path(folder) / sequence, folder=True)
+        self._replacement = AtomicOutput(Path(folder) / sequence, folder=True)
         self._palette = b"".join(bytes(color) for color in _palette())
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:

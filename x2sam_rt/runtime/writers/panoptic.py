@@ -12,18 +12,15 @@ from typing import TypedDict
 import numpy as np
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.runtime.image import read_image, write_image
-from x2sam_rt.runtime.orientation import Pixels
-from x2sam_rt.runtime.replacement import Replacement, reporting_write_errors
-from x2sam_rt.runtime.results import FrameResult, LabelMap, Segment
-from x2sam_rt.runtime.writers.base import ResultWriter
-from x2sam_rt.runtime.writers.categories import Categories, Category
+from x2sam_rt.media.atomic import AtomicOutput, naming_write_errors
+from x2sam_rt.media.image import decode_ids, encode_ids, read_image, write_image
+from x2sam_rt.media.types import LabelMap, Pixels
+from x2sam_rt.runtime.results import FrameResult, Segment
 from x2sam_rt.runtime.writers.coco import bounding_box
-from x2sam_rt.runtime.writers.labels import shifted_ids
+from x2sam_rt.runtime.writers.writer import Categories, Category, ResultWriter, shifted_ids
 
 IMAGES = "panoptic"  # folder of the PNGs, beside the JSON
 JSON = "panoptic.json"
-_HIGHEST_ID = 256**3 - 1
 
 
 class SegmentInfo(TypedDict):
@@ -69,10 +66,10 @@ class PanopticWriter(ResultWriter):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self._replacement = Replacement(folder, folder=True)
+        self._replacement = AtomicOutput(folder, folder=True)
         self._folder = self._replacement.temporary
         self._categories = Categories()
-        with reporting_write_errors(self._replacement.target):
+        with naming_write_errors(self._replacement.target):
             (self._folder / IMAGES).mkdir()
             self._images = (self._folder / "images.part").open("w+", encoding="utf-8")
             self._annotations = (self._folder / "annotations.part").open("w+", encoding="utf-8")
@@ -85,13 +82,13 @@ class PanopticWriter(ResultWriter):
         height, width = ids.shape
         image = ImageInfo(id=result.index, file_name=name, height=height, width=width)
         annotation = Annotation(image_id=result.index, file_name=name, segments_info=infos)
-        with reporting_write_errors(self._replacement.target):
+        with naming_write_errors(self._replacement.target):
             for spool, record in ((self._images, image), (self._annotations, annotation)):
                 spool.write((",\n" if spool.tell() else "") + json.dumps(record, allow_nan=False))
 
     def close(self) -> None:
         try:
-            with reporting_write_errors(self._replacement.target):
+            with naming_write_errors(self._replacement.target):
                 self._write_json()
                 self._close_spools()
         except BaseException:
@@ -156,17 +153,3 @@ def read_panoptic(folder: str | Path) -> Iterator[PanopticFrame]:
     for annotation in annotations:
         ids = decode_ids(read_image(Path(folder) / IMAGES / annotation["file_name"]))
         yield PanopticFrame(annotation["image_id"], ids, tuple(annotation["segments_info"]), categories)
-
-
-def encode_ids(ids: LabelMap) -> Pixels:
-    """(H, W) ids as (H, W, 3) uint8: R + 256·G + 65536·B. Raises VideoError for ids over 2²⁴ − 1."""
-    if ids.max(initial=0) > _HIGHEST_ID:
-        raise VideoError(f"Id {int(ids.max())} does not fit COCO's three bytes (at most {_HIGHEST_ID}).")
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-
-
-def decode_ids(pixels: Pixels) -> LabelMap:
-    """The inverse of encode_ids: (H, W, 3) uint8 to (H, W) int32."""
-    channels = pixels.astype(np.int32)
-    ids: LabelMap = channels[..., 0] + (channels[..., 1] << 8) + (channels[..., 2] << 16)
-    return ids

@@ -1,0 +1,78 @@
+"""A stream's step: bound once, checked once, and nobody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from x2sam_rt.errors import EngineError
+from x2sam_rt.export.engines import build_engines
+from x2sam_rt.model.checkpoint.loading import Checkpoint
+from x2sam_rt.model.prompt_encoder import PromptEmbeddings
+from x2sam_rt.model.stage_contract import StageContract
+from x2sam_rt.runtime.engines import BACKENDS
+from x2sam_rt.runtime.engines.engine import Engines
+from x2sam_rt.runtime.pipeline import Pipeline
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def engines(request: pytest.FixtureRequest, toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    return build_engines(toy.model, request.param, tmp_path_factory.mktemp(request.param))
+
+
+def prompt(dim: int, conditions: int) -> PromptEmbeddings:
+    return PromptEmbeddings(torch.randn(1, dim), torch.randn(conditions, dim), torch.randn(2 * conditions + 1, dim))
+
+
+def pictures(side: int, frames: int, seed: int) -> Tensor:
+    return torch.randn(frames, 1, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def test_steady_frames_check_nothing(toy: Checkpoint, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, checked = toy.model.config, list[str]()
+    check = StageContract.check
+
+    def counted(self: StageContract, *tensors: dict[str, Tensor]) -> None:
+        checked.append(self.name)
+        check(self, *tensors)
+
+    monkeypatch.setattr(StageContract, "check", counted)
+    slots = config.memory.slots
+    pipeline = Pipeline(engines, config)
+    assert sorted(checked) == ["frame_encoder", *["memory_attention"] * slots]
+    for first in (prompt(config.dim, 3), prompt(config.dim, 5)):
+        checked.clear()
+        for picture in pictures(config.image_size, 2 * slots + 2, seed=1):
+            pipeline.step(picture, first)
+        assert sorted(checked) == ["mask_decoder"] * 2 + ["memory_encoder"] * slots
+
+
+def test_streams_share_engines_and_nothing_else(toy: Checkpoint, engines: Engines) -> None:
+    config = toy.model.config
+    torch.manual_seed(0)
+    asked = [prompt(config.dim, 3), prompt(config.dim, 4), prompt(config.dim, 2)]
+    seen = [pictures(config.image_size, 8, seed) for seed in (1, 2)]
+
+    def run(pipeline: Pipeline, stream: int, frame: int) -> Tensor:
+        """The first stream changes its prompt on the way."""
+        wanted = asked[2] if stream == 0 and frame >= 5 else asked[stream]
+        return pipeline.step(seen[stream][frame], wanted).mask_logits.clone()
+
+    alone = []
+    for stream in (0, 1):
+        pipeline = Pipeline(engines, config)
+        alone.append([run(pipeline, stream, frame) for frame in range(8)])
+    together = Pipeline(engines, config), Pipeline(engines, config)
+    for frame in range(8):
+        for stream in (0, 1):
+            assert torch.equal(run(together[stream], stream, frame), alone[stream][frame])
+    assert not torch.equal(alone[0][0], alone[1][0])
+
+
+def test_pixels_of_another_shape_are_refused(toy: Checkpoint, tmp_path: Path) -> None:
+    pipeline = Pipeline(build_engines(toy.model, "torch", tmp_path), toy.model.config)
+    with pytest.raises(EngineError, match=r"A frame of \(1, 3, 1, 1\)"):
+        pipeline.step(torch.zeros(1, 3, 1, 1), prompt(toy.model.config.dim, 2))

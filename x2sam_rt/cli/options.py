@@ -1,0 +1,67 @@
+"""Options that several commands share, and the instruction they describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from x2sam_rt.tasks.table import TASKS
+
+if TYPE_CHECKING:
+    from x2sam_rt.tasks.instruction import Instruction
+
+EPILOG = "Exit codes: 0 done · 1 an error, which says what to do · 2 wrong usage · 3 engines out of bounds."
+
+Bundle = Annotated[Path, typer.Argument(help="Folder made by `x2sam-rt export`.")]
+Video = Annotated[Path | None, typer.Option(help="Video file to stream.")]
+Phrases = Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to look for; repeat for several.")]
+TaskName = Annotated[str, typer.Option("--task", "-t", help=f"One of: {', '.join(TASKS)}.")]
+Names = Annotated[str, typer.Option(help="Category names, separated by commas.")]
+Regions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--region",
+        "-r",
+        help='"point:x,y", "box:x0,y0,x1,y1", "scribble:x,y;x,y;…" or "mask:file.png", with "@frame" behind.',
+    ),
+]
+Threshold = Annotated[float | None, typer.Option(help="Least score of a result, 0…1; default: the task's own.")]
+Truncated = Annotated[bool, typer.Option("--allow-truncated", help="Keep the frames before a break in the file.")]
+
+
+def asked(
+    task_name: str,
+    prompt: list[str] | None,
+    things: str,
+    stuff: str,
+    region: list[str] | None,
+    threshold: float | None,
+) -> Instruction:
+    """The options of a command as an instruction. A task that takes a question gets the prompt as one."""
+    from x2sam_rt.errors import PromptError
+    from x2sam_rt.tasks.instruction import Instruction, PostProcessOptions
+    from x2sam_rt.tasks.regions import parse_region
+    from x2sam_rt.tasks.table import task
+
+    takes = task(task_name).takes
+    texts = tuple(prompt or ())
+    question = None
+    if "question" in takes:
+        if len(texts) > 1:
+            raise PromptError(f"{task_name} takes one question, but --prompt was given {len(texts)} times.")
+        question, texts = (texts[0] if texts else None), ()
+    return Instruction(
+        task=task_name,
+        phrases=texts,
+        things=_split(things),
+        stuff=_split(stuff),
+        regions=tuple(parse_region(text) for text in region or ()),
+        question=question,
+        options=PostProcessOptions(threshold=threshold),
+    )
+
+
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",")) if names.strip() else ()

@@ -1,0 +1,50 @@
+"""`x2sam-rt profile`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from x2sam_rt.cli.options import Bundle, Names, Phrases, Regions, TaskName, Truncated, asked
+from x2sam_rt.cli.terminal import console, reporting, with_progress
+
+
+def profile(
+    bundle: Bundle,
+    video: Annotated[Path, typer.Option(help="Video file to stream.")],
+    prompt: Phrases = None,
+    task_name: TaskName = "referring",
+    things: Names = "",
+    stuff: Names = "",
+    region: Regions = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the profile as JSON.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write the profile as a PNG.")] = None,
+    allow_truncated: Truncated = False,
+) -> None:
+    """Measure a stream: percentiles per stage, first-mask latency, frames per second, memory.
+
+    Decoding and post-processing are in. Example: x2sam-rt profile bundle --video clip.mp4 --json profile.json
+    """
+    from x2sam_rt.errors import require_extra
+    from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
+    from x2sam_rt.runtime.runtime import Runtime
+
+    with reporting():
+        if picture is not None:
+            require_extra("plot")
+        if task_name == "referring" and not prompt:
+            prompt = ["the object"]
+        instruction = asked(task_name, prompt, things, stuff, region, None)
+        with Runtime.load(bundle) as runtime:
+            started = time.perf_counter()
+            with VideoReader(video, allow_truncated=allow_truncated) as source:
+                measured = profile_run(with_progress(runtime, source, instruction), runtime.manifest, started)
+        console.print(profile_table(measured))
+        if json_path is not None:
+            write_profile(measured, json_path)
+        if picture is not None:
+            draw_profile(measured, picture)

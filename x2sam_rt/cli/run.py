@@ -1,0 +1,87 @@
+"""`x2sam-rt run`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from x2sam_rt.cli.options import Bundle, Names, Phrases, Regions, TaskName, Threshold, Truncated, Video, asked
+from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, with_progress
+from x2sam_rt.tasks.table import task
+
+if TYPE_CHECKING:
+    from x2sam_rt.runtime.results import FrameResult
+
+
+def run(
+    bundle: Bundle,
+    video: Video = None,
+    image: Annotated[Path | None, typer.Option(help="Image file.")] = None,
+    prompt: Phrases = None,
+    task_name: TaskName = "referring",
+    things: Names = "",
+    stuff: Names = "",
+    region: Regions = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Have the answer explained (reasoning).")] = False,
+    generate: Annotated[bool, typer.Option("--generate", help="Let the model write its answer.")] = False,
+    answer: Annotated[
+        str | None, typer.Option(help="Take this text as the answer, with its <p>…</p> and <SEG>.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Where a generated answer is cut off.")] = 2048,
+    threshold: Threshold = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--output", "-o", help=".mp4, .mkv: overlay video; .png, .jpg: overlay image; .jsonl: COCO RLE masks."
+        ),
+    ] = None,
+    davis: Annotated[Path | None, typer.Option(help="Folder for indexed PNGs in the DAVIS layout.")] = None,
+    panoptic: Annotated[Path | None, typer.Option(help="Folder for COCO panoptic PNGs and JSON.")] = None,
+    allow_truncated: Truncated = False,
+) -> None:
+    """Segment a video or an image.
+
+    Example: x2sam-rt run bundle --video clip.mp4 --prompt "the jumping boy" -o masked.mp4
+    """
+    from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.runtime.run import answer_video, run_image
+    from x2sam_rt.runtime.runtime import Runtime
+    from x2sam_rt.runtime.writers.opening import open_writers
+
+    media = video or image
+    if media is None or (video and image):
+        raise typer.BadParameter("give one of --video and --image", param_hint="--video / --image")
+    with reporting():
+        instruction = replace(
+            asked(task_name, prompt, things, stuff, region, threshold),
+            explain=explain,
+            generate=generate,
+            answer=answer,
+            max_new_tokens=max_new_tokens,
+        )
+        with Runtime.load(bundle) as runtime:
+            if image:
+                writers = open_writers(image, None, output or [], davis, panoptic)
+                _print_result(run_image(runtime, image, instruction, writers))
+            elif not task(instruction.task).draws_masks:
+                answer_video(runtime, media, instruction, allow_truncated=allow_truncated, on_text=print_text)
+                console.print()
+            else:
+                with VideoReader(media, allow_truncated=allow_truncated) as source:
+                    writers = open_writers(media, source.frame_rate, output or [], davis, panoptic)
+                    for frame in with_progress(runtime, source, instruction, writers):
+                        last = frame.result
+                _print_result(last)
+                console.print(f"{last.index + 1} frames; last frame above.")
+
+
+def _print_result(result: FrameResult) -> None:
+    if result.text:
+        console.print(linked_text(result))
+    if not result.segments:
+        console.print("no segments")
+    for segment in result.segments:
+        console.print(f"{segment.id:4d}  {segment.score:.3f}  {segment.area:9d} px  {segment.label}", markup=False)

@@ -1,0 +1,97 @@
+"""What all commands share: errors as messages and exit codes, progress bars, running files with progress."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from x2sam_rt.errors import VerificationError, X2SamError
+from x2sam_rt.media.colors import color_of
+
+if TYPE_CHECKING:
+    from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.runtime.results import FrameResult
+    from x2sam_rt.runtime.run import RunFrame
+    from x2sam_rt.runtime.runtime import Runtime
+    from x2sam_rt.runtime.writers import ResultWriter
+    from x2sam_rt.tasks.instruction import Instruction
+
+FAILED, OUT_OF_BOUNDS = 1, 3
+console, error_console = Console(), Console(stderr=True)
+
+
+@contextlib.contextmanager
+def reporting() -> Iterator[None]:
+    """Ends the command with a message instead of a traceback for every error a user can meet."""
+    try:
+        yield
+    except X2SamError as error:
+        error_console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        code = OUT_OF_BOUNDS if isinstance(error, VerificationError) else FAILED
+        raise typer.Exit(code) from error
+
+
+def progress_bar(*more: ProgressColumn) -> Progress:
+    """more: columns behind the usual ones."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        *more,
+    )
+    return Progress(*columns, console=error_console, transient=True)
+
+
+def print_text(text: str) -> None:
+    """Generated text as it grows."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def linked_text(result: FrameResult) -> Text:
+    """The answer, each phrase in the colour its mask has in the overlay."""
+    text = Text(result.text)
+    ids = {segment.label_id: segment.id for segment in result.segments}
+    for span in result.spans:
+        if span.label_id in ids:
+            red, green, blue = color_of(ids[span.label_id])
+            text.stylize(f"bold rgb({red},{green},{blue})", span.start, span.end)
+    return text
+
+
+def with_progress(
+    runtime: Runtime, video: VideoReader, instruction: Instruction, writers: Sequence[ResultWriter] = ()
+) -> Iterator[RunFrame]:
+    """Runs a file with a progress bar over its frames."""
+    from x2sam_rt.runtime.run import run_video
+
+    with progress_bar() as progress:
+        bar = progress.add_task("answer the instruction", total=None)
+        frames = run_video(
+            runtime,
+            video,
+            instruction,
+            writers,
+            on_ready=lambda count: progress.update(bar, description="segment", total=count),
+        )
+        for frame in frames:
+            progress.update(bar, advance=1)
+            yield frame

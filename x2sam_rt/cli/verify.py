@@ -1,0 +1,60 @@
+"""`x2sam-rt verify`, and its results for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from x2sam_rt.cli.options import Bundle
+from x2sam_rt.cli.terminal import console, progress_bar, reporting
+from x2sam_rt.errors import VerificationError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from x2sam_rt.export.verify import Bounds, Check
+
+
+def verify(bundle: Bundle) -> None:
+    """Check a bundle's engines against PyTorch on this machine, stage by stage and over a whole clip."""
+    from x2sam_rt.export.verify import BOUNDS, verify_bundle
+    from x2sam_rt.runtime.bundle import load_manifest
+
+    with reporting():
+        with progress_bar() as progress:
+            bar = progress.add_task("verify", total=None)
+            checks = []
+            for check in verify_bundle(bundle):
+                checks.append(check)
+                progress.update(bar, advance=1)
+        bounds = BOUNDS[load_manifest(bundle).precision]
+        for table in verification_tables(checks, bounds):
+            console.print(table)
+        failed = [check for check in checks if not check.passed(bounds)]
+        if failed:
+            raise VerificationError(
+                f"{len(failed)} of {len(checks)} checks are out of bounds (marked above). "
+                "Do not use this bundle here; export it again on this machine, or with --engine torch."
+            )
+    console.print(f"{len(checks)} checks passed.")
+
+
+def verification_tables(checks: Sequence[Check], bounds: Bounds) -> Iterator[Table]:
+    """One table per kind of check; kinds that were not run have none."""
+    from rich.table import Table
+
+    from x2sam_rt.export.verify import AccuracyCheck, ClipCheck, StageCheck
+
+    stages = Table("stage", "sizes", "error", "", title=f"stages (error ≤ {bounds.error:g})")
+    clip = Table("frame", "live slots", "error", "mask IoU", "", title=f"made-up clip (IoU ≥ {bounds.iou:g})")
+    accuracy = Table("part", "clips", "J&F", "PyTorch fp32", "", title=f"accuracy (difference ≤ {bounds.j_and_f:g})")
+    for check in checks:
+        mark = "ok" if check.passed(bounds) else "[red]out of bounds[/red]"
+        match check:
+            case StageCheck():
+                stages.add_row(check.stage, check.sizes, f"{check.error:.1e}", mark)
+            case ClipCheck():
+                clip.add_row(str(check.frame), str(check.live_slots), f"{check.error:.1e}", f"{check.iou:.5f}", mark)
+            case AccuracyCheck():
+                accuracy.add_row(check.part, str(check.clips), f"{check.ours:.4f}", f"{check.reference:.4f}", mark)
+    yield from (table for table in (stages, clip, accuracy) if table.row_count)

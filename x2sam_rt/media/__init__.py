@@ -1,0 +1,1 @@
+"""Frames and masks as files and arrays. Knows nothing of models."""

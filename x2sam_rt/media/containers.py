@@ -1,0 +1,212 @@
+"""Video containers: whole frames out of them, and the point and reason where one breaks off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+import av
+import av.container
+import av.video.stream
+from av.packet import Packet
+from av.stream import Disposition
+
+from x2sam_rt.errors import VideoError
+
+VideoPacket: TypeAlias = "Packet[av.video.stream.VideoStream]"
+
+
+class BreakError(Exception):
+    """Why decoding cannot go on. For the reader, which knows the last frame; users see a VideoError."""
+
+
+def open_container(path: Path) -> av.container.InputContainer:
+    """Opens a video file. Raises VideoError if it is missing, empty, a still image or not a video."""
+    if not path.is_file():
+        raise VideoError(f"{path}: no such file.")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: the file is empty (0 bytes). Check how it was copied or recorded.")
+    try:
+        container = av.open(str(path.resolve()), "r")  # absolute, so that a colon in a name is no protocol
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(
+            f"{path}: cannot be opened as a video ({error.strerror}). It is not a video, or was cut off "
+            "before its index (an MP4 whose recording was interrupted): fetch or record it again."
+        ) from error
+    kind = container.format.name
+    if kind in ("tty", "image2") or kind.endswith("_pipe"):  # FFmpeg also "plays" text files and still images
+        container.close()
+        raise VideoError(f"{path}: is a {'text' if kind == 'tty' else 'still image'} file, not a video.")
+    return container
+
+
+def video_stream(container: av.container.InputContainer, path: Path) -> av.video.stream.VideoStream:
+    """The first moving picture. Raises VideoError if there is none; an album's cover does not count."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
+    kinds = kinds.replace("video", "cover picture")
+    raise VideoError(f"{path}: has no video stream (streams found: {kinds}).")
+
+
+def decode_frames(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, path: Path
+) -> Iterator[av.VideoFrame]:
+    """Frames in order of display; raises BreakError at the first damage after the first key frame.
+
+    Before the first key frame damage is expected: a broadcast recording begins inside a group of pictures.
+    PyAV's default threading (slices) is kept on purpose: with frame threads, an error loses the sound frames
+    still in work, and is not raised.
+    """
+    packets, started = 0, False
+    for packet in _packets(container, stream):
+        packets += 1
+        try:
+            frames = _decode(packet)
+        except BreakError:
+            if not started:
+                continue
+            yield from _checked(_drain(stream))
+            raise
+        yield from _checked(frames) if started else _sound_only(frames)
+        started = started or packet.is_keyframe
+    yield from _checked(_drain(stream))
+    promised = promised_packets(container, stream)
+    if promised is not None and packets < promised:
+        raise BreakError(f"{packets} of the {promised} frames in its index are there")
+    missing = missing_tail(path, container)
+    if missing is not None:
+        raise BreakError(missing)
+
+
+def _packets(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Iterator[VideoPacket]:
+    try:
+        for packet in container.demux(stream):
+            if packet.size:  # PyAV adds an empty one at the end
+                yield packet
+    except av.FFmpegError as error:
+        raise BreakError(f"unreadable: {error.strerror}") from error
+
+
+def _decode(packet: VideoPacket) -> list[av.VideoFrame]:
+    if packet.is_corrupt:
+        raise BreakError("the next frame is incomplete")
+    try:
+        return packet.decode()
+    except av.FFmpegError as error:
+        raise BreakError(f"the next frame cannot be decoded: {error.strerror}") from error
+
+
+def _drain(stream: av.video.stream.VideoStream) -> list[av.VideoFrame]:
+    """The frames a decoder holds back to bring them into order."""
+    try:
+        return stream.decode(None)
+    except av.FFmpegError as error:
+        raise BreakError(f"the last frames cannot be decoded: {error.strerror}") from error
+
+
+def _checked(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    for frame in frames:
+        if frame.is_corrupt:
+            raise BreakError("parts of the next frame are missing")
+        yield frame
+
+
+def _sound_only(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    return (frame for frame in frames if not frame.is_corrupt)
+
+
+_SEGMENT_ID = 0x18538067  # Matroska: the one element that holds the whole stream
+_TRANSPORT_PACKET = 188  # bytes; each starts with the sync byte
+_SYNC_BYTE = 0x47
+
+
+def promised_packets(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> int | None:
+    """Packets an MP4's index lists for its video stream; None for the other containers.
+
+    The index is what the edit list left of the file's frames, and of a fragmented file grows while it is read,
+    so ask at the end. Other frame counts are no promise: AVI's counts empty frames too.
+    """
+    return len(stream.index_entries) if _is_mp4(container) else None
+
+
+def promised_frames(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> int | None:
+    """Frames an MP4 will show; None for a fragmented one and for the other containers, which do not say."""
+    if _is_mp4(container) and stream.frames:
+        return sum(not entry.is_discard for entry in stream.index_entries)
+    return None
+
+
+def count_packets(path: Path) -> int:
+    """Packets of a file's video stream, read but not decoded; those before a break. Mostly its number of frames."""
+    count = 0
+    with open_container(path) as container, suppress(BreakError):
+        for _ in _packets(container, video_stream(container, path)):
+            count += 1
+    return count
+
+
+def missing_tail(path: Path, container: av.container.InputContainer) -> str | None:
+    """What the file's layout says is cut off its end, in words; None if nothing or if the layout cannot tell.
+
+    FFmpeg drops an incomplete last block of Matroska, packet of MPEG-TS or chunk of AVI without a sign (AVI:
+    sometimes), so these are checked in the file itself.
+    """
+    size = path.stat().st_size
+    kind = container.format.name
+    with path.open("rb") as file:
+        end = _matroska_end(file) if "matroska" in kind else _riff_end(file) if kind == "avi" else None
+        if end is not None and end > size:
+            return f"the file is {end - size} bytes shorter than its header says"
+        if kind == "mpegts" and _aligned(file) and size % _TRANSPORT_PACKET:
+            return f"the file ends {size % _TRANSPORT_PACKET} bytes into a {_TRANSPORT_PACKET}-byte packet"
+    return None
+
+
+def _is_mp4(container: av.container.InputContainer) -> bool:
+    return "mp4" in container.format.name.split(",")
+
+
+def _aligned(file: BinaryIO) -> bool:
+    head = file.read(_TRANSPORT_PACKET + 1)
+    return len(head) > _TRANSPORT_PACKET and head[0] == head[-1] == _SYNC_BYTE
+
+
+def _riff_end(file: BinaryIO) -> int:
+    """The byte at which an AVI's first chunk ends; a recording that was never closed says 8."""
+    return 8 + int.from_bytes(file.read(8)[4:], "little")
+
+
+def _matroska_end(file: BinaryIO) -> int | None:
+    """The byte at which the segment ends; None for a live recording, which leaves its size open."""
+    _read_number(file, keep_marker=True)
+    header = _read_number(file, keep_marker=False)
+    if header is None:
+        return None
+    file.seek(header, 1)
+    if _read_number(file, keep_marker=True) != _SEGMENT_ID:
+        return None
+    size = _read_number(file, keep_marker=False)
+    return None if size is None else file.tell() + size
+
+
+def _read_number(file: BinaryIO, *, keep_marker: bool) -> int | None:
+    """An EBML variable-length number: leading zero bits of its first byte count the bytes that follow.
+
+    Element ids keep the marker bit, sizes drop it. None if the file ends, or all bits are one (size unknown).
+    """
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    length = 9 - first[0].bit_length()
+    rest = file.read(length - 1)
+    if len(rest) < length - 1:
+        return None
+    number = int.from_bytes(first + rest, "big")
+    if keep_marker:
+        return number
+    unknown = (1 << 7 * length) - 1
+    return None if number & unknown == unknown else number & unknown

@@ -1,0 +1,248 @@
+"""Video files in: frames one by one, upright, with their own times; a file that breaks off says so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.sidedata.sidedata import SideDataContainer
+from av.video.reformatter import VideoReformatter
+
+from x2sam_rt.errors import VideoError
+from x2sam_rt.media.containers import (
+    BreakError,
+    count_packets,
+    decode_frames,
+    open_container,
+    promised_frames,
+    video_stream,
+)
+from x2sam_rt.media.types import Pixels
+from x2sam_rt.media.video_writer import VideoWriter
+
+__all__ = ["PickedFrames", "VideoFrame", "VideoReader", "VideoWriter", "pick_frames"]
+
+_log = logging.getLogger(__name__)
+_UNSTATED_RATE = Fraction(25)  # what FFmpeg itself assumes for raw streams
+
+
+@dataclass(frozen=True, eq=False)
+class VideoFrame:
+    """One frame of a file.
+
+    index: from 0. timestamp: seconds after the first frame. pixels: (H, W, 3) uint8 RGB.
+    """
+
+    index: int
+    timestamp: float
+    pixels: Pixels
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """A frame before its conversion to RGB."""
+
+    index: int
+    timestamp: float
+    raw: av.VideoFrame
+
+
+class VideoReader:
+    """Frames of a video file, one pass, in constant memory.
+
+    Frames are turned upright. Times come from the file, so a variable frame rate is kept; a raw stream
+    without times is counted at `frame_rate`. Audio, subtitles and cover art are passed over.
+
+    allow_truncated: end at the first damage, with a logged warning, instead of raising there. Damage is: a
+    packet or frame that FFmpeg marks as corrupt or cannot decode, fewer packets than the container's index
+    lists, or a file shorter than its own layout says. A container without any such promise (a live recording)
+    that is cut exactly between two frames cannot be told from a complete one.
+
+    Raises VideoError if the file is missing, empty, no video, has no video stream or no decodable frame.
+    """
+
+    def __init__(self, path: str | Path, *, allow_truncated: bool = False) -> None:
+        self.path = Path(path)
+        self.allow_truncated = allow_truncated
+        self._to_rgb = VideoReformatter()
+        self._container = open_container(self.path)
+        try:
+            self._stream = video_stream(self._container, self.path)
+            self._decoded = self._decode()
+            head = next(self._decoded, None)
+            if head is None:
+                raise VideoError(f"{self.path}: no frame can be decoded. Fetch or record the file again.")
+            self._matrix = _display_matrix(head.raw)
+            self._head: VideoFrame | None = self._convert(head)
+        except BaseException:
+            self._container.close()
+            raise
+        self._height, self._width, _ = (int(size) for size in self._head.pixels.shape)
+
+    @property
+    def width(self) -> int:
+        """Pixels across the first frame, upright."""
+        return self._width
+
+    @property
+    def height(self) -> int:
+        """Pixels down the first frame, upright."""
+        return self._height
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Average frames per second; 25 where the file states none."""
+        return self._stream.average_rate or self._stream.guessed_rate or _UNSTATED_RATE
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames according to the container; None where it does not say. Never estimated."""
+        return promised_frames(self._container, self._stream)
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        """The frames in order of display. Raises VideoError where the file breaks off and on a second pass."""
+        yield self._take_head()
+        for decoded in self._decoded:
+            yield self._convert(decoded)
+
+    def pick(self, indices: Collection[int]) -> tuple[list[VideoFrame], int]:
+        """The frames with the given numbers, and the number of all frames; only the picked are converted."""
+        head = self._take_head()
+        picked, count = [head] if 0 in indices else [], 1
+        for decoded in self._decoded:
+            count += 1
+            if decoded.index in indices:
+                picked.append(self._convert(decoded))
+        return picked, count
+
+    def close(self) -> None:
+        """Releases the file and the decoder; closing twice is allowed."""
+        self._decoded.close()
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _take_head(self) -> VideoFrame:
+        if self._head is None:
+            raise VideoError(f"{self.path}: was read already; a reader makes one pass. Open the file again.")
+        head, self._head = self._head, None
+        return head
+
+    def _decode(self) -> Generator[_Decoded, None, None]:
+        count, timestamp, origin = 0, 0.0, None
+        try:
+            for raw in decode_frames(self._container, self._stream, self.path):
+                origin = raw.pts if origin is None else origin
+                timestamp = self._seconds(raw.pts, origin, count)
+                count += 1
+                yield _Decoded(count - 1, timestamp, raw)
+        except BreakError as reason:
+            self._report_break(count, timestamp, reason)
+
+    def _seconds(self, pts: int | None, origin: int | None, index: int) -> float:
+        if pts is None or origin is None or self._stream.time_base is None:
+            return float(index / self.frame_rate)
+        return float((pts - origin) * self._stream.time_base)
+
+    def _report_break(self, count: int, timestamp: float, reason: BreakError) -> None:
+        if not count:
+            raise VideoError(
+                f"{self.path}: no frame can be decoded ({reason}). Fetch or record the file again."
+            ) from reason
+        found = f"{self.path}: breaks off after frame {count - 1} at {timestamp:.3f} s ({reason})"
+        if not self.allow_truncated:
+            raise VideoError(
+                f"{found}. Fetch the file again, re-mux it (ffmpeg -i IN -c copy OUT), or pass "
+                f"allow_truncated=True to keep the {count} frames before the break."
+            ) from reason
+        _log.warning("%s; the %d frames before are kept.", found, count)
+
+    def _convert(self, decoded: _Decoded) -> VideoFrame:
+        rgb = self._to_rgb.reformat(decoded.raw, format="rgb24")
+        pixels = rgb.to_ndarray().astype(np.uint8, copy=False)
+        if self._matrix is not None:
+            pixels = upright(pixels, self._matrix)
+        return VideoFrame(decoded.index, decoded.timestamp, pixels)
+
+
+def _display_matrix(frame: av.VideoFrame) -> DisplayMatrix | None:
+    """The stream's display matrix, which PyAV gives only with a frame.
+
+    For one frame only: asking makes PyAV tie the frame and its side data into a cycle, and the frame's memory is
+    then freed late, by the garbage collector.
+    """
+    side_data = cast(SideDataContainer, frame.side_data)  # PyAV types it as a dict of motion vectors
+    matrix = side_data.get("DISPLAYMATRIX")
+    return None if matrix is None else np.frombuffer(bytes(matrix), dtype=np.int32).reshape(3, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class PickedFrames:
+    """Frames of a file. spread: evenly, in order. chosen: by number, those of the numbers asked for that it has.
+    total: how many it has."""
+
+    spread: tuple[VideoFrame, ...]
+    chosen: Mapping[int, VideoFrame]
+    total: int
+
+
+def pick_frames(
+    path: str | Path, count: int, chosen: Collection[int] = (), *, allow_truncated: bool = False
+) -> PickedFrames:
+    """`count` frames spread evenly from the first to the last (all of a shorter clip), and those numbered `chosen`.
+
+    Memory is that of the frames returned. A container that does not say how many frames it holds has its packets
+    counted first, undecoded. The file is decoded once; again only where the number was wrong, as a file that breaks
+    off shows at its end. Raises VideoError as VideoReader does.
+    """
+    if count < 1:
+        raise VideoError(f"{path}: {count} evenly spaced frames were asked for; ask for at least 1.")
+    with VideoReader(path, allow_truncated=allow_truncated) as reader:
+        expected = reader.num_frames or count_packets(reader.path)
+        frames, total = reader.pick(_spread(expected, count) | set(chosen))
+    if expected != total:
+        with VideoReader(path, allow_truncated=allow_truncated) as reader:
+            frames, total = reader.pick(_spread(total, count) | set(chosen))
+    spread = _spread(total, count)
+    return PickedFrames(
+        spread=tuple(frame for frame in frames if frame.index in spread),
+        chosen={frame.index: frame for frame in frames if frame.index in chosen},
+        total=total,
+    )
+
+
+def _spread(total: int, count: int) -> frozenset[int]:
+    return frozenset(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
+
+
+DisplayMatrix = npt.NDArray[np.int32]
+
+
+def upright(pixels: Pixels, matrix: DisplayMatrix) -> Pixels:
+    """Applies a display matrix, taken to its nearest quarter turn (with or without a mirror).
+
+    pixels: (H, W, 3) uint8 as stored. matrix: (3, 3) int32, FFmpeg's AV_FRAME_DATA_DISPLAYMATRIX: a stored
+    point (x, y) is shown at x' = a·x + c·y, y' = b·x + d·y with ((a, b), (c, d)) its upper left part, y downwards.
+    Returns (H, W, 3), or (W, H, 3) for an odd number of quarter turns; contiguous.
+    """
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    if abs(b) > abs(a):
+        pixels = pixels.transpose(1, 0, 2)
+        flip_rows, flip_columns = b < 0, c < 0
+    else:
+        flip_rows, flip_columns = d < 0, a < 0
+    return np.ascontiguousarray(pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])

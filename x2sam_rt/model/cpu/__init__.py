@@ -1,0 +1,1 @@
+"""The stages once more, laid out as a CPU runs them fastest; the same numbers as their plain twins."""

@@ -1,1 +1,0 @@
-"""The stages as the PyTorch backend runs them on a CPU."""

@@ -1,0 +1,58 @@
+"""What every post-processing rule starts from: a frame's logits, the conditions' names and a user's options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from x2sam_rt.runtime.results import Segmentation
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameLogits:
+    """mask_logits: (Q, h, w) fp32, on any grid; class_logits: (Q, C + 1) fp32, background last.
+
+    side: S, the segmentor's input side. scaled_size: (height, width) of the frame inside the S×S input, the rest is
+    padding. original_size: (height, width) of the frame itself.
+    """
+
+    mask_logits: Tensor
+    class_logits: Tensor
+    side: int
+    scaled_size: Size
+    original_size: Size
+
+    def probabilities(self, labels: int) -> Tensor:
+        """(Q, labels): softmax over the conditions and the background; background and padding left out."""
+        return self.class_logits.softmax(-1)[:, :-1][:, :labels]
+
+
+class PostProcessor(Protocol):
+    """Turns a frame's logits into segments; may remember earlier frames of the stream."""
+
+    def __call__(self, frame: FrameLogits) -> Segmentation: ...
+
+
+class OneThread:
+    """Runs a post-processor without PyTorch's thread pool.
+
+    The work is many small operations, tens of milliseconds in all: a second thread saves little, and where an engine's
+    own threads keep the cores busy, waiting for it at the end of every operation has been seen to take seconds.
+    The setting is the calling thread's own (OpenMP); it is put back after the call.
+    """
+
+    def __init__(self, post: PostProcessor) -> None:
+        self._post = post
+
+    def __call__(self, frame: FrameLogits) -> Segmentation:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._post(frame)
+        finally:
+            torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""What can be asked: instructions, visual prompts, the wording and the table of tasks. Needs no torch."""

@@ -1,0 +1,218 @@
+"""Visual prompts: a point, box, scribble or mask on one frame, in that frame's own pixels."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from x2sam_rt.errors import PromptError, VideoError
+from x2sam_rt.media.image import read_mask
+from x2sam_rt.media.types import BoolMask
+
+PromptKind = Literal["point", "box", "scribble", "mask"]
+Vertex = tuple[float, float]
+
+# The radii the published model was trained with, in pixels of the original frame.
+POINT_RADIUS = 10
+SCRIBBLE_RADIUS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class RegionPrompt(ABC):
+    """A region of one frame. frame: its number in the stream, from 0."""
+
+    kind: ClassVar[PromptKind]
+    frame: int
+
+    def __post_init__(self) -> None:
+        if self.frame < 0:
+            raise PromptError(f"{self.kind} prompt on frame {self.frame}: frames are numbered from 0.")
+
+    @abstractmethod
+    def mask(self, height: int, width: int) -> BoolMask:
+        """(height, width) bool, at least one pixel set. Raises PromptError where it does not fit the frame."""
+
+    def require_frame(self, seen: range) -> None:
+        """Raises PromptError unless the prompt's frame is one of `seen`, the frames a stream can still show."""
+        if self.frame not in seen:
+            have = f"frames {seen.start} to {seen.stop - 1} can be prompted on" if seen else "no frame was seen yet"
+            raise PromptError(f"{self.kind} prompt on frame {self.frame}, but {have}.")
+
+
+@dataclass(frozen=True, eq=False)
+class StrokePrompt(RegionPrompt):
+    """Every pixel within `radius` of a polyline; one vertex makes a disc. vertices: (x, y) in pixels."""
+
+    vertices: tuple[Vertex, ...]
+    radius: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.vertices:
+            raise PromptError(f"A {self.kind} without a position: give at least one (x, y).")
+        if self.radius < 0:
+            raise PromptError(f"A {self.kind} of radius {self.radius}: give 0 (one pixel) or more.")
+
+    def mask(self, height: int, width: int) -> BoolMask:
+        for x, y in self.vertices:
+            if not (0 <= x < width and 0 <= y < height):
+                raise PromptError(
+                    f"{self.kind} at ({x:g}, {y:g}) lies outside the {width}×{height} frame; "
+                    "give pixels of the frame itself, x to the right and y down, from 0."
+                )
+        return _stroke(self.vertices, self.radius, height, width)
+
+
+@dataclass(frozen=True, eq=False)
+class PointPrompt(StrokePrompt):
+    kind: ClassVar[PromptKind] = "point"
+
+
+@dataclass(frozen=True, eq=False)
+class ScribblePrompt(StrokePrompt):
+    kind: ClassVar[PromptKind] = "scribble"
+
+
+@dataclass(frozen=True, eq=False)
+class BoxPrompt(RegionPrompt):
+    """A filled rectangle from (x0, y0) to (x1, y1), pixel edges; what lies beyond the frame is cut off."""
+
+    kind: ClassVar[PromptKind] = "box"
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.x1 > self.x0 and self.y1 > self.y0):
+            raise PromptError(
+                f"Box {self._corners()} has no area: give left, top, right, bottom with right > left and bottom > top."
+            )
+
+    def mask(self, height: int, width: int) -> BoolMask:
+        if self.x0 >= width or self.y0 >= height or self.x1 <= 0 or self.y1 <= 0:
+            raise PromptError(f"Box {self._corners()} lies outside the {width}×{height} frame.")
+        left, top = int(max(0, self.x0)), int(max(0, self.y0))
+        right, bottom = int(np.ceil(min(self.x1, width))), int(np.ceil(min(self.y1, height)))
+        mask = np.zeros((height, width), dtype=np.bool_)
+        mask[top:bottom, left:right] = True
+        return mask
+
+    def _corners(self) -> str:
+        return f"({self.x0:g}, {self.y0:g}, {self.x1:g}, {self.y1:g})"
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPrompt(RegionPrompt):
+    """Any set of pixels. pixels: (H, W) bool, of the frame's own size."""
+
+    kind: ClassVar[PromptKind] = "mask"
+    pixels: BoolMask
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.pixels.any():
+            raise PromptError("The prompt mask is empty: at least one pixel must be set.")
+
+    def mask(self, height: int, width: int) -> BoolMask:
+        if self.pixels.shape != (height, width):
+            found = "×".join(str(n) for n in self.pixels.shape[::-1])
+            raise PromptError(f"The prompt mask is {found}, the frame {width}×{height}: they must be of one size.")
+        return self.pixels
+
+
+class Prompt:
+    """Makes visual prompts: `Prompt.point(x, y, frame=0)` and so on. Coordinates are pixels of the frame."""
+
+    @staticmethod
+    def point(x: float, y: float, frame: int = 0, radius: int = POINT_RADIUS) -> RegionPrompt:
+        return PointPrompt(frame, ((x, y),), radius)
+
+    @staticmethod
+    def box(x0: float, y0: float, x1: float, y1: float, frame: int = 0) -> RegionPrompt:
+        return BoxPrompt(frame, x0, y0, x1, y1)
+
+    @staticmethod
+    def scribble(vertices: Iterable[Vertex], frame: int = 0, radius: int = SCRIBBLE_RADIUS) -> RegionPrompt:
+        return ScribblePrompt(frame, tuple((x, y) for x, y in vertices), radius)
+
+    @staticmethod
+    def mask(source: str | Path | npt.ArrayLike, frame: int = 0) -> RegionPrompt:
+        """source: an image file or a (H, W) array; whatever is not zero belongs to the mask."""
+        if isinstance(source, str | Path):
+            return MaskPrompt(frame, _read_mask(Path(source)))
+        pixels = np.asarray(source)
+        if pixels.ndim != 2:
+            raise PromptError(f"The prompt mask has shape {pixels.shape}; (height, width) is wanted.")
+        return MaskPrompt(frame, pixels != 0)
+
+
+_SYNTAX = (
+    'write "point:x,y", "box:x0,y0,x1,y1", "scribble:x,y;x,y;…" or "mask:file.png", with "@frame" behind for '
+    "another frame than 0"
+)
+
+
+def parse_region(text: str) -> RegionPrompt:
+    """A visual prompt from the command line: `point:40,60`, `box:0,0,9,9@12`, `scribble:1,1;5,8`, `mask:m.png@3`."""
+    match = re.fullmatch(r"(\w+):(.+?)(?:@(-?\d+))?", text.strip())
+    if match is None:
+        raise PromptError(f"Cannot read the visual prompt {text!r}: {_SYNTAX}.")
+    kind, body, frame = match[1], match[2], int(match[3] or 0)
+    if kind == "mask":
+        return Prompt.mask(body, frame)
+    vertices = [_numbers(part, text) for part in body.split(";")]
+    if kind == "point" and [len(v) for v in vertices] == [2]:
+        x, y = vertices[0]
+        return Prompt.point(x, y, frame)
+    if kind == "box" and [len(v) for v in vertices] == [4]:
+        x0, y0, x1, y1 = vertices[0]
+        return Prompt.box(x0, y0, x1, y1, frame)
+    if kind == "scribble" and all(len(v) == 2 for v in vertices):
+        return Prompt.scribble([(x, y) for x, y in vertices], frame=frame)
+    raise PromptError(f"Cannot read the visual prompt {text!r}: {_SYNTAX}.")
+
+
+def _numbers(part: str, text: str) -> list[float]:
+    try:
+        return [float(number) for number in part.split(",")]
+    except ValueError:
+        raise PromptError(f"Cannot read {part!r} in the visual prompt {text!r}: {_SYNTAX}.") from None
+
+
+def _read_mask(path: Path) -> BoolMask:
+    try:
+        return read_mask(path)
+    except VideoError as error:
+        raise PromptError(f"Cannot use the prompt mask: {error}") from error
+
+
+def _stroke(vertices: Sequence[Vertex], radius: int, height: int, width: int) -> BoolMask:
+    mask = np.zeros((height, width), dtype=np.bool_)
+    starts = vertices if len(vertices) == 1 else vertices[:-1]
+    for start, end in zip(starts, vertices[-len(starts) :], strict=True):
+        _paint_segment(mask, start, end, radius)
+    for x, y in vertices:  # radius 0 between pixel centres would otherwise touch nothing
+        mask[int(y), int(x)] = True
+    return mask
+
+
+def _paint_segment(mask: BoolMask, start: Vertex, end: Vertex, radius: int) -> None:
+    """Sets the pixels whose distance to the segment is at most `radius`, looking only at its bounding box."""
+    (x0, y0), (x1, y1) = start, end
+    left, top = max(0, int(min(x0, x1)) - radius), max(0, int(min(y0, y1)) - radius)
+    box = mask[top : int(max(y0, y1)) + radius + 2, left : int(max(x0, x1)) + radius + 2]
+    ys, xs = np.ogrid[: box.shape[0], : box.shape[1]]
+    px, py = xs + left - x0, ys + top - y0
+    dx, dy = x1 - x0, y1 - y0
+    length2 = dx * dx + dy * dy
+    along = np.clip((px * dx + py * dy) / length2, 0, 1) if length2 else 0.0
+    box |= (px - along * dx) ** 2 + (py - along * dy) ** 2 <= radius * radius
