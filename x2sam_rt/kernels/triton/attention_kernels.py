@@ -3,7 +3,7 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
 """The device side of memory attention in Triton; `attention` launches it.
 
-Status: checked in Triton's interpreter and compiled for sm_80 and sm_90a; not yet run on a GPU.
+Status: checked in Triton's interpreter, and compiled for sm_80 and sm_90a in the tests' emulator; not yet run on a GPU.
 """
 
 from __future__ import annotations
