@@ -288,7 +288,14 @@ FAULTS = {
         lambda ins: ins.name == "bra" and ins.operands[0].startswith("LAB_WAIT"), lambda ins: NOTHING
     ),
     "a stage that is not released": Fault(
-        lambda ins: ins.name == "mbarrier" and ins.modifiers == ("arrive", "shared::cta", "b64"), lambda ins: NOTHING
+        lambda ins: ins.name == "mbarrier" and ins.modifiers == ("arrive", "shared::cluster", "b64"),
+        lambda ins: NOTHING,
+    ),
+    "blocks that do not wait for each other": Fault(
+        lambda ins: ins.name == "barrier" and ins.modifiers[:2] == ("cluster", "wait"), lambda ins: NOTHING
+    ),
+    "half of the keys for one block only": Fault(
+        lambda ins: "multicast::cluster" in ins.modifiers, operand(3, lambda blocks: "1")
     ),
     "half of the bytes expected": Fault(lambda ins: "expect_tx" in ins.modifiers, operand(2, lambda size: "4096")),
     "a product nobody waits for": Fault(

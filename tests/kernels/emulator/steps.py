@@ -11,6 +11,7 @@ import numpy as np
 
 from emulator import arithmetic, tensor_cores
 from emulator.arithmetic import DTYPES, Lanes
+from emulator.block import REMOTE
 from emulator.ptx import BYTES, Instruction, Kernel, split
 from emulator.warp import AGAIN, LANES, PAUSE, SHARED_WINDOW, Hazard, Step, Warp
 
@@ -80,7 +81,7 @@ class Code:
         return run
 
     def _step(self, ins: Instruction) -> Step:
-        if ins.name in IGNORED or (ins.name, ins.modifiers[:1]) == ("barrier", ("cluster",)):
+        if ins.name in IGNORED:
             return lambda warp: None
         if ins.name == "mov" and any(operand.startswith("{") for operand in ins.operands):
             return self._move_vector(ins)
@@ -315,6 +316,8 @@ class Code:
 
     def _bar(self, ins: Instruction) -> Step:
         kind = [part for part in ins.modifiers if part not in ("cta", "aligned")]
+        if kind[0] == "cluster":
+            return self._cluster_barrier(ins)
         if kind[0] == "warp":
             members = self.read(ins.operands[0], "u32")
             return lambda warp: warp.require_all(int(np.max(members(warp))), str(ins))
@@ -338,6 +341,18 @@ class Code:
 
     _barrier = _bar
 
+    def _cluster_barrier(self, ins: Instruction) -> Step:
+        def arrive(warp: Warp) -> None:
+            warp.require_all(0xFFFFFFFF, str(ins))
+            warp.block.cluster.arrive(warp)
+
+        return arrive if ins.modifiers[1] == "arrive" else lambda w: None if w.block.cluster.passed(w) else AGAIN
+
+    def _mapa(self, ins: Instruction) -> Step:
+        """An address in the shared memory of another block of the cluster."""
+        write, address, rank = self.write(ins.operands[0]), *(self.read(name, "u32") for name in ins.operands[1:])
+        return lambda warp: write(warp, address(warp) + (rank(warp) + np.uint32(1)) * np.uint32(REMOTE))
+
     def _mbarrier(self, ins: Instruction) -> Step:
         operation = ins.modifiers[0]
         operands = ins.operands if ins.operands[0].startswith("[") else ins.operands[1:]
@@ -353,16 +368,16 @@ class Code:
             return self._try_wait(ins, each)
 
         def run(warp: Warp) -> None:
-            for at, given in each(warp):
-                if operation == "arrive" and "expect_tx" in ins.modifiers:
-                    warp.block.expect(at, given)
-                    warp.block.arrive(at, 1)
-                elif operation == "expect_tx":
-                    warp.block.expect(at, given)
-                else:
-                    {"init": warp.block.initialise, "arrive": warp.block.arrive, "inval": warp.block.invalidate}[
-                        operation
-                    ](at, given)
+            for address, given in each(warp):
+                block, at = warp.block.owner(address)
+                if "expect_tx" in ins.modifiers:
+                    block.expect(at, given)
+                if operation == "arrive":
+                    block.arrive(at, 1 if "expect_tx" in ins.modifiers else given)
+                elif operation == "init":
+                    block.initialise(at, given)
+                elif operation == "inval":
+                    block.invalidate(at)
 
         return run
 
@@ -409,12 +424,16 @@ class Code:
         assert found is not None, ins
         tensor_map = self.read(found.group(1), "u64")
         coordinates = [self.read(name, "s32") for name in split(found.group(2))]
+        chosen = self.read(ins.operands[3], "u16") if "multicast::cluster" in ins.modifiers else None
 
         def run(warp: Warp) -> None:
             for lane in LANES[warp.active]:
                 place = [int(np.broadcast_to(read(warp), 32)[lane]) for read in coordinates]
                 source, to, at = (int(np.broadcast_to(read(warp), 32)[lane]) for read in (tensor_map, target, barrier))
-                warp.block.copy(source, place, to, at)
+                ranks = 0 if chosen is None else int(np.broadcast_to(chosen(warp), 32)[lane])
+                blocks = warp.block.cluster.blocks if ranks else [warp.block]
+                for block in (block for block in blocks if not ranks or ranks >> block.rank & 1):
+                    block.copy(source, place, to, at)
 
         return run
 
