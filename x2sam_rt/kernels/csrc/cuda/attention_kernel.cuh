@@ -81,10 +81,11 @@ CUTE_DEVICE void produce(const KernelParams& params, typename T::Shared& shared,
                         row, segment);
     }
   };
-  // K runs one block ahead of V, in the order in which the consumers free their stages.
+  // K runs one block ahead of V, in the order in which the consumers free their stages. Not unrolled: the producer has
+  // 24 registers.
   copy_key(0);
-  CUTLASS_PRAGMA_NO_UNROLL  // the producer has 24 registers
-      for (uint32_t index = 1; index < run.count; ++index) {
+#pragma unroll 1
+  for (uint32_t index = 1; index < run.count; ++index) {
     copy_key(index);
     copy_value(index - 1);
   }
