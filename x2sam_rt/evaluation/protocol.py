@@ -329,7 +329,7 @@ def _cut(example: Example, frames: tuple[int, ...]) -> Example:
     return replace(example, seen=seen, **changed)
 
 
-_BY_FRAME = ("frames", "labelled", "hidden", "attributes", "shown", "ignored", "raw_labels")
+_BY_FRAME = ("frames", "labelled", "hidden", "ignored", "raw_labels")
 assert {one.name for one in fields(AnnotatedExample)} >= set(_BY_FRAME)
 
 
