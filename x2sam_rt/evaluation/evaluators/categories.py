@@ -23,6 +23,7 @@ from x2sam_rt.evaluation.evaluators.truth import (
 )
 from x2sam_rt.evaluation.metrics import (
     COCO_AREAS,
+    VIPSEG_WINDOWS,
     YOUTUBE_VIS_AREAS,
     AveragePrecision,
     AveragePrecisionResult,
@@ -100,6 +101,8 @@ class PanopticEvaluator:
         for name, value in (("things", result.things), ("stuff", result.stuff)):
             if value is not None:
                 yield Score(f"VPQ, {name}", value, samples)
+        for length, window in zip(VIPSEG_WINDOWS, result.windows, strict=True):
+            yield Score(f"VPQ@{length}", window.all.pq, samples)
 
     @staticmethod
     def _of_images(metric: object, samples: int) -> Iterator[Score]:
