@@ -62,7 +62,8 @@ class Instruction:
     prompts (`Prompt.point(…)`); a text may say where one is meant with "<region>". question: free text (chat,
     reasoning). explain: have the answer explained, which is then generated. generate: let the model write its answer
     even where it is known beforehand. answer: take this text as the answer, with its `<p>phrases</p>` and `<SEG>` (a
-    caption to ground). max_new_tokens: where a generated answer is cut off.
+    caption to ground). max_new_tokens: where a generated answer is cut off. stop: texts that
+    end a generated answer where one of them begins.
     """
 
     task: str = "referring"
@@ -76,15 +77,18 @@ class Instruction:
     generate: bool = False
     answer: str | None = None
     max_new_tokens: int = MAX_NEW_TOKENS
+    stop: tuple[str, ...] = ()
     options: PostProcessOptions = field(default_factory=PostProcessOptions)
 
     def __post_init__(self) -> None:
-        for name in ("phrases", "things", "stuff", "regions"):
+        for name in ("phrases", "things", "stuff", "regions", "stop"):
             object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
         if self.explain and self.row.wording.explained is None:
             raise PromptError(f"{self.task} cannot explain: explain=True is for reasoning.")
         if self.max_new_tokens < 1:
             raise PromptError(f"max_new_tokens={self.max_new_tokens}: at least 1 is wanted.")
+        if "" in self.stop:
+            raise PromptError(f"stop={self.stop!r}: an empty text would end every answer before it begins.")
         self._check_arguments()
         self._check_regions()
         self._check_answer()

@@ -5,12 +5,17 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from x2sam_rt.errors import KernelUnavailable
-from x2sam_rt.kernels import libraries
+from x2sam_rt.kernels.availability import has_library, library
+from x2sam_rt.kernels.contract import dense_maps, dense_rows
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 INSTALL_HINT = "reinstall x2sam-rt with GCC or Clang on PATH (CMake's output says what was built)"
 DIM_STEP = 16  # channels of memory attention come in whole vectors of the widest instruction set
@@ -59,19 +64,31 @@ class _AttentionMask(ctypes.Structure):
 
 @cache
 def _library() -> ctypes.CDLL:
-    path = libraries.find("x2sam_cpu")
+    path = library("x2sam_cpu")
     if path is None:
         raise KernelUnavailable(f"the CPU kernels were not built; {INSTALL_HINT}")
-    library = ctypes.CDLL(str(path))
-    library.x2sam_isa.restype = ctypes.c_char_p
-    library.x2sam_onnxruntime_calls.restype = ctypes.c_int64
-    return library
+    loaded = ctypes.CDLL(str(path))
+    loaded.x2sam_isa.restype = ctypes.c_char_p
+    loaded.x2sam_onnxruntime_calls.restype = ctypes.c_int64
+    return loaded
 
 
 def instruction_set() -> str:
     """ "avx512", "avx2" or "baseline": what the library chose for this processor. Raises KernelUnavailable."""
     name: bytes = _library().x2sam_isa()
     return name.decode()
+
+
+def register_with_onnxruntime(options: onnxruntime.SessionOptions) -> None:
+    """Lets sessions made from `options` run these kernels as operators. For sessions on the CPU provider only.
+
+    An operator with a registered kernel is not replaced by its body in the model. Raises KernelUnavailable when the
+    library was not built; without it the model runs through its bodies.
+    """
+    path = library("x2sam_cpu")
+    if path is None:
+        raise KernelUnavailable(f"ONNX Runtime's native operators were not built; {INSTALL_HINT}")
+    options.register_custom_ops_library(str(path))
 
 
 def onnxruntime_calls() -> int:
@@ -84,13 +101,13 @@ def multiplies_bfloat16() -> bool:
     return bool(_library().x2sam_has_bf16())
 
 
-def obstacle(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> str | None:
+def unsupported_reason(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> str | None:
     """Why the library cannot take these tensors, or None."""
     for tensor in tensors:
         if tensor.device.type != "cpu" or tensor.dtype not in dtypes:
             names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
             return f"it takes {names} on the CPU, got {tensor.dtype} on {tensor.device}"
-    if not libraries.built("x2sam_cpu"):
+    if not has_library("x2sam_cpu"):
         return f"the CPU kernels were not built; {INSTALL_HINT}"
     return None
 
@@ -99,16 +116,6 @@ def _call(function: str, arguments: ctypes.Structure) -> None:
     threads = ctypes.c_size_t(torch.get_num_threads())
     if _library()[function](ctypes.byref(arguments), threads) != 0:
         raise MemoryError(f"{function}: no memory for the kernel's work space")
-
-
-def _rows(tensor: Tensor) -> Tensor:
-    """The tensor itself unless its last axis is spread out in memory."""
-    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
-
-
-def _planes(tensor: Tensor) -> Tensor:
-    """The tensor itself unless one of its leading entries is spread out in memory."""
-    return tensor if tensor.shape[0] and tensor[0].is_contiguous() else tensor.contiguous()
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -121,11 +128,11 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def slot_attention(query: Tensor, key: Tensor, value: Tensor, key_shift: Tensor) -> Tensor:
     """As `reference.slot_attention`; dtypes and dim as `self_attention`; keys and values are read where they lie."""
-    return _attend(query, key, value, _rows(key_shift))
+    return _attend(query, key, value, dense_rows(key_shift))
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, shift: Tensor | None) -> Tensor:
-    query, key, value = _rows(query), _rows(key), _rows(value)
+    query, key, value = dense_rows(query), dense_rows(key), dense_rows(value)
     out = torch.empty(query.shape, dtype=query.dtype)
     pointers = (query.data_ptr(), key.data_ptr(), value.data_ptr(), None if shift is None else shift.data_ptr())
     sizes = (query.shape[0], *key.shape)
@@ -139,7 +146,7 @@ def deformable_attention(
     value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
     """As `reference.deformable_attention`, float32."""
-    value, locations, weights = _rows(value), locations.contiguous(), weights.contiguous()
+    value, locations, weights = dense_rows(value), locations.contiguous(), weights.contiguous()
     batch, queries, heads = weights.shape[:3]
     out = torch.empty(batch, queries, heads * value.shape[-1])
     shapes = _shape_table(spatial_shapes)
@@ -152,7 +159,7 @@ def deformable_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and weights; grad: (batch, queries, heads · head_dim), all float32."""
     value, locations, weights, grad = (
-        _rows(value), locations.contiguous(), weights.contiguous(), grad.contiguous()
+        dense_rows(value), locations.contiguous(), weights.contiguous(), grad.contiguous()
     )  # fmt: skip
     grad_value = torch.zeros(value.shape)
     grad_locations, grad_weights = torch.empty(locations.shape), torch.empty(weights.shape)
@@ -178,7 +185,7 @@ def _deformable(
 
 def mask_fusion(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
     """As `reference.mask_fusion`, float32."""
-    class_logits, mask_logits = _rows(class_logits), _planes(mask_logits)
+    class_logits, mask_logits = dense_rows(class_logits), dense_maps(mask_logits)
     out = torch.empty(mask_logits.shape[1:])
     pointers = (class_logits.data_ptr(), mask_logits.data_ptr(), out.data_ptr())
     strides = (class_logits.stride(0), mask_logits.stride(0))
@@ -188,7 +195,7 @@ def mask_fusion(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
 
 def attention_mask(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
     """As `reference.attention_mask`, float32."""
-    mask_logits = _rows(mask_logits)
+    mask_logits = dense_rows(mask_logits)
     out = torch.empty(mask_logits.shape[0], size[0] * size[1], dtype=torch.bool)
     pointers = (mask_logits.data_ptr(), out.data_ptr())
     _call("x2sam_attention_mask", _AttentionMask(*pointers, *mask_logits.shape, *size, *mask_logits.stride()[:2]))

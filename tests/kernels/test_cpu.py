@@ -12,7 +12,7 @@ import torch
 from checks import needs_library, random
 
 from x2sam_rt.errors import KernelUnavailable
-from x2sam_rt.kernels import available, libraries, native
+from x2sam_rt.kernels import availability, available, cpu
 from x2sam_rt.kernels.mask_fusion import mask_fusion
 from x2sam_rt.kernels.memory_attention import self_attention
 
@@ -22,30 +22,30 @@ def test_the_library_is_installed_and_chose_an_instruction_set() -> None:
     library = available().cpu
     assert library is not None
     assert library.name.startswith("libx2sam_cpu")
-    assert native.instruction_set() in ("avx512", "avx2", "baseline")
+    assert cpu.instruction_set() in ("avx512", "avx2", "baseline")
 
 
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(libraries._PATHS, "x2sam_cpu", None)
+    monkeypatch.setitem(availability._PATHS, "x2sam_cpu", None)
 
 
 @pytest.mark.usefixtures("no_library")
-def test_without_the_library_auto_runs_on_torch_and_native_says_how_to_get_it() -> None:
+def test_without_the_library_auto_runs_on_torch_and_cpu_says_how_to_get_it() -> None:
     q = random(3, 32)
     assert available().cpu is None
     assert torch.equal(self_attention(q, q, q), self_attention(q, q, q, backend="torch"))
     with pytest.raises(KernelUnavailable, match=r"CPU kernels were not built; reinstall x2sam-rt with GCC or Clang"):
-        self_attention(q, q, q, backend="native")
+        self_attention(q, q, q, backend="cpu")
 
 
 PRINT_RESULT = """
 import sys, torch
-from x2sam_rt.kernels import native
+from x2sam_rt.kernels import cpu
 from x2sam_rt.kernels.memory_attention import self_attention
 q = torch.linspace(-3, 3, 70 * 32).sin().view(70, 32)
 torch.set_num_threads(int(sys.argv[1]))
-print(native.instruction_set(), self_attention(q, q, q, backend="native").double().sum().item())
+print(cpu.instruction_set(), self_attention(q, q, q, backend="cpu").double().sum().item())
 """
 
 
@@ -73,14 +73,14 @@ from x2sam_rt.kernels.memory_attention import self_attention
 q = torch.linspace(-3, 3, 70 * 32).sin().view(70, 32).bfloat16()
 print(torch.equal(self_attention(q, q, q), self_attention(q, q, q, backend="torch")))
 try:
-    self_attention(q, q, q, backend="native")
+    self_attention(q, q, q, backend="cpu")
 except KernelUnavailable as refusal:
     print(refusal)
 """
 
 
 @needs_library
-def test_without_bfloat16_instructions_auto_runs_on_torch_and_native_says_what_is_missing() -> None:
+def test_without_bfloat16_instructions_auto_runs_on_torch_and_cpu_says_what_is_missing() -> None:
     environment = {**os.environ, "X2SAM_CPU_ISA": "avx512"}
     command = [sys.executable, "-c", PRINT_CHOICE]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
@@ -96,8 +96,8 @@ def test_threads_do_not_change_the_result() -> None:
     results = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        attended = self_attention(q, q, q, backend="native")
-        results.append((attended, mask_fusion(classes, masks, backend="native")))
+        attended = self_attention(q, q, q, backend="cpu")
+        results.append((attended, mask_fusion(classes, masks, backend="cpu")))
     torch.set_num_threads(before)
     # Attention cuts its tiles by the number of threads; tiles are independent rows, so only sums within rows matter.
     for one, three in zip(*results, strict=True):
