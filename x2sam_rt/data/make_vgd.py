@@ -24,12 +24,13 @@ from x2sam_rt.data.readers.folders import DataFolder
 from x2sam_rt.data.readers.masks import decode_segmentation
 from x2sam_rt.data.readers.prompted import FRAMES_PER_ID
 from x2sam_rt.data.synthetic import SHAPES, SyntheticClip, clip_seed, evaluation_settings, make_clip
-from x2sam_rt.data.visual_prompts import PROMPT_KINDS, VisualPrompts, draw_prompts
+from x2sam_rt.data.visual_prompts import VisualPrompts, draw_prompts
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.media.atomic import atomic_file
 from x2sam_rt.media.image import decode_ids, read_image, write_image
 from x2sam_rt.media.rle import encode_mask
 from x2sam_rt.media.types import BoolMask, Pixels
+from x2sam_rt.tasks.regions import PROMPT_KINDS
 
 Source = Literal["yt19", "vipseg", "synthetic"]
 SOURCES: tuple[Source, ...] = ("yt19", "vipseg", "synthetic")

@@ -33,8 +33,8 @@ from x2sam_rt.data.readers.prompted import (
     read_youtube_vos,
 )
 from x2sam_rt.data.readers.sample import Contents, FileSample
-from x2sam_rt.data.visual_prompts import PROMPT_KINDS
 from x2sam_rt.errors import DataError
+from x2sam_rt.tasks.regions import PROMPT_KINDS
 from x2sam_rt.tasks.table import Media
 
 __all__ = [
