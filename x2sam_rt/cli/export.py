@@ -32,6 +32,9 @@ def export(
     vlm: Annotated[str | None, typer.Option(help="Base Qwen3-VL of a training checkpoint: folder or hub name.")] = None,
     engine: Annotated[EngineName, typer.Option(help="What runs the stages.")] = "onnxruntime",
     precision: Annotated[PrecisionName, typer.Option(help=f"What it computes in. {_COMPUTES}.")] = "fp32",
+    targets: Annotated[
+        str, typer.Option(help='GPUs that TensorRT engines are for: "sm86,sm89,sm120" (the default) or "this-gpu".')
+    ] = "",
     config: Annotated[Path | None, typer.Option(help="Model configuration; default: beside the checkpoint.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer folder; default: beside the checkpoint.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
@@ -46,14 +49,26 @@ def export(
 
     with reporting(), progress_bar() as progress:
         bar = progress.add_task("load checkpoint", total=8)
+        step = ""
+
+        def show(what: str) -> None:
+            nonlocal step
+            step = what
+            progress.update(bar, advance=1, description=step)
+
+        def show_part(what: str, done: float) -> None:
+            progress.update(bar, description=f"{step}: {what.lower()} {done:.0%}")
+
         path = embedded_checkpoint() if checkpoint == EMBEDDED else Path(checkpoint)
         loaded = load_checkpoint(path, vlm=vlm, config=config, tokenizer=tokenizer)
-        plan = ExportPlan(loaded, str(engine), cast("Precision", str(precision)))
+        names = tuple(name.strip() for name in targets.split(",") if name.strip())
+        plan = ExportPlan(loaded, str(engine), cast("Precision", str(precision)), names)
         manifest = export_bundle(
             plan,
             output,
             overwrite=overwrite,
-            on_step=lambda step: progress.update(bar, advance=1, description=step),
+            on_step=show,
+            on_progress=show_part,
         )
         progress.update(bar, completed=8, description="done")
     console.print(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from x2sam_rt.media.image import read_image
 from x2sam_rt.media.video import VideoReader
-from x2sam_rt.runtime.language import OnText
+from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.prompt_frames import read_prompt_frames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.runtime import Runtime
