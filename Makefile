@@ -5,6 +5,7 @@ VENV := .venv
 # requirement pulls in a larger build.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/cpu/*.,h cpp))
 
 .PHONY: venv demo test lint clean
 
@@ -27,6 +28,7 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 
 clean:
 	rm -rf $(VENV) build demo

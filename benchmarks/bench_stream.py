@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from timer import save
 
-from x2sam_rt.data.world import WorldSettings, make_clip
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import load_checkpoint
@@ -34,7 +34,7 @@ GROWTH_MB, DRIFT = 5.0, 0.10
 def measure(bundle: Path, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Milliseconds of each frame, and resident MiB after it."""
     times, memory = np.zeros(frames), np.zeros(frames)
-    clip = make_clip(0, WorldSettings(side=256, frames=PERIOD)).frames
+    clip = make_clip(0, ClipSettings(side=256, frames=PERIOD)).frames
     with Runtime.load(bundle) as runtime, runtime.stream("the red circle") as session:
         for index in range(frames):
             times[index] = sum(session.step(clip[index % PERIOD]).timings.values())

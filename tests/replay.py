@@ -23,14 +23,16 @@ from torch import Tensor
 
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
+from x2sam_rt.model.language import KeyValueCache
 from x2sam_rt.model.preprocess import VisionInput
 from x2sam_rt.model.prompt_encoder import (
     REGION_PLACE,
+    LanguageStates,
     PromptEmbeddings,
     PromptEncoder,
     PromptTokens,
+    deep_stack,
     prompt_tokens,
-    visual_input,
 )
 from x2sam_rt.model.region_sampler import region_map
 from x2sam_rt.model.stages import SCALES
@@ -81,29 +83,31 @@ class Replay:
         prompt = prompt_tokens(self.tokenizer, case.media, *visual.grid, question, written)
         _check_ids(prompt, case)
         embeds = encoder.embed(prompt.ids, visual, regions)
-        states, cache = encoder.language.prefill(embeds, visual_input(prompt.ids, visual))
+        cache = encoder.language.new_cache(encoder.language.max_context)
+        states = encoder.language.prefill(cache, embeds, deep_stack(prompt.ids, visual))
         comparison.add("last_hidden" if generated is None else "prompt_last_hidden", states)
         ids = prompt.ids.tolist()
         if generated is not None:
-            answer, grown = self._answer(case, states, cache, generated[0].tolist())
+            answer, grown = self._answer(case, states[-1], cache, generated[0].tolist())
             comparison.add("generated_ids", torch.tensor(answer))
             comparison.add("generated_last_hidden", grown)
             ids, states = ids + answer, torch.cat((states, grown))
         return self._embeddings(ids, states, prompt, comparison)
 
-    def _answer(self, case: Case, states: Tensor, cache: object, recorded: list[int]) -> tuple[list[int], Tensor]:
+    def _answer(self, case: Case, state: Tensor, cache: KeyValueCache, recorded: list[int]) -> tuple[list[int], Tensor]:
         """The tokens and their states: forced ones are fed, others are generated as they were."""
         language = self.encoder.language
         if case.answer is not None:
             ids = [*self.tokenizer.encode_marked(parse_marks(case.answer)), self.tokenizer.im_end]
-            return ids, torch.stack([language.feed(token, cache) for token in ids[:-1]])
-        steps = list(language.generate(states, cache, lambda token: False, max_new_tokens=len(recorded)))
+            return ids, torch.stack([language.decode(cache, token) for token in ids[:-1]])
+        steps = list(language.generate(cache, state, lambda token: False, max_new_tokens=len(recorded)))
         return [token for token, _ in steps], torch.stack([state for _, state in steps[:-1]])
 
     def _embeddings(
         self, ids: list[int], states: Tensor, prompt: PromptTokens, comparison: Comparison
     ) -> PromptEmbeddings | None:
-        embeddings = self.encoder.read(ids, states, prompt.answer_start, self.tokenizer)
+        every = LanguageStates(torch.arange(len(states)), states)
+        embeddings = self.encoder.read(ids, every, prompt.answer_start, self.tokenizer)
         if embeddings is not None:
             comparison.add("seg_embeds", embeddings.seg)
             comparison.add("cond_embeds", embeddings.conditions)

@@ -35,10 +35,17 @@ def test_generation_is_greedy_and_exact(toy: Checkpoint, tmp_path: Path) -> None
     _check(replay, FIXTURES / "toy", "video_generate", False, "torch")
 
 
+@pytest.mark.parametrize("weights", ["toy_lora", "toy_lora_historic"])
 @pytest.mark.parametrize("case", ["video_generate", "video_gcg"])
-def test_adapters_are_merged(tmp_path: Path, case: str) -> None:
+def test_adapters_are_merged(tmp_path: Path, case: str, weights: str) -> None:
+    """Checkpoints from before 2026-06-30 hold tensors besides, which change nothing."""
     folder = FIXTURES / "toy_lora"
-    checkpoint = load_checkpoint(folder, vlm=str(folder / "vlm"), tokenizer=RANDOM_TOY / "tokenizer")
+    checkpoint = load_checkpoint(
+        FIXTURES / weights / "pytorch_model.bin",
+        vlm=str(folder / "vlm"),
+        config=folder / "config.json",
+        tokenizer=RANDOM_TOY / "tokenizer",
+    )
     replay = Replay(checkpoint, build_engines(checkpoint.model, "torch", tmp_path), "torch")
     _check(replay, folder, case, False, "torch")
 

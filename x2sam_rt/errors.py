@@ -1,5 +1,7 @@
 """Errors a user can meet. Every message says what was found, what was wanted and what to do."""
 
+from importlib.util import find_spec
+
 
 class X2SamError(Exception):
     """Base of all errors of this package."""
@@ -61,3 +63,21 @@ class DataError(X2SamError):
 
 class TrainingError(X2SamError):
     """A training run that cannot start, go on or be resumed."""
+
+
+class MissingExtra(X2SamError):
+    """A package that only part of this one needs, and that is not installed."""
+
+
+# Packages that pyproject.toml lists under each extra and that are imported here.
+EXTRAS = {"plot": ("matplotlib",), "train": ("scipy", "matplotlib"), "captions": ("pycocoevalcap",)}
+
+
+def require_extra(extra: str) -> None:
+    """Raises MissingExtra, with the command that installs it, unless all packages of an extra are there."""
+    missing = [package for package in EXTRAS[extra] if find_spec(package) is None]
+    if missing:
+        raise MissingExtra(
+            f"{', '.join(missing)} is not installed, which only part of x2sam-rt needs: "
+            f'pip install "x2sam-rt[{extra}]".'
+        )

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from typer.testing import CliRunner, Result
 
 from x2sam_rt.cli.app import app
-from x2sam_rt.data.world import WorldSettings, make_clip
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.export import verify
 from x2sam_rt.media.video import VideoReader, VideoWriter
 from x2sam_rt.runtime.bundle import MANIFEST, file_sha256
@@ -24,7 +24,7 @@ FRAMES = 7
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     with VideoWriter(path, 162, 121, 12) as video:
-        for frame in make_clip(0, WorldSettings(side=162, frames=FRAMES)).frames:
+        for frame in make_clip(0, ClipSettings(side=162, frames=FRAMES)).frames:
             video.write(np.ascontiguousarray(frame[:121]))
     return path
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from x2sam_rt.data.world import HELD_OUT
+from x2sam_rt.data.synthetic import HELD_OUT
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 
 PARTS = {part.name: part for part in synthetic_parts()}

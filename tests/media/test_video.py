@@ -15,9 +15,9 @@ import pytest
 from av.stream import Disposition
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.containers import missing_tail
+from x2sam_rt.media.containers import count_packets, missing_tail
 from x2sam_rt.media.types import Pixels
-from x2sam_rt.media.video import VideoFrame, VideoReader, evenly_spaced, upright
+from x2sam_rt.media.video import VideoFrame, VideoReader, pick_frames, upright
 
 RATE = 25
 FRAMES = 20
@@ -144,7 +144,7 @@ def test_turns_frames_upright(tmp_path: Path, degrees: float, turns: int) -> Non
 
 def test_undoes_a_mirror(tmp_path: Path) -> None:
     path = make(tmp_path / "mirror.mp4", Clip(mirrored=True))
-    np.testing.assert_array_equal(evenly_spaced(path, 1)[0].pixels, stored(path)[:, ::-1])
+    np.testing.assert_array_equal(pick_frames(path, 1).spread[0].pixels, stored(path)[:, ::-1])
 
 
 @pytest.mark.parametrize("a_b_c_d", [(1, 0, 0, 1), (0, 1, -1, 0), (0, -1, -1, 0), (-1, 0, 0, -1), (0, 1, 1, 0)])
@@ -338,27 +338,48 @@ def test_a_reader_makes_one_pass(tmp_path: Path) -> None:
     ("wanted", "expected"),
     [(1, [0]), (2, [0, 19]), (4, [0, 6, 13, 19]), (20, list(range(20))), (64, list(range(20)))],
 )
-def test_evenly_spaced(tmp_path: Path, suffix: str, wanted: int, expected: list[int]) -> None:
+def test_picks_evenly_spaced_frames(tmp_path: Path, suffix: str, wanted: int, expected: list[int]) -> None:
     """MP4 knows its number of frames beforehand, the other two do not."""
     path = make(tmp_path / f"a.{suffix}")
     with VideoReader(path) as reader:
         every = list(reader)
-    frames = evenly_spaced(path, wanted)
+    frames = pick_frames(path, wanted).spread
     assert [frame.index for frame in frames] == expected
     for frame in frames:
         np.testing.assert_array_equal(frame.pixels, every[frame.index].pixels)
         assert frame.timestamp == every[frame.index].timestamp
 
 
-def test_evenly_spaced_spans_what_a_cut_file_still_has(tmp_path: Path) -> None:
+def test_picked_frames_span_what_a_cut_file_still_has(tmp_path: Path) -> None:
     short = cut_within(make(tmp_path / "a.mp4", Clip(options=FASTSTART)), 14)
     last = count(short, allow_truncated=True) - 1
-    frames = evenly_spaced(short, 3, allow_truncated=True)
+    frames = pick_frames(short, 3, allow_truncated=True).spread
     assert [frame.index for frame in frames] == [0, round(last / 2), last]
     with pytest.raises(VideoError, match="breaks off"):
-        evenly_spaced(short, 3)
+        pick_frames(short, 3)
 
 
-def test_evenly_spaced_refuses_no_frames(tmp_path: Path) -> None:
+def test_picking_no_frames_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="at least 1"):
-        evenly_spaced(make(tmp_path / "a.mp4"), 0)
+        pick_frames(make(tmp_path / "a.mp4"), 0)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_picks_chosen_frames_in_the_same_pass(tmp_path: Path, suffix: str) -> None:
+    path = make(tmp_path / f"a.{suffix}")
+    picked = pick_frames(path, 2, {0, 5, 99})
+    assert [frame.index for frame in picked.spread] == [0, FRAMES - 1]
+    assert {index: frame.index for index, frame in picked.chosen.items()} == {0: 0, 5: 5}
+    assert picked.total == FRAMES
+    with VideoReader(path) as reader:
+        np.testing.assert_array_equal(picked.chosen[5].pixels, list(reader)[5].pixels)
+
+
+def test_more_packets_than_frames(tmp_path: Path) -> None:
+    """A transport stream cut at its front: packets before the first key frame are counted, and give no frames."""
+    path = make(tmp_path / "a.ts")
+    data = path.read_bytes()
+    path.write_bytes(data[188 * (len(data) // 188 // 3) :])
+    total = count(path)
+    assert count_packets(path) > total
+    assert [frame.index for frame in pick_frames(path, 2).spread] == [0, total - 1]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from x2sam_rt.cli.terminal import console, progress_bar, reporting
-from x2sam_rt.model.checkpoint.files import EMBEDDED, embedded_checkpoint
 from x2sam_rt.runtime.engines import BACKENDS
+
+EMBEDDED = "toy"
 
 if TYPE_CHECKING:
     from x2sam_rt.model.precision import Precision
@@ -43,6 +44,7 @@ def export(
     Example: x2sam-rt export pytorch_model.bin --vlm Qwen/Qwen3-VL-4B-Instruct -o bundle
     """
     from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
+    from x2sam_rt.model.checkpoint.files import embedded_checkpoint
     from x2sam_rt.model.checkpoint.loading import load_checkpoint
 
     with reporting(), progress_bar() as progress:

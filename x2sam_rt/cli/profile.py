@@ -28,17 +28,21 @@ def profile(
 
     Decoding and post-processing are in. Example: x2sam-rt profile bundle --video clip.mp4 --json profile.json
     """
+    from x2sam_rt.errors import require_extra
+    from x2sam_rt.media.video import VideoReader
     from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
     from x2sam_rt.runtime.runtime import Runtime
 
     with reporting():
+        if picture is not None:
+            require_extra("plot")
         if task_name == "referring" and not prompt:
             prompt = ["the object"]
         instruction = asked(task_name, prompt, things, stuff, region, None)
         with Runtime.load(bundle) as runtime:
             started = time.perf_counter()
-            frames = with_progress(runtime, video, instruction, [], allow_truncated)
-            measured = profile_run(frames, runtime.manifest, started)
+            with VideoReader(video, allow_truncated=allow_truncated) as source:
+                measured = profile_run(with_progress(runtime, source, instruction), runtime.manifest, started)
         console.print(profile_table(measured))
         if json_path is not None:
             write_profile(measured, json_path)

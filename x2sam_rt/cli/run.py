@@ -46,6 +46,7 @@ def run(
 
     Example: x2sam-rt run bundle --video clip.mp4 --prompt "the jumping boy" -o masked.mp4
     """
+    from x2sam_rt.media.video import VideoReader
     from x2sam_rt.runtime.run import answer_video, run_image
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.writers.opening import open_writers
@@ -62,18 +63,19 @@ def run(
             max_new_tokens=max_new_tokens,
         )
         with Runtime.load(bundle) as runtime:
-            if video and not task(instruction.task).draws_masks:
-                answer_video(runtime, video, instruction, allow_truncated=allow_truncated, on_text=print_text)
-                console.print()
-                return
-            writers = open_writers(media, output or [], davis, panoptic)
             if image:
+                writers = open_writers(image, None, output or [], davis, panoptic)
                 _print_result(run_image(runtime, image, instruction, writers))
-                return
-            for frame in with_progress(runtime, media, instruction, writers, allow_truncated):
-                last = frame.result
-            _print_result(last)
-            console.print(f"{last.index + 1} frames; last frame above.")
+            elif not task(instruction.task).draws_masks:
+                answer_video(runtime, media, instruction, allow_truncated=allow_truncated, on_text=print_text)
+                console.print()
+            else:
+                with VideoReader(media, allow_truncated=allow_truncated) as source:
+                    writers = open_writers(media, source.frame_rate, output or [], davis, panoptic)
+                    for frame in with_progress(runtime, source, instruction, writers):
+                        last = frame.result
+                _print_result(last)
+                console.print(f"{last.index + 1} frames; last frame above.")
 
 
 def _print_result(result: FrameResult) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -26,6 +25,7 @@ from x2sam_rt.errors import VerificationError, X2SamError
 from x2sam_rt.media.colors import color_of
 
 if TYPE_CHECKING:
+    from x2sam_rt.media.video import VideoReader
     from x2sam_rt.runtime.results import FrameResult
     from x2sam_rt.runtime.run import RunFrame
     from x2sam_rt.runtime.runtime import Runtime
@@ -78,7 +78,7 @@ def linked_text(result: FrameResult) -> Text:
 
 
 def with_progress(
-    runtime: Runtime, video: Path, instruction: Instruction, writers: Sequence[ResultWriter], allow_truncated: bool
+    runtime: Runtime, video: VideoReader, instruction: Instruction, writers: Sequence[ResultWriter] = ()
 ) -> Iterator[RunFrame]:
     """Runs a file with a progress bar over its frames."""
     from x2sam_rt.runtime.run import run_video
@@ -90,7 +90,6 @@ def with_progress(
             video,
             instruction,
             writers,
-            allow_truncated=allow_truncated,
             on_ready=lambda count: progress.update(bar, description="segment", total=count),
         )
         for frame in frames:

@@ -40,10 +40,11 @@ def toy(
 
     Example: x2sam-rt train toy -o toy
     """
-    from x2sam_rt.model.training.launch import Run
-    from x2sam_rt.model.training.toy import toy_model, toy_recipe
-
     with reporting():
+        from x2sam_rt.model.training.launch import Run
+        from x2sam_rt.model.training.toy.model import toy_model
+        from x2sam_rt.model.training.toy.recipe import toy_recipe
+
         make_recipe = functools.partial(toy_recipe, processes=processes)
         with _watched(make_recipe(scale), output) as bar:
             Run(output, toy_model, make_recipe, scale, resume).start(lambda _steps: bar)
@@ -79,9 +80,9 @@ def finetune(
     Example: x2sam-rt train finetune pytorch_model.bin --vlm Qwen/Qwen3-VL-4B-Instruct --dataset ref-davis17
     --root DAVIS --device cuda --amp -o tuned
     """
-    from x2sam_rt.model.training.finetune import FinetunePlan, Finetuning
-
     with reporting():
+        from x2sam_rt.model.training.finetune import FinetunePlan, Finetuning
+
         plan = FinetunePlan(
             checkpoint=checkpoint,
             dataset=dataset,

@@ -1,7 +1,8 @@
 """The kernels in ONNX: one node of the domain "x2sam_rt" per call, with a body of standard operators.
 
-Any ONNX runtime runs such a model through the bodies. ONNX Runtime on a CPU runs the native kernels instead when
-`register` was called on its session options: an operator with a registered kernel is not replaced by its body.
+Any ONNX runtime runs such a model through the bodies. ONNX Runtime on a CPU runs our C++ kernels instead when
+`cpu.register_with_onnxruntime` was called on its session options: an operator with a registered kernel is not replaced
+by its body.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from x2sam_rt.kernels import deformable_attention as _deformable
 from x2sam_rt.kernels import mask_fusion as _masks
 from x2sam_rt.kernels import memory_attention as _memory
 from x2sam_rt.kernels.onnx_bodies import CALLS, body
-from x2sam_rt.kernels.onnxruntime_library import register
 
-__all__ = ["add_function_bodies", "register", "translation_table"]
+__all__ = ["add_function_bodies", "translation_table"]
 
 DOMAIN = "x2sam_rt"
 VERSION = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -137,6 +138,15 @@ def promised_frames(container: av.container.InputContainer, stream: av.video.str
     if _is_mp4(container) and stream.frames:
         return sum(not entry.is_discard for entry in stream.index_entries)
     return None
+
+
+def count_packets(path: Path) -> int:
+    """Packets of a file's video stream, read but not decoded; those before a break. Mostly its number of frames."""
+    count = 0
+    with open_container(path) as container, suppress(BreakError):
+        for _ in _packets(container, video_stream(container, path)):
+            count += 1
+    return count
 
 
 def missing_tail(path: Path, container: av.container.InputContainer) -> str | None:

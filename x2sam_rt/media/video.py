@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,11 +17,18 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.containers import BreakError, decode_frames, open_container, promised_frames, video_stream
+from x2sam_rt.media.containers import (
+    BreakError,
+    count_packets,
+    decode_frames,
+    open_container,
+    promised_frames,
+    video_stream,
+)
 from x2sam_rt.media.types import Pixels
 from x2sam_rt.media.video_writer import VideoWriter
 
-__all__ = ["VideoFrame", "VideoReader", "VideoWriter", "evenly_spaced"]
+__all__ = ["PickedFrames", "VideoFrame", "VideoReader", "VideoWriter", "pick_frames"]
 
 _log = logging.getLogger(__name__)
 _UNSTATED_RATE = Fraction(25)  # what FFmpeg itself assumes for raw streams
@@ -64,7 +71,7 @@ class VideoReader:
 
     def __init__(self, path: str | Path, *, allow_truncated: bool = False) -> None:
         self.path = Path(path)
-        self._allow_truncated = allow_truncated
+        self.allow_truncated = allow_truncated
         self._to_rgb = VideoReformatter()
         self._container = open_container(self.path)
         try:
@@ -157,7 +164,7 @@ class VideoReader:
                 f"{self.path}: no frame can be decoded ({reason}). Fetch or record the file again."
             ) from reason
         found = f"{self.path}: breaks off after frame {count - 1} at {timestamp:.3f} s ({reason})"
-        if not self._allow_truncated:
+        if not self.allow_truncated:
             raise VideoError(
                 f"{found}. Fetch the file again, re-mux it (ffmpeg -i IN -c copy OUT), or pass "
                 f"allow_truncated=True to keep the {count} frames before the break."
@@ -183,21 +190,39 @@ def _display_matrix(frame: av.VideoFrame) -> DisplayMatrix | None:
     return None if matrix is None else np.frombuffer(bytes(matrix), dtype=np.int32).reshape(3, 3)
 
 
-def evenly_spaced(path: str | Path, count: int, *, allow_truncated: bool = False) -> list[VideoFrame]:
-    """`count` frames spread evenly from the first to the last; all frames of a shorter clip.
+@dataclass(frozen=True, eq=False)
+class PickedFrames:
+    """Frames of a file. spread: evenly, in order. chosen: by number, those of the numbers asked for that it has.
+    total: how many it has."""
 
-    Memory is that of the frames returned. The clip is decoded once where its container gives the right number
-    of frames, else twice. Raises VideoError as VideoReader does.
+    spread: tuple[VideoFrame, ...]
+    chosen: Mapping[int, VideoFrame]
+    total: int
+
+
+def pick_frames(
+    path: str | Path, count: int, chosen: Collection[int] = (), *, allow_truncated: bool = False
+) -> PickedFrames:
+    """`count` frames spread evenly from the first to the last (all of a shorter clip), and those numbered `chosen`.
+
+    Memory is that of the frames returned. A container that does not say how many frames it holds has its packets
+    counted first, undecoded. The file is decoded once; again only where the number was wrong, as a file that breaks
+    off shows at its end. Raises VideoError as VideoReader does.
     """
     if count < 1:
         raise VideoError(f"{path}: {count} evenly spaced frames were asked for; ask for at least 1.")
     with VideoReader(path, allow_truncated=allow_truncated) as reader:
-        promised = reader.num_frames
-        picked, total = reader.pick(_spread(promised or 0, count))
-    if promised == total:
-        return picked
-    with VideoReader(path, allow_truncated=allow_truncated) as reader:
-        return reader.pick(_spread(total, count))[0]
+        expected = reader.num_frames or count_packets(reader.path)
+        frames, total = reader.pick(_spread(expected, count) | set(chosen))
+    if expected != total:
+        with VideoReader(path, allow_truncated=allow_truncated) as reader:
+            frames, total = reader.pick(_spread(total, count) | set(chosen))
+    spread = _spread(total, count)
+    return PickedFrames(
+        spread=tuple(frame for frame in frames if frame.index in spread),
+        chosen={frame.index: frame for frame in frames if frame.index in chosen},
+        total=total,
+    )
 
 
 def _spread(total: int, count: int) -> frozenset[int]:

@@ -18,7 +18,7 @@ from x2sam_rt.media.types import BoolMask
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
 _PATCH, _TEMPORAL, _MERGE = 16, 2, 2
-_CELL = _PATCH * _MERGE  # the visual tower takes sides that are multiples of this
+_CELL = _PATCH * _MERGE  # the visual tower takes sides that are multiples of this, and makes a token of each square
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,11 @@ def vision_input(frames: Sequence[Tensor], budget: PixelBudget, *, video: bool) 
     budget: pixels of the image, or of all frames of the video together. Bicubic with antialiasing, to [−1, 1].
     """
     height, width = frames[0].shape[:2]
-    target = vision_size(height, width, len(frames) if video else 1, budget)
+    return vision_patches(frames, vision_size(height, width, len(frames) if video else 1, budget))
+
+
+def vision_patches(frames: Sequence[Tensor], target: tuple[int, int]) -> VisionInput:
+    """As `vision_input`; target: (height, width) that `vision_size` has chosen."""
     resized = [_resize(frame, target, "bicubic") for frame in frames]
     if len(resized) % _TEMPORAL:
         resized.append(resized[-1])
@@ -127,6 +131,11 @@ def vision_size(height: int, width: int, frames: int, budget: PixelBudget) -> tu
         grow = math.sqrt(budget.min_pixels / pixels)
         rows, columns = (math.ceil(side * grow / _CELL) * _CELL for side in (height, width))
     return rows, columns
+
+
+def tokens_per_pair(target: tuple[int, int]) -> int:
+    """Visual tokens of a pair of frames that are resized to `target`, (height, width)."""
+    return (target[0] // _CELL) * (target[1] // _CELL)
 
 
 def _patchify(clip: Tensor, rows: int, columns: int) -> Tensor:

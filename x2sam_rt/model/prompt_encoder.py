@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from x2sam_rt.model.language import LanguageModel, VisualInput
+from x2sam_rt.model.language import DeepStack, LanguageModel
 from x2sam_rt.model.preprocess import VisionInput
 from x2sam_rt.model.region_sampler import REGION_TOKENS, region_map, region_tokens
 from x2sam_rt.model.tokenizer import Tokenizer
@@ -60,6 +60,33 @@ class VisualTokens:
         """Pairs of frames, and tokens of each."""
         return self.tokens.shape[0], self.tokens.shape[1]
 
+    @property
+    def nbytes(self) -> int:
+        return self.tokens.nbytes + self.deepstack.nbytes
+
+    def last(self, count: int) -> VisualTokens:
+        """The last `count` tokens, whatever pairs they are of, as (1, count, dim) and (levels, 1, count, dim)."""
+        tokens, deepstack = self.tokens.flatten(0, 1), self.deepstack.flatten(1, 2)
+        first = len(tokens) - count
+        return VisualTokens(tokens[None, first:], deepstack[:, None, first:])
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageStates:
+    """The language model's states of those tokens of a sequence that are read.
+
+    positions: (n,) int64, ascending, in the sequence. values: (n, dim).
+    """
+
+    positions: Tensor
+    values: Tensor
+
+    def at(self, span: slice) -> Tensor:
+        """(tokens, dim). Every token of the span must be among the positions."""
+        first, last = torch.searchsorted(self.positions, torch.tensor([span.start, span.stop])).tolist()
+        assert last - first == span.stop - span.start, f"states of {span} were not kept"
+        return self.values[first:last]
+
 
 def prompt_tokens(
     tokenizer: Tokenizer,
@@ -106,6 +133,15 @@ def seg_position(ids: Sequence[int], tokenizer: Tokenizer) -> int | None:
     return next((index for index in reversed(range(len(ids))) if ids[index] == tokenizer.seg), None)
 
 
+def read_positions(ids: Sequence[int], answer_start: int, tokenizer: Tokenizer) -> Tensor:
+    """(n,) int64, ascending: the tokens of the conditions and the `<SEG>`; without one the last token, from which an
+    answer is generated."""
+    seg = seg_position(ids[answer_start:], tokenizer)
+    places = {len(ids) - 1 if seg is None else answer_start + seg}
+    places |= {index for span in phrase_spans(ids, answer_start, tokenizer) for index in range(span.start, span.stop)}
+    return torch.tensor(sorted(places))
+
+
 class PromptEncoder:
     """Visual tower, region sampler, language model and the projectors between them and the segmentor."""
 
@@ -137,11 +173,12 @@ class PromptEncoder:
         """region_source: (1, S/16, S/16, C) of the prompted frame. masks: (R, S, S). Returns (R, 64, dim)."""
         return region_tokens(region_map(region_source, self._model.extra_projector), masks)
 
-    def embed(self, ids: Tensor, visual: VisualTokens, regions: Tensor | None) -> Tensor:
-        """ids: (tokens,) or (B, tokens), padded at the end. regions: (R, 64, dim) in the order of their places, or
-        None. Returns (…, dim): word embeddings with visual and region tokens in their places."""
+    def embed(self, ids: Tensor, visual: VisualTokens | None, regions: Tensor | None) -> Tensor:
+        """ids: (tokens,) or (B, tokens), padded at the end. visual, regions: of all places in ids, in their order;
+        regions: (R, 64, dim). Returns (…, dim): word embeddings with visual and region tokens in their places."""
         embeds = self.language.embed(ids.clamp_min(0))
-        embeds = _put(embeds, ids == VISUAL_PLACE, visual.tokens)
+        if visual is not None:
+            embeds = _put(embeds, ids == VISUAL_PLACE, visual.tokens)
         return embeds if regions is None else _put(embeds, ids == REGION_PLACE, regions)
 
     def states(self, ids: Tensor, visual: VisualTokens, regions: Tensor | None) -> Tensor:
@@ -162,28 +199,28 @@ class PromptEncoder:
         return row
 
     def read(
-        self, ids: Sequence[int], states: Tensor, answer_start: int, tokenizer: Tokenizer
+        self, ids: Sequence[int], states: LanguageStates, answer_start: int, tokenizer: Tokenizer
     ) -> PromptEmbeddings | None:
-        """From a whole sequence and its states, (tokens, dim), of which a last generated token has none.
+        """From a sequence, and the states at its `read_positions` (a last generated token has none).
 
         None where the answer has no `<SEG>`, or nothing names a condition; then no masks can be drawn.
         """
-        known = ids[: len(states)]
+        known = ids[: int(states.positions[-1]) + 1]
         seg = seg_position(known[answer_start:], tokenizer)
         spans = phrase_spans(known, answer_start, tokenizer)
         if seg is None or not spans:
             return None
-        projected = [self.project(states[span]) for span in spans]
+        seg += answer_start
+        projected = [self.project(states.at(span)) for span in spans]
         means = torch.stack([tokens.mean(0) for tokens in projected])
         return PromptEmbeddings(
-            self.project(states[answer_start + seg])[None], torch.cat((means, self.background)), torch.cat(projected)
+            self.project(states.at(slice(seg, seg + 1))), torch.cat((means, self.background)), torch.cat(projected)
         )
 
 
-def visual_input(ids: Tensor, visual: VisualTokens) -> VisualInput:
-    """The visual tokens of one prompt, and where they stand in it."""
-    places = (ids == VISUAL_PLACE).nonzero()[:, 0]
-    return VisualInput(visual.tokens.flatten(0, 1), visual.deepstack.flatten(1, 2), places)
+def deep_stack(ids: Tensor, visual: VisualTokens) -> DeepStack:
+    """The deep-stack features of one prompt's visual tokens, and where these stand in it."""
+    return DeepStack(visual.deepstack.flatten(1, 2), (ids == VISUAL_PLACE).nonzero()[:, 0])
 
 
 def _put(embeds: Tensor, places: Tensor, tokens: Tensor) -> Tensor:

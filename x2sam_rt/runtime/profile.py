@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from matplotlib.figure import Figure
 from rich.table import Table
 
+from x2sam_rt.errors import require_extra
 from x2sam_rt.media.atomic import atomic_file
 from x2sam_rt.runtime.bundle import Manifest
 from x2sam_rt.runtime.run import RunFrame
@@ -125,7 +125,13 @@ def write_profile(profile: Profile, path: Path) -> None:
 
 
 def draw_profile(profile: Profile, path: Path) -> None:
-    """Writes a PNG: the median of each stage with its p95 and p99, and resident memory over the stream."""
+    """Writes a PNG: the median of each stage with its p95 and p99, and resident memory over the stream.
+
+    Raises MissingExtra.
+    """
+    require_extra("plot")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     bars, memory = figure.subplots(1, 2)
     names = list(profile.stages)[::-1]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from x2sam_rt.errors import PromptError
-from x2sam_rt.media.video import VideoReader, evenly_spaced
+from x2sam_rt.media.video import pick_frames
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import RegionPrompt
 
@@ -22,10 +24,16 @@ PROMPT_FRAMES = 16
 @dataclass(frozen=True, eq=False)
 class PromptFrames:
     """frames: what the language model sees, in order, (H, W, 3) uint8 each. by_index: the frames regions may be drawn
-    on, by their number in the stream."""
+    on, by their number in the stream. own: the same frames as a stream keeps them, whose pixels nobody can change;
+    those of others are read anew each time."""
 
     frames: tuple[Tensor, ...]
     by_index: Mapping[int, Tensor]
+    own: tuple[RecentFrame, ...] = ()
+
+    def pixel_digests(self) -> tuple[bytes, ...]:
+        """What tells frames of different pixels apart."""
+        return tuple(frame.digest for frame in self.own) or tuple(pixel_digest(frame) for frame in self.frames)
 
     def frame_of(self, region: RegionPrompt) -> Tensor:
         """Raises PromptError when the region's frame is not at hand."""
@@ -38,24 +46,47 @@ class PromptFrames:
         return self.by_index[region.frame]
 
 
+@dataclass(frozen=True, eq=False)
+class RecentFrame:
+    """A stream's copy of a frame, never written to. index: its number in the stream. pixels: (H, W, 3) uint8."""
+
+    index: int
+    pixels: Tensor
+
+    @cached_property
+    def digest(self) -> bytes:
+        return pixel_digest(self.pixels)
+
+
 class RecentFrames:
     """The last frames of a stream, copied, so that an instruction can be answered at any moment."""
 
     def __init__(self) -> None:
-        self._frames: deque[tuple[int, Tensor]] = deque(maxlen=PROMPT_FRAMES)
+        self._frames: deque[RecentFrame] = deque(maxlen=PROMPT_FRAMES)
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def add(self, index: int, frame: Tensor) -> None:
-        if self._frames and self._frames[-1][0] == index:  # its step failed, and it is tried again
+        if self._frames and self._frames[-1].index == index:  # its step failed, and it is tried again
             self._frames.pop()
-        self._frames.append((index, frame.clone()))
+        self._frames.append(RecentFrame(index, frame.clone()))
 
     def prompt_frames(self) -> PromptFrames:
         """Frames of one size: the newest, and those before it that share its size (a stream may change it)."""
-        shape = self._frames[-1][1].shape
-        return PromptFrames(tuple(f for _, f in self._frames if f.shape == shape), dict(self._frames))
+        shown = [frame for frame in self._frames if frame.pixels.shape == self._frames[-1].pixels.shape]
+        return PromptFrames(
+            tuple(frame.pixels for frame in shown),
+            {frame.index: frame.pixels for frame in self._frames},
+            tuple(shown),
+        )
+
+
+def pixel_digest(frame: Tensor) -> bytes:
+    """Of a frame's shape and pixels, (H, W, 3) uint8."""
+    digest = blake2b(repr(tuple(frame.shape)).encode(), digest_size=16)
+    digest.update(frame.cpu().contiguous().numpy().data)
+    return digest.digest()
 
 
 def read_prompt_frames(path: Path, instruction: Instruction, *, allow_truncated: bool = False) -> PromptFrames:
@@ -63,18 +94,12 @@ def read_prompt_frames(path: Path, instruction: Instruction, *, allow_truncated:
 
     Raises VideoError; PromptError when a region's frame lies outside the video.
     """
-    frames = evenly_spaced(path, PROMPT_FRAMES, allow_truncated=allow_truncated)
-    prompted = _frames_at(path, {region.frame for region in instruction.regions}, allow_truncated)
-    return PromptFrames(tuple(torch.from_numpy(frame.pixels) for frame in frames), prompted)
-
-
-def _frames_at(path: Path, indices: Iterable[int], allow_truncated: bool) -> dict[int, Tensor]:
-    wanted = set(indices)
-    if not wanted:
-        return {}
-    with VideoReader(path, allow_truncated=allow_truncated) as video:
-        found, total = video.pick(wanted)
-    outside = sorted(wanted - {frame.index for frame in found})
+    wanted = {region.frame for region in instruction.regions}
+    picked = pick_frames(path, PROMPT_FRAMES, wanted, allow_truncated=allow_truncated)
+    outside = sorted(wanted - set(picked.chosen))
     if outside:
-        raise PromptError(f"Prompt on frames {outside}, but {path} has frames 0 to {total - 1} only.")
-    return {frame.index: torch.from_numpy(frame.pixels) for frame in found}
+        raise PromptError(f"Prompt on frames {outside}, but {path} has frames 0 to {picked.total - 1} only.")
+    return PromptFrames(
+        frames=tuple(torch.from_numpy(frame.pixels) for frame in picked.spread),
+        by_index={index: torch.from_numpy(frame.pixels) for index, frame in picked.chosen.items()},
+    )

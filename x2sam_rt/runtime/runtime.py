@@ -14,11 +14,13 @@ from x2sam_rt.errors import SessionError
 from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Manifest, load_manifest
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
-from x2sam_rt.runtime.language import LanguageRuntime, OnText
+from x2sam_rt.runtime.growing_text import OnText
+from x2sam_rt.runtime.language import LanguageRuntime
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import VideoSession
@@ -38,19 +40,24 @@ class Runtime:
         self._sessions: WeakSet[VideoSession] = WeakSet()
 
     @classmethod
-    def load(cls, folder: str | Path, *, check_hashes: bool = True) -> Runtime:
+    def load(cls, folder: str | Path, *, check_hashes: bool = True, context: int | None = None) -> Runtime:
         """Reads a bundle. check_hashes: False skips the SHA-256 of the files (their presence and size are checked).
+        context: tokens of the longest prompt with its answer, for which memory is taken here (`language.cache_bytes`);
+        None = what the longest prompt of the published protocols needs.
 
-        Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else.
+        Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else;
+        ConfigError for a context the model was not made for.
         """
         folder = Path(folder)
         manifest = load_manifest(folder, check_hashes=check_hashes)
         model = load_model(manifest, folder)
         engines = load_engines(find_backend(manifest.backend), manifest.stages, folder, model)
-        return cls.assemble(folder, manifest, model, engines)
+        return cls.assemble(folder, manifest, model, engines, context)
 
     @classmethod
-    def assemble(cls, folder: Path, manifest: Manifest, model: X2SAM, engines: Engines) -> Runtime:
+    def assemble(
+        cls, folder: Path, manifest: Manifest, model: X2SAM, engines: Engines, context: int | None = None
+    ) -> Runtime:
         """A runtime of a bundle's language side and any engines. model: holds the language side's weights."""
         config = manifest.model
         tokenizer = Tokenizer.load(folder / LANGUAGE / "tokenizer", config.language["text_config"]["vocab_size"])
@@ -60,6 +67,7 @@ class Runtime:
             tokenizer,
             config,
             Wording.load(folder / WORDING, DEFAULT_WORDING),
+            context,
         )
         return cls(manifest, engines, language)
 
@@ -69,10 +77,12 @@ class Runtime:
         *,
         frames: PromptFrames | None = None,
         on_text: OnText | None = None,
+        again: ReAsk = ONCE,
     ) -> VideoSession:
         """A new stream. prompt: the first instruction; a plain text asks for what it refers to. frames: what to
-        answer it on (a file's evenly spaced ones); without them the first frame is used."""
-        return self._open("video", prompt, frames, on_text)
+        answer it on (a file's evenly spaced ones); without them the first frame is used. again: when instructions are
+        asked again."""
+        return self._open("video", prompt, frames, on_text, again)
 
     def segment_image(
         self, image: np.ndarray[Any, Any] | Tensor, prompt: str | Instruction, *, on_text: OnText | None = None
@@ -105,9 +115,14 @@ class Runtime:
         self.close()
 
     def _open(
-        self, media: Media, prompt: str | Instruction | None, frames: PromptFrames | None, on_text: OnText | None
+        self,
+        media: Media,
+        prompt: str | Instruction | None,
+        frames: PromptFrames | None,
+        on_text: OnText | None,
+        again: ReAsk = ONCE,
     ) -> VideoSession:
-        session = VideoSession(self.engines, self.language, self.manifest.model, media)
+        session = VideoSession(self.engines, self.language, self.manifest.model, media, again)
         if prompt is not None:
             session.ask(prompt, frames=frames, on_text=on_text)
         self._sessions.add(session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
 from types import TracebackType
 from typing import Any
 
@@ -12,11 +12,13 @@ from torch import Tensor
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import SessionError
 from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
+from x2sam_rt.runtime.asking import ONCE, OnAnswer, Question, ReAsk, StreamAsker, Taken
 from x2sam_rt.runtime.engines.engine import Engines
-from x2sam_rt.runtime.language import Answer, LanguageRuntime, OnText
+from x2sam_rt.runtime.growing_text import OnText
+from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
 from x2sam_rt.runtime.postprocess import FrameLogits, PostProcessor, make_postprocessor
-from x2sam_rt.runtime.prompt_frames import PromptFrames, RecentFrames
+from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult, Segmentation
 from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import Media
@@ -24,26 +26,24 @@ from x2sam_rt.tasks.table import Media
 _NOTHING = -1
 
 
-@dataclass(frozen=True, eq=False)
-class _Waiting:
-    """An instruction that came before the first frame."""
-
-    instruction: Instruction
-    on_text: OnText | None
-
-
 class VideoSession:
     """Made by `Runtime.stream`. Steps one frame at a time, in fixed memory, for a stream of any length.
 
-    The language model runs when an instruction arrives, not per frame: on the frames seen so far, at most the last
-    16 (a file is prompted with 16 evenly spaced ones). Its answer holds until the next `ask`.
+    The language model runs when an instruction arrives or is asked again, not per frame: on the frames seen so far, at
+    most the last 16 (a file is prompted with 16 evenly spaced ones). Its answer holds until the next one.
     """
 
-    def __init__(self, engines: Engines, language: LanguageRuntime, config: ModelConfig, media: Media) -> None:
+    def __init__(
+        self,
+        engines: Engines,
+        language: LanguageRuntime,
+        config: ModelConfig,
+        media: Media,
+        again: ReAsk = ONCE,
+    ) -> None:
         self._pipeline: Pipeline | None = Pipeline(engines, config)
-        self._language, self._config, self._media = language, config, media
-        self._recent = RecentFrames()
-        self._waiting: _Waiting | None = None
+        self._asker = StreamAsker(language, media, again)
+        self._config = config
         self._answer: Answer | None = None
         self._postprocess: PostProcessor | None = None
 
@@ -52,48 +52,61 @@ class VideoSession:
         """The answer in force; None before the first frame."""
         return self._answer
 
+    @property
+    def waiting(self) -> bool:
+        """Whether an instruction still waits for the first frame or for its answer."""
+        return self._asker.waiting
+
     def ask(
         self,
         prompt: str | Instruction,
         *,
         frames: PromptFrames | None = None,
         keep_memory: bool = True,
+        wait: bool = True,
         on_text: OnText | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> None:
         """Changes the instruction; the next frame uses it. Before the first frame it waits for that frame.
 
         frames: what to answer on, instead of the frames seen. keep_memory: False forgets what was segmented so far.
-        on_text: gets generated text as it grows. Raises PromptError, and NoMasksError (with the text) when the model
-        answers without masks; the instruction in force then stays.
+        on_text: gets generated text as it grows. on_answer: is told the answer and the number of the first frame that
+        uses it, when it takes over. wait: False answers on another thread (`on_text` is called there), while frames
+        go on under the answer in force; the new one takes over with the first frame after it is there. Of several
+        instructions the last one wins, and those before it are given up.
+
+        Raises PromptError, and NoMasksError (with the text) when the model answers without masks; the instruction in
+        force then stays. With wait=False the next `step` or `wait_for_answer` raises these, once.
         """
         pipeline = self._require_open()
-        instruction = as_instruction(prompt)
-        instruction.require_media(self._media)
-        if frames is None and not len(self._recent):
-            self._waiting = _Waiting(instruction, on_text)
-            return
-        self._take_answer(instruction, frames or self._recent.prompt_frames(), on_text)
-        if not keep_memory:
-            pipeline.forget()
+        question = Question(as_instruction(prompt), frames, keep_memory, on_text, on_answer)
+        self._take_over(pipeline, self._asker.ask(question, wait=wait))
+
+    def wait_for_answer(self) -> None:
+        """Returns when nothing that was asked with wait=False is left to be answered; the answer then is in force.
+        Before the first frame there is nothing to wait for. Raises as `ask`."""
+        pipeline = self._require_open()
+        self._take_over(pipeline, self._asker.finish())
 
     def step(self, frame: np.ndarray[Any, Any] | Tensor) -> FrameResult:
         """Segments the next frame: (H, W, 3) uint8 RGB of any size; results come back in that size.
 
         Raises FrameError for a frame that cannot be segmented (the stream goes on with the next one), SessionError
-        after `close` or before any instruction.
+        after `close` or before any instruction; what an instruction asked with wait=False ran into (the frame can then
+        be given again, and is segmented under the answer in force).
         """
         pipeline = self._require_open()
         pixels = check_frame(frame)
-        if self._answer is None and self._waiting is None:
+        if self._answer is None and not self._asker.waiting:
             raise SessionError("step before any instruction: call ask(…) or pass prompt= to stream(…) first.")
         with pipeline.timer("preprocess"):
             taken = segmentor_input(pixels, self._config.image_size, self._config.resize)
-            self._recent.add(pipeline.next_frame, pixels)
-        if self._waiting is not None:
-            with pipeline.timer("language"):
-                self._take_answer(self._waiting.instruction, self._recent.prompt_frames(), self._waiting.on_text)
+            self._asker.see(pipeline.next_frame, pixels)
+        with pipeline.timer("language") if self._asker.at_work_next else contextlib.nullcontext():
+            self._take_over(pipeline, self._asker.take_over(wait=self._answer is None))
         assert self._answer is not None
         index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, taken)
+        self._asker.observe(segmentation)
         return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())
 
     def forget(self) -> None:
@@ -102,9 +115,9 @@ class VideoSession:
         self._require_open().forget()
 
     def close(self) -> None:
-        """Gives the stream's memory back. Closing twice is allowed."""
-        self._pipeline = self._answer = self._waiting = self._postprocess = None
-        self._recent = RecentFrames()
+        """Gives the stream's memory back; what is being answered is given up. Closing twice is allowed."""
+        self._asker.close()
+        self._pipeline = self._answer = self._postprocess = None
 
     def __enter__(self) -> VideoSession:
         return self
@@ -119,14 +132,18 @@ class VideoSession:
             raise SessionError("This session is closed; open another with Runtime.stream(…).")
         return self._pipeline
 
-    def _take_answer(self, instruction: Instruction, frames: PromptFrames, on_text: OnText | None) -> None:
-        answer = self._language.answer(instruction, self._media, frames, on_text=on_text)
-        self._answer, self._waiting = answer, None
-        rule = instruction.row.rule
-        self._postprocess = None
-        if rule is not None:
-            options = instruction.options_in_force
-            self._postprocess = make_postprocessor(rule, answer.conditions, options, answer.region_masks)
+    def _take_over(self, pipeline: Pipeline, taken: Taken | None) -> None:
+        if taken is None:
+            return
+        question, answer, before = taken.question, taken.answer, self._answer
+        self._answer = answer
+        # Asked again for the same things, segments keep their numbers.
+        if not (question.again and before is not None and answer.conditions == before.conditions):
+            self._postprocess = _postprocessor(answer)
+        if not question.keep_memory:
+            pipeline.forget()
+        if question.on_answer is not None:
+            question.on_answer(answer, pipeline.next_frame)
 
     def _segment(self, pipeline: Pipeline, answer: Answer, taken: SegmentorInput) -> Segmentation:
         if answer.embeddings is None or self._postprocess is None:
@@ -135,6 +152,14 @@ class VideoSession:
         prediction = pipeline.step(taken.pixels, answer.embeddings)
         with pipeline.timer("postprocess"):
             return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
+
+
+def _postprocessor(answer: Answer) -> PostProcessor | None:
+    instruction = answer.instruction
+    if instruction.row.rule is None:
+        return None
+    options = instruction.options_in_force
+    return make_postprocessor(instruction.row.rule, answer.conditions, options, answer.region_masks)
 
 
 def _frame_logits(prediction: MaskPrediction, taken: SegmentorInput, side: int) -> FrameLogits:

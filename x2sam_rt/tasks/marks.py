@@ -49,6 +49,21 @@ def spell(marked: MarkedText) -> str:
     return "".join(piece.value if isinstance(piece, Mark) else piece for piece in marked)
 
 
+def shortened(marked: MarkedText, length: int) -> MarkedText:
+    """Its first `length` characters as spelled; a mark of which some are missing is left out."""
+    kept: list[str | Mark] = []
+    for piece in marked:
+        if isinstance(piece, Mark):
+            if len(piece.value) > length:
+                break
+            kept.append(piece)
+            length -= len(piece.value)
+        else:
+            kept.append(piece[:length])
+            length -= min(length, len(piece))
+    return tuple(piece for piece in kept if piece)
+
+
 def phrase(words: MarkedText) -> MarkedText:
     """`<p>words</p>`: the mean of its tokens' states is one condition."""
     return (Mark.PHRASE_START, *words, Mark.PHRASE_END)

@@ -12,7 +12,7 @@ from recordings import RANDOM_TOY
 from safetensors.torch import load_file, save_file
 
 from x2sam_rt.errors import CheckpointError, ConfigError
-from x2sam_rt.model.checkpoint.loading import empty_model, load_checkpoint, training_layout
+from x2sam_rt.model.checkpoint.loading import empty_model, historic_layout, load_checkpoint, training_layout
 from x2sam_rt.model.checkpoint.published import PUBLISHED
 
 LORA = FIXTURES / "toy_lora"
@@ -68,6 +68,48 @@ def test_every_misfit_is_named_at_once(single: Path) -> None:
     assert "missing: bg_embeds.weight" in message
     assert "unexpected: segmentor.surplus" in message
     assert "segmentor.no_memory_embedding: found (1, 1, 33), wanted (1, 1, 32)" in message
+
+
+HISTORIC = [
+    "segmentor.class_predictor.cls_bias",
+    "segmentor.pixel_decoder.encoder.layers.0.self_attn.n_points_scale",
+    "segmentor.pixel_decoder.encoder.layers.1.self_attn.n_points_scale",
+]
+
+
+def test_tensors_of_earlier_checkpoints_are_passed_over_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    file = FIXTURES / "toy_lora_historic" / "pytorch_model.bin"
+    config = LORA / "config.json"
+    earlier = load_checkpoint(file, vlm=str(LORA / "vlm"), config=config, tokenizer=TOKENIZER).model.state_dict()
+    assert "3 tensors" in caplog.text
+    assert all(name in caplog.text for name in HISTORIC)
+    caplog.clear()
+    present = load_checkpoint(LORA, vlm=str(LORA / "vlm"), tokenizer=TOKENIZER).model.state_dict()
+    assert caplog.text == ""
+    assert earlier.keys() == present.keys()
+    assert all(torch.equal(earlier[name], value) for name, value in present.items())
+
+
+def test_the_published_model_has_seven_of_them() -> None:
+    layout = historic_layout(empty_model(PUBLISHED))
+    assert len(layout) == 7
+    assert set(layout.values()) == {(1,), (12,)}
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        (HISTORIC[0], 2),
+        (HISTORIC[1], 16),
+        ("segmentor.pixel_decoder.encoder.layers.2.self_attn.n_points_scale", 12),  # the model has layers 0 and 1
+        ("segmentor.class_predictor.bias", 1),
+    ],
+)
+def test_nothing_like_them_is(single: Path, name: str, size: int) -> None:
+    file = single / "checkpoint.safetensors"
+    save_file({**load_file(file), name: torch.zeros(size)}, file)
+    with pytest.raises(CheckpointError, match=rf"unexpected: {name} \({size},\)"):
+        load_checkpoint(single)
 
 
 @pytest.mark.parametrize("part", ["lora_A", "lora_B"])

@@ -45,7 +45,7 @@ def on_base() -> X2SAM:
 
 def states(model: X2SAM) -> Tensor:
     language = LanguageModel(model.vlm)
-    return language.prefill(language.embed(torch.tensor([5, 17, 402, 3, 3])))[0].clone()
+    return language.states(language.embed(torch.tensor([5, 17, 402, 3, 3]))[None])[0].detach()
 
 
 def disturb(model: X2SAM) -> None:

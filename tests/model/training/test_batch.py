@@ -10,7 +10,7 @@ import torch
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.data.example import Example, Target
-from x2sam_rt.data.world import world_example
+from x2sam_rt.data.synthetic import synthetic_example
 from x2sam_rt.errors import DataError
 from x2sam_rt.model.preprocess import segmentor_input
 from x2sam_rt.model.prompt_encoder import REGION_PLACE, VISUAL_PLACE
@@ -118,7 +118,7 @@ def test_phrases_of_the_answer_replace_those_of_the_question(batch_of: MakeBatch
 
 
 def test_a_conversation_has_nothing_to_find(batch_of: MakeBatch, tokenizer: Tokenizer) -> None:
-    talk = world_example("train", 5, "chat", media="image", settings=tiny.IMAGES)
+    talk = synthetic_example("train", 5, "chat", media="image", settings=tiny.IMAGES)
     batch = batch_of(talk, tiny.image(1))
     assert batch.draws.tolist() == [False, True]
     assert not batch.targets.valid[0].any()
@@ -138,17 +138,6 @@ def test_regions_keep_their_example_and_frame(batch_of: MakeBatch) -> None:
 def test_frames_without_labels_are_marked(batch_of: MakeBatch) -> None:
     batch = batch_of(example(labelled=np.array([True, False, True])))
     assert batch.draws.tolist() == [True, False, True]
-
-
-def test_attributes_are_there_for_all_or_none(batch_of: MakeBatch) -> None:
-    labelled = tiny.clip(0)
-    both = batch_of(labelled, tiny.clip(2))
-    assert both.attributes is not None
-    assert both.shown is not None
-    assert both.attributes.shape == (2 * tiny.FRAMES, 3, 64, 64)
-    assert both.attributes.dtype == torch.int64
-    assert both.shown.dtype == torch.bool
-    assert batch_of(labelled, replace(tiny.clip(2), attributes=None)).attributes is None
 
 
 def test_a_batch_moves_whole(batch_of: MakeBatch) -> None:

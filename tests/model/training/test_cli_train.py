@@ -13,10 +13,11 @@ from typer.testing import CliRunner, Result
 
 from x2sam_rt.cli import train
 from x2sam_rt.cli.app import app
-from x2sam_rt.data.world import corpus
-from x2sam_rt.model.training import toy
+from x2sam_rt.data.synthetic import corpus
 from x2sam_rt.model.training.curve import read_curve
-from x2sam_rt.model.training.tokens import make_tokenizer
+from x2sam_rt.model.training.toy import model as toy_model
+from x2sam_rt.model.training.toy import recipe as toy_recipe
+from x2sam_rt.model.training.toy.model import make_tokenizer
 from x2sam_rt.runtime.bundle import load_manifest
 
 LORA = FIXTURES / "toy_lora"
@@ -28,8 +29,8 @@ def call(*arguments: object) -> Result:
 
 @pytest.fixture
 def tiny_toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy, "toy_model", tiny.model)
-    monkeypatch.setattr(toy, "toy_recipe", tiny.recipe)
+    monkeypatch.setattr(toy_model, "toy_model", tiny.model)
+    monkeypatch.setattr(toy_recipe, "toy_recipe", tiny.recipe)
 
 
 def steps(folder: Path) -> list[int]:
@@ -89,7 +90,7 @@ def test_a_fine_tuned_checkpoint_is_exported(tuning: list[object], tmp_path: Pat
     assert steps(tmp_path / "tuned") == [1, 2, 3]
     exported = call("export", tmp_path / "tuned", "--vlm", LORA / "vlm", "-o", tmp_path / "bundle", "--engine", "torch")
     assert exported.exit_code == 0, exported.output
-    assert load_manifest(tmp_path / "bundle").checkpoint == "pytorch_model.bin"
+    assert load_manifest(tmp_path / "bundle").checkpoint == "checkpoint.safetensors"
 
 
 def test_fine_tuning_names_what_it_cannot_learn_from(tuning: list[object], tmp_path: Path) -> None:

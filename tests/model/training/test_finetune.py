@@ -11,7 +11,7 @@ from davis import make_davis
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.data.world import corpus
+from x2sam_rt.data.synthetic import corpus
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.model.checkpoint.files import read_tensor_file
 from x2sam_rt.model.checkpoint.loading import empty_model, load_checkpoint, training_layout
@@ -19,8 +19,8 @@ from x2sam_rt.model.training.adapters import merged_state_dict
 from x2sam_rt.model.training.curve import CurvePoint, read_curve
 from x2sam_rt.model.training.finetune import TRAINED_WHOLE, FinetunePlan, Finetuning, source
 from x2sam_rt.model.training.launch import CHECKPOINT_FILE, write_checkpoint
-from x2sam_rt.model.training.tokens import make_tokenizer
-from x2sam_rt.model.training.trainer import LOG_FILE, Losses
+from x2sam_rt.model.training.toy.model import make_tokenizer
+from x2sam_rt.model.training.trainer import LOG_FILE, LossValues
 from x2sam_rt.model.x2sam import X2SAM
 
 LORA, ROWS = FIXTURES / "toy_lora", 403
@@ -66,7 +66,7 @@ def run(plan: FinetunePlan, folder: Path, *, resume: bool = False, stop_after: i
         trained.append(model)
         tuning.write(model, into)
 
-    def report(step: int, _losses: Losses) -> None:
+    def report(step: int, _losses: LossValues) -> None:
         if step == stop_after:
             raise KeyboardInterrupt
 

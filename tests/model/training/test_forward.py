@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.data.example import Example
-from x2sam_rt.data.world import world_example
+from x2sam_rt.data.synthetic import synthetic_example
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.stages import FrameEncoder
@@ -34,7 +34,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 def made(index: int, task: str, media: Media = "video", seen: int | None = None) -> Example:
     settings = tiny.CLIPS if media == "video" else tiny.IMAGES
-    return replace(world_example("train", index, task, media=media, settings=settings), seen=seen)
+    return replace(synthetic_example("train", index, task, media=media, settings=settings), seen=seen)
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from x2sam_rt.errors import DataError, TrainingError
-from x2sam_rt.model.training.losses import Losses, LossWeights, MaskTargets, next_token_loss, set_loss
-from x2sam_rt.model.training.matching import match_batch, resize_masks
-from x2sam_rt.model.training.points import random_points, sample_points, uncertain_points
+from x2sam_rt.model.training.losses import LossWeights, MaskTargets, SetLosses, next_token_loss, set_loss
+from x2sam_rt.model.training.matching import match_batch, random_points, resize_masks, sample_points, uncertain_points
 
 LAYERS, FRAMES, QUERIES, TARGETS = 2, 3, 4, 3
 # The widest frame has three conditions; the second has one, so its rows 2 and 3 are padding.
@@ -48,7 +47,7 @@ def losses(
     points: int | None = None,
     weights: LossWeights = WEIGHTS,
     labelled: Tensor | None = None,
-) -> Losses:
+) -> SetLosses:
     return set_loss(
         masks,
         classes,
@@ -164,7 +163,7 @@ def test_frames_without_labels_take_no_part(points: int | None) -> None:
             generator=drawing(),
             names=["a", "c"],
         )
-        for field in fields(Losses):
+        for field in fields(SetLosses):
             torch.testing.assert_close(getattr(found, field.name), getattr(alone, field.name))
 
 
@@ -188,7 +187,7 @@ def test_low_precision_predictions_are_compared_in_fp32() -> None:
 
 
 def test_weighted_sum() -> None:
-    found = Losses(torch.tensor(1.0), torch.tensor(10.0), torch.tensor(100.0))
+    found = SetLosses(torch.tensor(1.0), torch.tensor(10.0), torch.tensor(100.0))
     assert found.weighted(LossWeights(mask_bce=2, dice=3, classification=4)).item() == 432
 
 

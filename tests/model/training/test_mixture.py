@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny
 
-from x2sam_rt.data.example import Example
+from x2sam_rt.data.example import Example, Target
+from x2sam_rt.data.readers import AnnotatedExample
 from x2sam_rt.errors import ConfigError, DataError
-from x2sam_rt.model.training.mixture import Mixture, Source
+from x2sam_rt.model.training.mixture import Mixture, Source, random_window, select_frames, window_indices
 from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.regions import PointPrompt
 from x2sam_rt.tasks.table import Media
 
 LENGTHS = (3, 5, 3, 3, 5)
@@ -140,3 +143,85 @@ def test_a_source_that_makes_something_else_is_named() -> None:
         DataError, match=r"Example still-\d: found image of 1 frames; its data set still promised video"
     ):
         both.batch(0)
+
+
+LENGTH = 7
+
+
+def numbered(**changes: object) -> Example:
+    """Every array of a frame holds the frame's number."""
+    numbers = np.arange(LENGTH, dtype=np.uint8)
+    frames = np.broadcast_to(numbers[:, None, None, None], (LENGTH, 5, 6, 3)).copy()
+    masks = np.zeros((LENGTH, 5, 6), dtype=np.bool_)
+    masks[3, 1, 2] = True
+    instruction, targets = Instruction(phrases=("a cat",)), (Target(0, masks, 9),)
+    plain = AnnotatedExample("v", "video", frames, instruction, conditions=1, targets=targets, ignored=masks)
+    return replace(plain, **changes)
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "length", "wanted"),
+    [
+        (0, 3, 7, [0, 1, 2]),
+        (4, 3, 7, [4, 5, 6]),
+        (5, 4, 7, [5, 6, 5, 4]),
+        (0, 8, 3, [0, 1, 2, 1, 0, 1, 2, 1]),
+        (0, 4, 1, [0, 0, 0, 0]),
+        (1, 4, 2, [1, 0, 1, 0]),
+    ],
+)
+def test_short_clips_are_played_back_and_forth(start: int, count: int, length: int, wanted: list[int]) -> None:
+    assert window_indices(start, count, length).tolist() == wanted
+
+
+def test_all_arrays_are_cut_alike() -> None:
+    labelled = np.array([True, False] * 3 + [True])
+    given = numbered(
+        labelled=labelled,
+        hidden=~labelled,
+        seen=5,
+    )
+    taken = select_frames(given, np.array([3, 4, 2]))
+    assert type(taken) is Example
+    assert taken.frames[:, 0, 0, 0].tolist() == [3, 4, 2]
+    assert taken.targets[0].masks.any((1, 2)).tolist() == [True, False, False]
+    assert taken.targets[0].id == 9
+    assert taken.labelled is not None
+    assert taken.hidden is not None
+    assert taken.labelled.tolist() == [False, True, True]
+    assert taken.hidden.tolist() == [True, False, False]
+    assert taken.seen == 3
+
+
+def test_windows_begin_anywhere_and_lie_within() -> None:
+    starts = set()
+    for seed in range(60):
+        frames = random_window(numbered(), 3, np.random.default_rng(seed)).frames[:, 0, 0, 0].tolist()
+        assert frames == list(range(frames[0], frames[0] + 3))
+        starts.add(frames[0])
+    assert starts == {0, 1, 2, 3, 4}
+
+
+def prompted(*frames: int) -> Example:
+    regions = tuple(PointPrompt(frame, ((2.0, 3.0),), 1) for frame in frames)
+    return numbered(instruction=Instruction("vgd", regions=regions), conditions=len(frames), targets=())
+
+
+def test_windows_begin_at_the_first_prompt() -> None:
+    taken = random_window(prompted(4, 2), 4, np.random.default_rng(0))
+    assert taken.frames[:, 0, 0, 0].tolist() == [2, 3, 4, 5]
+    assert [region.frame for region in taken.instruction.regions] == [2, 0]
+
+
+def test_a_prompt_outside_the_window_is_named() -> None:
+    with pytest.raises(
+        DataError, match="Example v: its point prompt lies on frame 6, outside the clip of frames 1 to 3"
+    ):
+        random_window(prompted(1, 6), 3, np.random.default_rng(0))
+
+
+def test_an_image_is_its_own_window() -> None:
+    image = tiny.image(3)
+    taken = random_window(image, 1, np.random.default_rng(0))
+    assert np.array_equal(taken.frames, image.frames)
+    assert taken.media == "image"

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.data.example import Example
-from x2sam_rt.data.world import ATTRIBUTE_CLASSES, world_example
+from x2sam_rt.data.synthetic import synthetic_example
 from x2sam_rt.errors import ConfigError, DataError, TrainingError
 from x2sam_rt.model.training import trainer as trainer_module
 from x2sam_rt.model.training.curve import CurvePoint, read_curve
 from x2sam_rt.model.training.launch import Run
 from x2sam_rt.model.training.mixture import Mixture, Source
-from x2sam_rt.model.training.objective import AuxiliaryWeights
 from x2sam_rt.model.training.recipe import Recipe, Stage
 from x2sam_rt.model.training.state import STATE_FILE
+from x2sam_rt.model.training.toy.auxiliary import AuxiliaryWeights
 from x2sam_rt.model.training.trainer import LOG_FILE, Rank, Trainer, learning_rate
 
 STEPS = 8
@@ -151,7 +151,7 @@ def test_only_what_a_stage_trains_moves(tmp_path: Path) -> None:
 
 
 def chatting(index: int) -> Example:
-    return world_example("train", index, "chat", media="image", settings=tiny.IMAGES)
+    return synthetic_example("train", index, "chat", media="image", settings=tiny.IMAGES)
 
 
 WORDS = Mixture((Source("chat", "image", 10**6, chatting),), 2, 1, video_share=0)
@@ -160,7 +160,7 @@ WORDS = Mixture((Source("chat", "image", 10**6, chatting),), 2, 1, video_share=0
 def words_recipe() -> Recipe:
     """One stage that leaves the masks out."""
     stage = Stage("words", WORDS, 30, 5e-3, trains=("vlm.",), segments=False)
-    return Recipe("words", (stage,), AuxiliaryWeights(naming=1.0, tower=1.0, classes=ATTRIBUTE_CLASSES))
+    return Recipe("words", (stage,), AuxiliaryWeights(naming=1.0, tower=1.0).heads)
 
 
 def test_a_stage_of_words_moves_the_language_side_alone(tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_a_stage_of_words_moves_the_language_side_alone(tmp_path: Path) -> None:
 
 def test_words_are_rehearsed_beside_masks(tmp_path: Path) -> None:
     """A step learns from both batches, and from each as if it were alone."""
-    stage = Stage("images", tiny.mixture(0), 4, 1e-3, rehearsal=WORDS, unrehearsed=1)
-    auxiliary = AuxiliaryWeights(tower=1.0, classes=ATTRIBUTE_CLASSES)
+    stage = Stage("images", tiny.mixture(0), 4, 1e-3, rehearsal=WORDS, rehearsal_start=1)
+    auxiliary = AuxiliaryWeights(tower=1.0).heads
     running = trainer(tmp_path, Recipe("rehearsed", (stage,), auxiliary))
     before, _ = running.step(0)
     assert not [name for name in before if name.startswith("rehearsed_")]
@@ -325,7 +325,7 @@ def stage(**changes: object) -> Stage:
 
 
 def test_rates_warm_up_then_fall_along_half_a_cosine() -> None:
-    rates = [learning_rate(stage(warmup=2, start=0.8, end=0.2), step) for step in range(10)]
+    rates = [learning_rate(stage(warmup=2, start_factor=0.8, end_factor=0.2), step) for step in range(10)]
     assert rates[:2] == pytest.approx([0.2, 0.4])
     assert rates[2] == pytest.approx(0.4)
     assert rates[6] == pytest.approx(0.25)  # half of the way, half of the fall
@@ -344,7 +344,7 @@ def test_rates_never_exceed_the_highest(changes: dict[str, object]) -> None:
     ("changes", "message"),
     [
         ({"steps": 0}, "0 steps"),
-        ({"taught": 1.5}, r"taught 1\.5"),
+        ({"teacher_forcing": 1.5}, r"teacher forcing 1\.5"),
         ({"learning_rate": -1.0}, r"learning rate -1\.0"),
         ({"warmup": -1}, "-1 steps of warm-up"),
     ],

@@ -94,9 +94,6 @@ def base_folder(name: str) -> Path:
         ) from error
 
 
-EMBEDDED = "toy"
-
-
 def embedded_checkpoint() -> Path:
     """Folder of the embedded checkpoint: weights, configuration and tokenizer."""
     assert x2sam_rt.__file__ is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from x2sam_rt.model.checkpoint.published import (
 )
 from x2sam_rt.model.x2sam import X2SAM
 
+_log = logging.getLogger(__name__)
 Shapes = dict[str, tuple[int, ...]]
 
 # A training checkpoint wraps the language model once for the adapters.
@@ -65,6 +67,7 @@ def load_checkpoint(
     tensors = read_tensor_file(file)
     resolved = _fit_vocabulary(_read_config(file.parent, config, base), tensors)
     model = empty_model(resolved)
+    tensors = _without_historic(tensors, model, file)
     complete = _complete(model, tensors, base, file)
     model.load_state_dict({name: value.float() for name, value in complete.items()}, assign=True)
     return Checkpoint(model.requires_grad_(False), file, _tokenizer_folder(file.parent, tokenizer, base))
@@ -82,6 +85,25 @@ def training_layout(model: nn.Module, rank: int) -> Shapes:
             down, up = adapter_names(_wrap(name).removesuffix(".weight"))
             layout[down], layout[up] = (rank, shape[1]), (shape[0], rank)
     return layout
+
+
+def historic_layout(model: X2SAM) -> Shapes:
+    """Names and shapes of the tensors that checkpoints from before 2026-06-30 hold besides, and that no forward pass
+    ever read: the bias of another kind of class head, and 1 / points of every deformable attention."""
+    layout: Shapes = {"segmentor.class_predictor.cls_bias": (1,)}
+    for number, layer in enumerate(model.segmentor.pixel_decoder.encoder.layers):
+        points = layer.self_attn.n_levels * layer.self_attn.n_points
+        layout[f"segmentor.pixel_decoder.encoder.layers.{number}.self_attn.n_points_scale"] = (points,)
+    return layout
+
+
+def _without_historic(tensors: dict[str, Tensor], model: X2SAM, file: Path) -> dict[str, Tensor]:
+    """One of another shape stays, and is unexpected."""
+    known = historic_layout(model)
+    found = [name for name, value in tensors.items() if known.get(name) == tuple(value.shape)]
+    if found:
+        _log.warning("%s: passed over %d tensors that no result depends on: %s.", file, len(found), ", ".join(found))
+    return {name: value for name, value in tensors.items() if name not in found}
 
 
 def _complete(model: X2SAM, tensors: dict[str, Tensor], base: Path | None, file: Path) -> dict[str, Tensor]:
@@ -127,7 +149,9 @@ def _check_fit(found: Mapping[str, Tensor], required: Shapes, allowed: Shapes, s
         if name in found and tuple(found[name].shape) != shape
     ]
     if missing or unexpected or misshaped:
-        listing = [f"  missing: {n}" for n in missing] + [f"  unexpected: {n}" for n in unexpected]
+        listing = [f"  missing: {n}" for n in missing] + [
+            f"  unexpected: {n} {tuple(found[n].shape)}" for n in unexpected
+        ]
         listing += [f"  mis-shaped: {line}" for line in misshaped]
         raise CheckpointError(
             f"{source} does not fit the model ({len(missing)} missing, {len(unexpected)} unexpected, "

@@ -1,1 +1,5 @@
-"""Training: the losses, stages and loop that make a checkpoint."""
+"""Training: the losses, stages and loop that make a checkpoint. Importing it raises MissingExtra without its extra."""
+
+from x2sam_rt.errors import require_extra
+
+require_extra("train")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -59,8 +58,7 @@ class Batch:
     frames: (B, T, 3, S, S). vision: patches of all examples' pairs of frames, one example after the other; an example
     may show the language model fewer than it has. pair_frames: (pairs,) int64, the first frame of each pair. targets:
     of all frames, masks (B·T, N, S/4, S/4) float, how much of each cell is covered; valid where they are in sight.
-    draws: (B·T,) bool, frames whose masks are known. attributes: (B·T, K, S, S) int64, −1 where unknown, and shown:
-    (B·T, K) bool, those a frame shows by itself; None unless all examples have them.
+    draws: (B·T,) bool, frames whose masks are known.
     """
 
     names: tuple[str, ...]
@@ -71,8 +69,6 @@ class Batch:
     regions: tuple[Region, ...]
     targets: MaskTargets
     draws: Tensor
-    attributes: Tensor | None
-    shown: Tensor | None
 
     def to(self, device: str) -> Batch:
         """The same batch on another device."""
@@ -101,8 +97,6 @@ def make_batch(examples: Sequence[Example], config: ModelConfig, tokenizer: Toke
         regions=tuple(region for i, example in enumerate(examples) for region in _regions(i, example, config)),
         targets=_targets(examples, config),
         draws=torch.cat([_draws(example) for example in examples]),
-        attributes=_stacked([_attributes(example, config) for example in examples]),
-        shown=_stacked([example.shown for example in examples]),
     )
 
 
@@ -207,7 +201,7 @@ def _targets(examples: Sequence[Example], config: ModelConfig) -> MaskTargets:
     visible = torch.zeros(len(examples), frames, most, dtype=torch.bool)
     for row, example in enumerate(examples):
         for column, target in enumerate(example.targets):
-            covered = torch.from_numpy(target.masks)
+            covered = torch.from_numpy(np.asarray(target.masks))
             masks[row, :, column] = _shares(covered, config)
             conditions[row, column] = target.condition
             visible[row, :, column] = covered.flatten(1).any(1)
@@ -230,21 +224,3 @@ def _draws(example: Example) -> Tensor:
     if not example.conditions:
         return torch.zeros(frames, dtype=torch.bool)
     return torch.ones(frames, dtype=torch.bool) if example.labelled is None else torch.from_numpy(example.labelled)
-
-
-def _attributes(example: Example, config: ModelConfig) -> npt.NDArray[np.int8] | None:
-    attributes, side = example.attributes, config.image_size
-    if attributes is not None and attributes.shape[-2:] != (side, side):
-        raise example.bad(
-            f"its attributes are of {attributes.shape[-2:]} pixels; the losses that take them want {(side, side)}"
-        )
-    return attributes
-
-
-def _stacked(arrays: Sequence[npt.NDArray[Any] | None]) -> Tensor | None:
-    """One after the other along the frames; None unless all are there. Labels become int64, flags stay bool."""
-    present = [torch.from_numpy(array) for array in arrays if array is not None]
-    if len(present) < len(arrays):
-        return None
-    together = torch.cat(present)
-    return together if together.dtype == torch.bool else together.long()

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from matplotlib.figure import Figure
-
 from x2sam_rt.config import read_dataclass
 from x2sam_rt.errors import ConfigError, TrainingError
 from x2sam_rt.media.atomic import atomic_file, naming_write_errors
@@ -97,6 +95,8 @@ def draw_curve(points: Sequence[CurvePoint], path: Path, *, span: float = 50.0) 
     """Draws every loss, raw and smoothed over about span values, and the learning rate, over the steps. path: `.png`
     or `.svg`.
     """
+    from matplotlib.figure import Figure  # a second is too long for every process of a run
+
     figure = Figure(figsize=(9, 6), layout="constrained")
     losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     for name, (steps, values) in _by_loss(points).items():

@@ -22,9 +22,8 @@ from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.adapters import add_adapters, continue_adapters, merged_state_dict, training_state_dict
 from x2sam_rt.model.training.launch import CHECKPOINT_FILE, Run, write_config
 from x2sam_rt.model.training.losses import LossWeights
-from x2sam_rt.model.training.mixture import Mixture, Source
+from x2sam_rt.model.training.mixture import Mixture, Source, random_window
 from x2sam_rt.model.training.recipe import Recipe, Stage
-from x2sam_rt.model.training.windows import random_window
 from x2sam_rt.model.x2sam import X2SAM
 
 RANK, ALPHA_PER_RANK = 128, 2.0  # X2SAM, stage 2: rank 128, alpha 256
@@ -169,13 +168,15 @@ def _stages(plan: FinetunePlan, learn: Mixture) -> tuple[Stage, ...]:
                 plan.decoder_steps,
                 plan.learning_rate,
                 trains=("segmentor.decoder.",),
-                end=0.1,
+                end_factor=0.1,
                 warmup=plan.decoder_steps // 20,
                 weights=masks_only,
             )
         )
     if plan.steps:
-        stages.append(Stage("everything", learn, plan.steps, plan.learning_rate, end=0.1, warmup=plan.steps // 20))
+        stages.append(
+            Stage("everything", learn, plan.steps, plan.learning_rate, end_factor=0.1, warmup=plan.steps // 20)
+        )
     return tuple(stages)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from types import FrameType, TracebackType
 
 import torch
 import torch.distributed as dist
@@ -22,17 +23,16 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, 
 from x2sam_rt.errors import TrainingError, X2SamError
 from x2sam_rt.media.atomic import atomic_file
 from x2sam_rt.model.tokenizer import Tokenizer
-from x2sam_rt.model.training.interruption import Interruption
 from x2sam_rt.model.training.recipe import Recipe
 from x2sam_rt.model.training.state import STATE_FILE
-from x2sam_rt.model.training.trainer import Losses, Rank, Report, Trainer
+from x2sam_rt.model.training.trainer import LossValues, Rank, Report, Trainer
 from x2sam_rt.model.x2sam import X2SAM
 
 MakeModel = Callable[[Path, int], X2SAM]
 MakeRecipe = Callable[[float], Recipe]
 MakeReport = Callable[[int], Report]
 WriteResult = Callable[[X2SAM, Path], None]
-Message = tuple[int, Losses] | BaseException
+Message = tuple[int, LossValues] | BaseException
 CHECKPOINT_FILE, CONFIG_FILE, TOKENIZER_FOLDER = "checkpoint.safetensors", "config.json", "tokenizer"
 _LISTEN_SECONDS = 0.2
 
@@ -163,7 +163,7 @@ def _join(number: int, run: Run, processes: int, store: str, said: SimpleQueue[M
             dist.destroy_process_group()
 
 
-def _say(said: SimpleQueue[Message], step: int, losses: Losses) -> None:
+def _say(said: SimpleQueue[Message], step: int, losses: LossValues) -> None:
     said.put((step, losses))
 
 
@@ -186,3 +186,33 @@ def _tokenizer_folder(run: Run, rank: Rank) -> Iterator[Path]:
     else:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
+
+
+class Interruption:
+    """Hears Ctrl-C between steps instead of in the middle of one: within it, Ctrl-C sets `asked` and calls `pass_on`; a
+    second one raises KeyboardInterrupt, unless patient.
+
+    Use it on the main thread, which is the only one that gets signals.
+    """
+
+    def __init__(self, pass_on: Callable[[], None] = lambda: None, *, patient: bool = False) -> None:
+        self.asked = False
+        self._pass_on, self._patient = pass_on, patient
+
+    def __enter__(self) -> Interruption:
+        self._before = signal.signal(signal.SIGINT, self._hear)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def is_asked(self) -> bool:
+        return self.asked
+
+    def _hear(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.asked and not self._patient:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._pass_on()

@@ -10,14 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from x2sam_rt.errors import DataError
-from x2sam_rt.model.training.matching import LossWeights, MaskTargets, Matches, match_batch, resize_masks
-from x2sam_rt.model.training.points import random_points, sample_points, uncertain_points
+from x2sam_rt.model.training.matching import (
+    LossWeights,
+    MaskTargets,
+    Matches,
+    match_batch,
+    random_points,
+    resize_masks,
+    sample_points,
+    uncertain_points,
+)
 
-__all__ = ["LossWeights", "Losses", "MaskTargets", "next_token_loss", "set_loss"]
+__all__ = ["LossWeights", "MaskTargets", "SetLosses", "next_token_loss", "set_loss"]
 
 
 @dataclass(frozen=True, eq=False)
-class Losses:
+class SetLosses:
     """The unweighted losses of a batch, each a scalar: the mean over the decoder layers."""
 
     mask_bce: Tensor
@@ -41,7 +49,7 @@ def set_loss(
     generator: torch.Generator,
     names: Sequence[str],
     labelled: Tensor | None = None,
-) -> Losses:
+) -> SetLosses:
     """The losses of a batch of frames over all decoder layers, queries matched to targets at each layer.
 
     mask_logits: (L, B, Q, H, W). class_logits: (L, B, Q, C + 1), −1e6 where a frame has fewer conditions than the
@@ -64,7 +72,7 @@ def set_loss(
     matches = match_batch(mask_logits, class_logits, targets, shared, weights, names)
     logits, masks = _compare_matched(mask_logits, targets, matches, points, generator)
     count = len(mask_logits) * targets.valid.sum().clamp(min=1)
-    return Losses(
+    return SetLosses(
         mask_bce=F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(1).sum() / count,
         dice=_dice(logits, masks).sum() / count,
         classification=_classification(class_logits, targets, matches, background, labelled, weights.background),

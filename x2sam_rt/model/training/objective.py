@@ -2,105 +2,91 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.model.training.auxiliary import AttributeHeads, GroundingHead, NamingHead, OutlineHead, TowerHead
+from x2sam_rt.data.example import Example
 from x2sam_rt.model.training.batch import Batch
 from x2sam_rt.model.training.forward import Prediction, predict, read
 from x2sam_rt.model.training.losses import LossWeights, next_token_loss, set_loss
 from x2sam_rt.model.x2sam import X2SAM
 
-
-@dataclass(frozen=True)
-class AuxiliaryWeights:
-    """Dense losses that help small models; 0 leaves one out. classes: values of each kind of attribute."""
-
-    attributes: float = 0.0
-    grounding: float = 0.0
-    naming: float = 0.0
-    outline: float = 0.0
-    tower: float = 0.0
-    classes: tuple[int, ...] = ()
+LossTensors = dict[str, Tensor]
 
 
-class Auxiliary(nn.Module):
-    """The heads of the dense losses, those of weight 0 left out; thrown away after training."""
+class Auxiliary(nn.Module, ABC):
+    """A recipe's losses beside X2SAM's own, by heads that learn with the model and are thrown away after training.
 
-    def __init__(self, config: ModelConfig, weights: AuxiliaryWeights) -> None:
+    weights: of each of its losses, by name.
+    """
+
+    weights: Mapping[str, float]
+
+    @abstractmethod
+    def losses(self, prediction: Prediction, batch: Batch, examples: Sequence[Example]) -> LossTensors:
+        """The unweighted losses, by name. examples: those the batch was made of, which may hold more labels."""
+
+    @abstractmethod
+    def words_losses(self, visual: Tensor, batch: Batch, examples: Sequence[Example]) -> LossTensors:
+        """Those of them that need the language side alone. visual: as in `Reading`."""
+
+
+class NoAuxiliary(Auxiliary):
+    """X2SAM's own losses are all."""
+
+    def __init__(self, _config: ModelConfig) -> None:
         super().__init__()
-        self.attributes = AttributeHeads(config, weights.classes) if weights.attributes else None
-        self.grounding = GroundingHead(config) if weights.grounding else None
-        self.naming = NamingHead(config, weights.classes) if weights.naming else None
-        self.outline = OutlineHead(config) if weights.outline else None
-        self.tower = TowerHead(config, weights.classes) if weights.tower else None
+        self.weights = {}
 
-    def losses(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
-        """The unweighted losses, by name."""
-        heads = {
-            "attributes": self.attributes,
-            "grounding": self.grounding,
-            "naming": self.naming,
-            "outline": self.outline,
-        }
-        found = {name: head(prediction, batch) for name, head in heads.items() if head is not None}
-        return found | self.reading_losses(prediction.visual, batch)
+    def losses(self, _prediction: Prediction, _batch: Batch, _examples: Sequence[Example]) -> LossTensors:
+        return {}
 
-    def reading_losses(self, visual: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Those that need the language side alone. visual: as in `Reading`."""
-        return {} if self.tower is None else {"tower": self.tower(visual, batch)}
+    def words_losses(self, _visual: Tensor, _batch: Batch, _examples: Sequence[Example]) -> LossTensors:
+        return {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Objective:
-    """The weighted sum of all losses of a batch, with each of them by name. points: places at which masks are
-    compared; None = every cell. amp: the forward pass in bf16 autocast."""
+    """The weighted sum of all losses of a batch, with each of them, unweighted, by name. points: places at which masks
+    are compared; None = every cell. amp: the forward pass in bf16 autocast."""
 
+    model: X2SAM
+    auxiliary: Auxiliary
     weights: LossWeights
-    auxiliary: AuxiliaryWeights
     points: int | None
     amp: bool = False
 
-    def __call__(
-        self,
-        model: X2SAM,
-        heads: Auxiliary,
-        batch: Batch,
-        *,
-        segments: bool,
-        teach_memory: bool,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """segments: False leaves the masks out; what the language side reads and writes is judged alone. Returns the
-        scalar to minimise, and the unweighted losses."""
+    def everything(
+        self, batch: Batch, examples: Sequence[Example], *, teacher_forcing: bool, generator: torch.Generator
+    ) -> tuple[Tensor, LossTensors]:
+        """examples: those the batch was made of. teacher_forcing: the memory is given the true masks. Returns the
+        scalar to minimise, and the losses."""
         device = batch.frames.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.amp):
-            if not segments:
-                return self._read(model, heads, batch)
-            prediction = predict(model, batch, teach_memory=teach_memory)
+            prediction = predict(self.model, batch, teach_memory=teacher_forcing)
             with torch.autocast(device, enabled=False):  # matching takes small differences of large sums
-                total, losses = self._losses(prediction, batch, generator)
-            return self._helped(total, losses, heads.losses(prediction, batch))
+                total, losses = self._own(prediction, batch, generator)
+            return self._with(total, losses, self.auxiliary.losses(prediction, batch, examples))
 
-    def _read(self, model: X2SAM, heads: Auxiliary, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        reading = read(model, batch)
-        words = next_token_loss(reading.token_logits, batch.text.ids, batch.text.answer)
-        helping = heads.reading_losses(reading.visual, batch)
-        return self._helped(self.weights.next_token * words, {"next_token": words}, helping)
+    def words(self, batch: Batch, examples: Sequence[Example]) -> tuple[Tensor, LossTensors]:
+        """The same of what the language side reads and writes alone, without masks."""
+        with torch.autocast(batch.frames.device.type, torch.bfloat16, enabled=self.amp):
+            reading = read(self.model, batch)
+            words = next_token_loss(reading.token_logits, batch.text.ids, batch.text.answer)
+            more = self.auxiliary.words_losses(reading.visual, batch, examples)
+            return self._with(self.weights.next_token * words, {"next_token": words}, more)
 
-    def _helped(
-        self, total: Tensor, losses: dict[str, Tensor], helping: dict[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        for name, loss in helping.items():
-            total = total + getattr(self.auxiliary, name) * loss
-        return total, losses | helping
+    def _with(self, total: Tensor, losses: LossTensors, more: LossTensors) -> tuple[Tensor, LossTensors]:
+        for name, loss in more.items():
+            total = total + self.auxiliary.weights[name] * loss
+        return total, losses | more
 
-    def _losses(
-        self, prediction: Prediction, batch: Batch, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _own(self, prediction: Prediction, batch: Batch, generator: torch.Generator) -> tuple[Tensor, LossTensors]:
         background = torch.full_like(batch.draws, prediction.class_logits.shape[-1] - 1, dtype=torch.int64)
         masks = set_loss(
             prediction.mask_logits,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import ConfigError
 from x2sam_rt.model.training.losses import LossWeights
 from x2sam_rt.model.training.mixture import Mixture
-from x2sam_rt.model.training.objective import AuxiliaryWeights
+from x2sam_rt.model.training.objective import Auxiliary, NoAuxiliary
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,11 @@ class Lesson:
 @dataclass(frozen=True)
 class Stage:
     """Steps that learn alike. mixture: what from. trains: prefixes of the parameters that move; ("",) = all.
-    learning_rate: at its highest. start, end: how much of it the stage begins and ends with; it goes from one to the
-    other along half a cosine, after `warmup` steps from zero. taught: part of the video steps, 0…1, whose memory is
-    given the true masks. segments: False leaves the masks out, and the language side learns to see and say alone.
-    rehearsal: batches that it goes on learning so from beside each step's own, after the first `unrehearsed` steps.
-    weights: of the losses.
+    learning_rate: at its highest. start_factor, end_factor: how much of it the stage begins and ends with; it goes from
+    one to the other along half a cosine, after `warmup` steps from zero. teacher_forcing: part of the video steps,
+    0…1, whose memory is given the true masks. segments: False leaves the masks out, and the language side learns to see
+    and say alone. rehearsal: batches that it goes on learning so from beside each step's own, from step
+    `rehearsal_start` on. weights: of the losses.
     """
 
     name: str
@@ -34,19 +36,20 @@ class Stage:
     steps: int
     learning_rate: float
     trains: tuple[str, ...] = ("",)
-    start: float = 1.0
-    end: float = 1.0
+    start_factor: float = 1.0
+    end_factor: float = 1.0
     warmup: int = 0
-    taught: float = 0.0
+    teacher_forcing: float = 0.0
     segments: bool = True
     rehearsal: Mixture | None = None
-    unrehearsed: int = 0
+    rehearsal_start: int = 0
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 <= self.taught <= 1:
+        if self.steps < 1 or not 0 <= self.teacher_forcing <= 1:
             raise ConfigError(
-                f"Stage {self.name}: {self.steps} steps, taught {self.taught}; wanted 1 or more, and between 0 and 1."
+                f"Stage {self.name}: {self.steps} steps, teacher forcing {self.teacher_forcing}; wanted 1 or more, and "
+                "between 0 and 1."
             )
         if self.learning_rate < 0 or self.warmup < 0:
             raise ConfigError(
@@ -57,21 +60,22 @@ class Stage:
     def lessons(self, step: int) -> tuple[Lesson, ...]:
         """What each process learns from in a step of the stage."""
         own = Lesson(self.mixture, self.segments)
-        if self.rehearsal is None or step < self.unrehearsed:
+        if self.rehearsal is None or step < self.rehearsal_start:
             return (own,)
         return own, Lesson(self.rehearsal, segments=False, prefix="rehearsed_")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """points: places at which masks are compared; None = every cell (small maps). amp: bf16 autocast. clip_norm:
-    longest gradient. save_every: steps between checkpoints. processes: that share every step, one thread each.
-    accumulate: batches that each process learns from in every step. device: of the model, as torch names it.
+    """auxiliary: makes the heads of losses beside X2SAM's own. points: places at which masks are compared; None = every
+    cell (small maps). amp: bf16 autocast. clip_norm: longest gradient. save_every: steps between checkpoints.
+    processes: that share every step, one thread each. accumulate: batches that each process learns from in every step.
+    device: of the model, as torch names it.
     """
 
     name: str
     stages: tuple[Stage, ...]
-    auxiliary: AuxiliaryWeights = field(default_factory=AuxiliaryWeights)
+    auxiliary: Callable[[ModelConfig], Auxiliary] = NoAuxiliary
     points: int | None = None
     weight_decay: float = 0.05
     clip_norm: float = 1.0

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from x2sam_rt.errors import TrainingError
 from x2sam_rt.model.tokenizer import Tokenizer
-from x2sam_rt.model.training.batch import Batch, make_batch
+from x2sam_rt.model.training.batch import make_batch
 from x2sam_rt.model.training.curve import CurvePoint, LossLog, draw_curve, read_curve
-from x2sam_rt.model.training.objective import Auxiliary, Objective
+from x2sam_rt.model.training.objective import Objective
 from x2sam_rt.model.training.recipe import Lesson, Recipe, Stage
 from x2sam_rt.model.training.state import Progress, TrainingState
 from x2sam_rt.model.x2sam import X2SAM
 
 LOG_FILE, CURVE_FILE = "losses.jsonl", "losses.svg"
 _BETAS = (0.9, 0.98)
-Losses = dict[str, float]
-Report = Callable[[int, Losses], None]
+LossValues = dict[str, float]
+Report = Callable[[int, LossValues], None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Trainer:
     ) -> None:
         self.model, self.recipe = model.to(recipe.device), recipe
         self._tokenizer, self._folder, self._rank = tokenizer, folder, rank
-        self._heads = Auxiliary(model.config, recipe.auxiliary).to(recipe.device)
+        self._heads = recipe.auxiliary(model.config).to(recipe.device)
         self._learnable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         modules = {"model": model, "heads": self._heads}
         self._optimizer = torch.optim.AdamW(
@@ -86,30 +86,32 @@ class Trainer:
                 if stopped:
                     raise KeyboardInterrupt
 
-    def step(self, number: int) -> tuple[Losses, float]:
+    def step(self, number: int) -> tuple[LossValues, float]:
         """One step: batches, losses, gradients, update. Returns the losses by name and the learning rate."""
         stage, within = self.recipe.stage_at(number)
         self._enter(stage)
         rate = learning_rate(stage, within)
-        taught = math.floor((within + 1) * stage.taught) > math.floor(within * stage.taught)
+        forced = math.floor((within + 1) * stage.teacher_forcing) > math.floor(within * stage.teacher_forcing)
         self._optimizer.zero_grad(set_to_none=True)
         shared = range(self._rank.number, self._rank.of * self.recipe.accumulate, self._rank.of)
         lessons = stage.lessons(within)
-        found = [self._learn(stage, lesson, number, part, taught=taught) for part in shared for lesson in lessons]
+        found = [self._learn(stage, lesson, number, part, forced) for part in shared for lesson in lessons]
         self._update(rate, f"step {number + 1}", [name for names, _ in found for name in names])
         return _means([losses for _, losses in found]), rate
 
     def _learn(
-        self, stage: Stage, lesson: Lesson, number: int, part: int, *, taught: bool
-    ) -> tuple[tuple[str, ...], Losses]:
+        self, stage: Stage, lesson: Lesson, number: int, part: int, teacher_forcing: bool
+    ) -> tuple[tuple[str, ...], LossValues]:
         """Adds the gradients of one batch. Returns the names of its examples and its losses."""
-        batch = self._batch(lesson, number, part)
+        examples = lesson.mixture.batch(number, part)
+        batch = make_batch(examples, self.model.config, self._tokenizer).to(self.recipe.device)
         # A hash of numbers is the same in every process.
         generator = torch.Generator().manual_seed(hash((self.recipe.seed, number, part)))
-        objective = Objective(stage.weights, self.recipe.auxiliary, self.recipe.points, amp=self.recipe.amp)
-        total, losses = objective(
-            self.model, self._heads, batch, segments=lesson.segments, teach_memory=taught, generator=generator
-        )
+        objective = Objective(self.model, self._heads, stage.weights, self.recipe.points, amp=self.recipe.amp)
+        if lesson.segments:
+            total, losses = objective.everything(batch, examples, teacher_forcing=teacher_forcing, generator=generator)
+        else:
+            total, losses = objective.words(batch, examples)
         found = {f"{lesson.prefix}{name}": float(loss.detach()) for name, loss in losses.items()}
         if not total.isfinite():
             raise TrainingError(
@@ -118,10 +120,6 @@ class Trainer:
             )
         (total / self.recipe.accumulate).backward()  # type: ignore[no-untyped-call]
         return batch.names, found
-
-    def _batch(self, lesson: Lesson, number: int, part: int) -> Batch:
-        examples = lesson.mixture.batch(number, part)
-        return make_batch(examples, self.model.config, self._tokenizer).to(self.recipe.device)
 
     def _enter(self, stage: Stage) -> None:
         """Only what the stage trains gets gradients."""
@@ -168,7 +166,7 @@ class Trainer:
                 draw_curve(read_curve(self._folder / LOG_FILE), self._folder / CURVE_FILE)
 
 
-def _means(parts: Sequence[Losses]) -> Losses:
+def _means(parts: Sequence[LossValues]) -> LossValues:
     """Of each loss over the batches that have it."""
     collected: dict[str, list[float]] = {}
     for losses in parts:
@@ -178,11 +176,11 @@ def _means(parts: Sequence[Losses]) -> Losses:
 
 
 def learning_rate(stage: Stage, step: int) -> float:
-    """Linear warm-up, then half a cosine from `start` to `end`."""
+    """Linear warm-up, then half a cosine from `start_factor` to `end_factor`."""
     if step < stage.warmup:
-        return stage.learning_rate * stage.start * (step + 1) / stage.warmup
+        return stage.learning_rate * stage.start_factor * (step + 1) / stage.warmup
     along = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
-    share = stage.end + (stage.start - stage.end) * (1 + math.cos(math.pi * along)) / 2
+    share = stage.end_factor + (stage.start_factor - stage.end_factor) * (1 + math.cos(math.pi * along)) / 2
     return stage.learning_rate * share
 
 

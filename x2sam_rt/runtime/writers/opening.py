@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import naming_write_errors
-from x2sam_rt.media.video import VideoReader
 from x2sam_rt.runtime.writers.coco import CocoRleWriter
 from x2sam_rt.runtime.writers.davis import DavisWriter
 from x2sam_rt.runtime.writers.overlay import OverlayImageWriter, OverlayVideoWriter
@@ -18,14 +18,14 @@ _VIDEO, _IMAGE, _MASKS = (".mp4", ".mkv", ".mov"), (".png", ".jpg", ".jpeg"), ("
 
 
 def open_writers(
-    source: Path, outputs: Sequence[Path], davis: Path | None, panoptic: Path | None
+    source: Path, frame_rate: Fraction | None, outputs: Sequence[Path], davis: Path | None, panoptic: Path | None
 ) -> list[ResultWriter]:
-    """source: the file that is segmented; an overlay video takes its frame rate. outputs: the suffix says what is
-    written. davis, panoptic: folders.
+    """source: the file that is segmented, frame_rate: its frames per second; None of an image. outputs: the suffix says
+    what is written. davis, panoptic: folders.
 
-    Raises VideoError for a suffix nobody writes.
+    Raises VideoError for a suffix nobody writes, and for a video of an image.
     """
-    writers = [_by_suffix(path, source) for path in outputs]
+    writers = [_by_suffix(path, frame_rate) for path in outputs]
     if davis is not None:
         with naming_write_errors(davis):
             davis.mkdir(exist_ok=True)  # the sequences of several runs share it
@@ -35,14 +35,15 @@ def open_writers(
     return writers
 
 
-def _by_suffix(path: Path, source: Path) -> ResultWriter:
+def _by_suffix(path: Path, frame_rate: Fraction | None) -> ResultWriter:
     suffix = path.suffix.lower()
     if suffix in _MASKS:
         return CocoRleWriter(path)
     if suffix in _IMAGE:
         return OverlayImageWriter(path)
     if suffix in _VIDEO:
-        with VideoReader(source) as video:
-            return OverlayVideoWriter(path, video.frame_rate)
+        if frame_rate is None:
+            raise VideoError(f"{path}: an image makes no video; wanted one of {', '.join(_IMAGE + _MASKS)}.")
+        return OverlayVideoWriter(path, frame_rate)
     known = ", ".join(_VIDEO + _IMAGE + _MASKS)
     raise VideoError(f"{path}: cannot write {suffix or 'a file without suffix'}; wanted one of {known}.")

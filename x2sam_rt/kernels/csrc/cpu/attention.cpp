@@ -7,6 +7,7 @@
 // A slot's key shift adds q . shift to all scores of the slot, because q . (k + shift) = q . k + q . shift.
 
 #include "attention.h"
+
 #include "tile.h"
 
 namespace x2sam::X2SAM_ISA {

@@ -133,7 +133,8 @@ uint8_t resize_and_threshold(const float* mask, const AttentionMaskArgs& args, c
 bool mask_fusion(const MaskFusionArgs& args, const Threads& threads) {
   float* scores = scratch(static_cast<size_t>(args.queries));
   if (!scores) return false;
-  for (int64_t q = 0; q < args.queries; ++q) scores[q] = query_score(args.class_logits + q * args.class_row, args.classes);
+  for (int64_t q = 0; q < args.queries; ++q)
+    scores[q] = query_score(args.class_logits + q * args.class_row, args.classes);
   auto body = [&](size_t index) {
     const int64_t pixel = static_cast<int64_t>(index) * kPixels;
     const int64_t count = smaller(kPixels, args.pixels - pixel);

@@ -113,8 +113,9 @@ void attend(const Call& call, const Input& query, const Input& key, const Input&
   const int64_t dim = query.size[1];
   call.expect(slots * tokens > 0, "x2sam_rt attention: there are no keys; give at least one slot with one token");
   call.expect(dim % 16 == 0, "x2sam_rt attention: dim must be a multiple of 16");
-  const AttentionArgs args = {query.data, key.data, value.data, shift, call.output<float>(query.size), query.size[0],
-                              slots, tokens, dim, dim, tokens * dim, dim, tokens * dim, dim, dim};
+  const AttentionArgs args = {query.data,    key.data, value.data,   shift, call.output<float>(query.size),
+                              query.size[0], slots,    tokens,       dim,   dim,
+                              tokens * dim,  dim,      tokens * dim, dim,   dim};
   call.expect(kernels().attention(args, call.threads()), kNoMemory);
 }
 
@@ -146,19 +147,33 @@ void deformable_attention(const Call& call) {
               "(batch, queries, heads, levels, points, 2), weights (batch, queries, heads, levels, points)");
   const int64_t heads = value.size[2], head_dim = value.size[3], queries = weights.size[1];
   float* out = call.output<float>({value.size[0], queries, heads * head_dim});
-  const DeformableArgs args = {value.data, shapes.data(), locations.data, weights.data, out, value.size[0], tokens, heads,
-                               head_dim, queries, levels, weights.size[4], tokens * heads * head_dim, heads * head_dim,
+  const DeformableArgs args = {value.data,
+                               shapes.data(),
+                               locations.data,
+                               weights.data,
+                               out,
+                               value.size[0],
+                               tokens,
+                               heads,
+                               head_dim,
+                               queries,
+                               levels,
+                               weights.size[4],
+                               tokens * heads * head_dim,
+                               heads * head_dim,
                                head_dim};
   call.expect(kernels().deformable(args, call.threads()), kNoMemory);
 }
 
 void mask_fusion(const Call& call) {
   const Input classes = call.input(0), masks = call.input(1);
-  call.expect(masks.fits({-1, -1, -1}) && classes.fits({masks.size[0], -1}) && classes.size[1] > 1 && masks.size[0] > 0,
-              "x2sam_rt.MaskFusion: class_logits must be (queries, conditions + 1), mask_logits (queries, height, width)");
+  call.expect(
+      masks.fits({-1, -1, -1}) && classes.fits({masks.size[0], -1}) && classes.size[1] > 1 && masks.size[0] > 0,
+      "x2sam_rt.MaskFusion: class_logits must be (queries, conditions + 1), mask_logits (queries, height, width)");
   const int64_t pixels = masks.size[1] * masks.size[2];
   float* out = call.output<float>({masks.size[1], masks.size[2]});
-  const MaskFusionArgs args = {classes.data, masks.data, out, masks.size[0], classes.size[1], pixels, classes.size[1], pixels};
+  const MaskFusionArgs args = {classes.data, masks.data,      out,   masks.size[0], classes.size[1],
+                               pixels,       classes.size[1], pixels};
   call.expect(kernels().mask_fusion(args, call.threads()), kNoMemory);
 }
 
@@ -169,8 +184,9 @@ void attention_mask(const Call& call) {
               "x2sam_rt.AttentionMask: mask_logits must be (queries, height, width), size two numbers");
   const int64_t height = masks.size[1], width = masks.size[2];
   bool* out = call.output<bool>({masks.size[0], size[0] * size[1]});
-  const AttentionMaskArgs args = {masks.data, reinterpret_cast<uint8_t*>(out), masks.size[0], height, width, size[0],
-                                  size[1], height * width, width};
+  const AttentionMaskArgs args = {
+      masks.data, reinterpret_cast<uint8_t*>(out), masks.size[0], height, width, size[0], size[1], height * width,
+      width};
   call.expect(kernels().attention_mask(args, call.threads()), kNoMemory);
 }
 
@@ -212,7 +228,8 @@ Status* compute(void* kernel, Context* context) {
 }
 
 template <void (*body)(const Call&)>
-Operator make(const char* title, size_t inputs, ElementType result = ElementType::kFloat, const char* attribute = nullptr) {
+Operator make(const char* title, size_t inputs, ElementType result = ElementType::kFloat,
+              const char* attribute = nullptr) {
   Operator op{};
   op.version = kCustomOpVersion;
   op.create_kernel = create_kernel;
@@ -257,7 +274,8 @@ extern "C" __attribute__((visibility("default"))) x2sam::ort::Status* RegisterCu
     return create(kRuntimeException, "x2sam_rt's operators need ONNX Runtime 1.17 or later; this one is older");
   }
   Domain* domain = nullptr;
-  if (Status* status = at<Status*(const char*, Domain**)>(api, kCreateCustomOpDomain)("x2sam_rt", &domain)) return status;
+  if (Status* status = at<Status*(const char*, Domain**)>(api, kCreateCustomOpDomain)("x2sam_rt", &domain))
+    return status;
   for (const x2sam::Operator& op : x2sam::operators) {
     if (Status* status = at<Status*(Domain*, const CustomOp*)>(api, kCustomOpDomainAdd)(domain, &op)) return status;
   }

@@ -1,0 +1,325 @@
+"""Instructions asked beside the stream, and asked again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from x2sam_rt.errors import ConfigError, NoMasksError, PromptError, SessionError
+from x2sam_rt.runtime.asking import ReAsk, ReAskState
+from x2sam_rt.runtime.language import Answer
+from x2sam_rt.runtime.results import Segmentation
+from x2sam_rt.runtime.runtime import Runtime
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.regions import Prompt
+
+
+@pytest.fixture(scope="module")
+def runtime(torch_bundle: Path) -> Iterator[Runtime]:
+    with Runtime.load(torch_bundle) as loaded:
+        yield loaded
+
+
+def frames(count: int, seed: int = 0) -> list[np.ndarray]:
+    noise = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    return [frame.repeat(6, 0).repeat(8, 1) for frame in noise]
+
+
+class Gate:
+    """Holds answers back until it is opened, and counts them."""
+
+    def __init__(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open, self.asked = threading.Event(), list[str]()
+        answer = runtime.language.answer
+
+        def gated(instruction: Instruction, *rest: Any, **options: Any) -> Answer:
+            self.asked.append(instruction.phrases[0] if instruction.phrases else instruction.task)
+            assert self.open.wait(20)
+            return answer(instruction, *rest, **options)
+
+        monkeypatch.setattr(runtime.language, "answer", gated)
+
+
+def test_frames_go_on_under_the_old_answer(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, took_over = frames(8), list[int]()
+    with runtime.stream("dog") as session, runtime.stream("dog") as waiting:
+        for frame in clip[:3]:
+            session.step(frame)
+            waiting.step(frame)
+        waiting.ask("a cat")
+        gate = Gate(runtime, monkeypatch)
+        session.ask("a cat", wait=False, on_answer=lambda answer, frame: took_over.append(frame))
+        assert session.waiting
+        for frame in clip[3:5]:
+            assert session.step(frame).labels == ("dog",)
+        assert took_over == []
+        gate.open.set()
+        session.wait_for_answer()
+        assert took_over == [5]
+        assert not session.waiting
+        result = session.step(clip[5])
+        assert result.labels == ("a cat",)
+        assert session.answer is not None
+        assert waiting.answer is not None
+        # Asked on the same frames it is the same answer, however long it took.
+        assert (session.answer.embeddings.seg == waiting.answer.embeddings.seg).all()  # type: ignore[union-attr]
+
+
+def test_after_take_over_results_are_those_of_a_waiting_ask(runtime: Runtime) -> None:
+    clip = frames(8, seed=1)
+    with runtime.stream("dog") as beside, runtime.stream("dog") as waiting:
+        for frame in clip[:4]:
+            beside.step(frame)
+            waiting.step(frame)
+        beside.ask("the red circle", wait=False, keep_memory=False)
+        beside.wait_for_answer()
+        waiting.ask("the red circle", keep_memory=False)
+        for frame in clip[4:]:
+            ours, theirs = beside.step(frame), waiting.step(frame)
+            assert np.array_equal(ours.segmentation.map, theirs.segmentation.map)
+            assert [segment.score for segment in ours.segments] == [segment.score for segment in theirs.segments]
+
+
+def test_the_answer_takes_over_by_itself(runtime: Runtime) -> None:
+    clip, took_over = frames(2), threading.Event()
+    with runtime.stream("dog") as session:
+        session.step(clip[0])
+        session.ask("a cat", wait=False, on_answer=lambda answer, frame: took_over.set())
+        for _ in range(10000):
+            if session.step(clip[1]).labels == ("a cat",):
+                break
+        assert took_over.is_set()
+
+
+def test_the_last_of_several_wins(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, took_over = frames(3), list[str]()
+    with runtime.stream("dog") as session:
+        session.step(clip[0])
+        gate = Gate(runtime, monkeypatch)
+        for name in ("one", "two", "three"):
+            session.ask(name, wait=False, on_answer=lambda answer, _: took_over.append(answer.conditions.labels[0]))
+        gate.open.set()
+        session.wait_for_answer()
+        assert session.step(clip[1]).labels == ("three",)
+        assert took_over == ["three"]
+        assert "two" not in gate.asked  # it never came to its turn
+        session.ask("four", wait=False)
+        session.ask("five")
+        session.wait_for_answer()
+        assert session.step(clip[2]).labels == ("five",)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (Instruction("gcg", max_new_tokens=4), NoMasksError, "draws no masks"),
+        (Instruction("object", regions=(Prompt.point(3, 3, frame=9),)), PromptError, "frame 9"),
+    ],
+)
+def test_errors_reach_the_caller_once_and_no_frame_is_lost(
+    runtime: Runtime, wrong: Instruction, error: type[Exception], message: str
+) -> None:
+    clip = frames(4)
+    with runtime.stream("dog") as session, runtime.stream("dog") as undisturbed:
+        ours = [session.step(clip[0])]
+        session.ask(wrong, wait=False)
+        while session._asker._background.ready is False:
+            threading.Event().wait(0.01)
+        with pytest.raises(error, match=message):
+            session.step(clip[1])
+        ours += [session.step(frame) for frame in clip[1:3]]
+        session.ask(wrong, wait=False)
+        with pytest.raises(error, match=message):
+            session.wait_for_answer()
+        ours.append(session.step(clip[3]))
+        for result, frame in zip(ours, clip, strict=True):
+            wanted = undisturbed.step(frame)
+            assert result.index == wanted.index
+            assert np.array_equal(result.segmentation.map, wanted.segmentation.map)
+
+
+def test_what_cannot_be_asked_is_refused_at_once(runtime: Runtime) -> None:
+    with runtime.stream("dog") as session:
+        for prompt in ("  ", Instruction("interactive", regions=(Prompt.point(3, 3),))):
+            with pytest.raises(PromptError):
+                session.ask(prompt, wait=False)
+
+
+def test_before_the_first_frame_there_is_nothing_to_go_on_with(runtime: Runtime) -> None:
+    with runtime.stream() as session:
+        session.ask("a cat", wait=False)
+        assert session.waiting
+        result = session.step(frames(1)[0])
+        assert result.labels == ("a cat",)
+        assert "language" in result.timings
+
+
+def test_prompts_mean_the_sessions_own_frames(runtime: Runtime) -> None:
+    """Frames that a camera dropped were never stepped, so they have no number."""
+    clip = frames(20, seed=3)
+    with runtime.stream("dog") as session:
+        for frame in clip[::2]:
+            session.step(frame)
+        session.ask(Instruction("object", regions=(Prompt.box(5, 5, 30, 30, frame=4),)), wait=False)
+        session.wait_for_answer()
+        beside = session.answer
+        session.ask(Instruction("object", regions=(Prompt.box(5, 5, 30, 30, frame=4),)))
+        assert session.answer is not None
+        assert beside is not None
+        assert (session.answer.embeddings.conditions == beside.embeddings.conditions).all()  # type: ignore[union-attr]
+
+
+def test_closing_gives_up_what_is_being_answered(runtime: Runtime) -> None:
+    session = runtime.stream("dog")
+    session.step(frames(1)[0])
+    session.ask(Instruction("chat", question="what is it?", max_new_tokens=2048), wait=False)
+    session.close()
+    with pytest.raises(SessionError, match="closed"):
+        session.wait_for_answer()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("x2sam-ask")]
+
+
+def answered(runtime: Runtime, policy: ReAsk, clip: list[np.ndarray], prompt: str | Instruction = "dog") -> list[int]:
+    """The frames whose answer is a new one."""
+    found, last = [], None
+    with runtime.stream(prompt, again=policy) as session:
+        for index, frame in enumerate(clip):
+            session.step(frame)
+            if session.answer is not last:
+                found.append(index)
+            last = session.answer
+    return found
+
+
+def test_once_is_once(runtime: Runtime) -> None:
+    assert answered(runtime, ReAsk(), frames(12)) == [0]
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(1, [0, 1, 2, 3, 4, 5, 6]), (3, [0, 3, 6]), (7, [0])])
+def test_every_few_frames(runtime: Runtime, count: int, wanted: list[int]) -> None:
+    assert answered(runtime, ReAsk("every", frames=count), frames(7)) == wanted
+
+
+def test_an_ask_of_the_users_own_starts_the_count_anew(runtime: Runtime) -> None:
+    clip = frames(10)
+    with runtime.stream("dog", again=ReAsk("every", frames=4)) as session:
+        for frame in clip[:3]:
+            session.step(frame)
+        session.ask("a cat")
+        mine = session.answer
+        for frame in clip[3:7]:
+            assert session.step(frame).labels == ("a cat",)
+            assert session.answer is mine
+        assert session.step(clip[7]).labels == ("a cat",)
+        assert session.answer is not mine
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_memory_is_kept_or_emptied_with_each_answer(runtime: Runtime, keep: bool) -> None:
+    with runtime.stream("dog", again=ReAsk("every", frames=3, keep_memory=keep)) as session:
+        results = [session.step(frame) for frame in frames(7)]
+    attended = ["memory_attention" in result.timings for result in results]
+    assert attended == [False, True, True, keep, True, True, keep]
+    assert ["language" in result.timings for result in results] == [index % 3 == 0 for index in range(7)]
+
+
+def test_asking_again_beside_the_stream(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = frames(8)
+    with runtime.stream("dog", again=ReAsk("every", frames=2, wait=False)) as session:
+        session.step(clip[0])
+        first = session.answer
+        gate = Gate(runtime, monkeypatch)
+        for frame in clip[1:6]:
+            session.step(frame)
+        assert session.answer is first
+        assert gate.asked == ["dog"]  # the next is not asked while one is being answered
+        gate.open.set()
+        session.wait_for_answer()
+        assert session.answer is not first
+
+
+def test_regions_are_asked_again_when_their_frame_has_slid_away(runtime: Runtime) -> None:
+    region = Instruction("object", regions=(Prompt.box(5, 5, 30, 30, frame=0),))
+    assert answered(runtime, ReAsk("every", frames=10), frames(41), region) == [0, 10, 20, 30, 40]
+
+
+def test_segments_keep_their_numbers_when_asked_again(runtime: Runtime) -> None:
+    panoptic = Instruction("panoptic", things=("cat", "dog"))
+    clip = [frames(1)[0]] * 6
+    with runtime.stream(panoptic, again=ReAsk("every", frames=2)) as session:
+        session.step(clip[0])
+        kept = session._postprocess
+        for frame in clip[1:]:
+            session.step(frame)
+        assert session._postprocess is kept
+        session.ask(panoptic)
+        assert session._postprocess is not kept
+
+
+def test_an_answer_without_masks_changes_nothing(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = frames(5)
+    with runtime.stream("dog", again=ReAsk("every", frames=2)) as session:
+        session.step(clip[0])
+
+        def refuse(*_: Any, **__: Any) -> Answer:
+            raise NoMasksError("There is none.")
+
+        monkeypatch.setattr(runtime.language, "answer", refuse)
+        assert all(session.step(frame).labels == ("dog",) for frame in clip[1:])
+        with pytest.raises(NoMasksError):
+            session.ask("a cat")
+
+
+def shown(left: int, right: int, width: int = 20) -> Segmentation:
+    """Columns left…right belong to a segment."""
+    label_map = np.zeros((4, width), dtype=np.int32)
+    label_map[:, left:right] = 1
+    return Segmentation((), label_map, 0)
+
+
+@pytest.mark.parametrize(
+    ("seen", "due"),
+    [
+        ([shown(0, 10)] * 9, [False] * 9),
+        # IoU 5/15 at the third frame; not sooner than four frames after the last ask
+        ([shown(0, 10)] * 2 + [shown(5, 15)] * 3, [False, False, False, True, True]),
+        ([shown(0, 10), shown(3, 10), shown(5, 10), shown(6, 10), shown(7, 10)], [False] * 5),  # shrinks slowly
+        ([shown(0, 10)] * 3 + [shown(0, 0)] * 2, [False] * 3 + [True] * 2),  # it left
+        ([shown(0, 0)] * 5, [False] * 3 + [True] * 2),  # nothing was found yet
+        ([shown(0, 10)] * 4 + [shown(0, 10, width=30)], [False] * 4 + [True]),  # another camera
+    ],
+    ids=["steady", "jump", "slow", "left", "never-there", "size"],
+)
+def test_when_masks_lose_consistency(seen: list[Segmentation], due: list[bool]) -> None:
+    state = ReAskState(ReAsk("on_change", frames=4, threshold=0.5))
+    found = []
+    for segmentation in seen:
+        state.observe(segmentation)
+        found.append(state.due)
+    assert found == due
+    state.asked()
+    assert not state.due
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("once", ReAsk()),
+        ("every=5", ReAsk("every", frames=5)),
+        ("on_change", ReAsk("on_change")),
+        ("on_change=0.25", ReAsk("on_change", threshold=0.25)),
+    ],
+)
+def test_policies_by_name(text: str, wanted: ReAsk) -> None:
+    assert ReAsk.parse(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "every", "every=0", "every=x", "once=3", "on_change=2", "never", "every=2.5"])
+def test_other_policies_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="wanted"):
+        ReAsk.parse(text)

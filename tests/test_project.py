@@ -1,0 +1,121 @@
+"""What the project says of itself outside its code, compared with the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from x2sam_rt.errors import EXTRAS, MissingExtra, require_extra
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LINTERS = {"ruff", "mypy", "clang-format"}
+
+
+def name_of(requirement: str) -> str:
+    found = re.match(r"[\w.-]+", requirement)
+    assert found is not None
+    return found[0]
+
+
+def test_extras_are_those_of_the_package() -> None:
+    optional = PROJECT["optional-dependencies"]
+    core = {name_of(requirement) for requirement in PROJECT["dependencies"]}
+    for extra, packages in EXTRAS.items():
+        listed = {name_of(requirement) for requirement in optional[extra]}
+        assert set(packages) <= listed
+        assert not set(packages) & core
+
+
+def test_a_missing_extra_names_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for extra in EXTRAS:
+        require_extra(extra)  # the suite has them all
+    monkeypatch.setattr("x2sam_rt.errors.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra) as caught:
+        require_extra("train")
+    assert "scipy, matplotlib is not installed" in str(caught.value)
+    assert 'pip install "x2sam-rt[train]"' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["train", "toy", "-o", "run"], "train"),
+        (["eval", "bundle", "-o", "results"], "plot"),
+        (["profile", "bundle", "--video", "clip.mp4", "--picture", "profile.png"], "plot"),
+    ],
+)
+def test_commands_ask_for_their_extra_before_they_begin(tmp_path: Path, arguments: list[str], extra: str) -> None:
+    """In a process of its own, where the packages cannot be found."""
+    hidden = "import sys; sys.modules.update(scipy=None, matplotlib=None); "
+    code = hidden + f"from x2sam_rt.cli.app import app; app({arguments})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f'pip install "x2sam-rt[{extra}]"' in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_linters_are_pinned_once_and_run_everywhere() -> None:
+    pinned = {name_of(r) for r in PROJECT["optional-dependencies"]["test"] if "==" in r}
+    assert pinned >= LINTERS
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert {Path(hook["entry"].split()[0]) for hook in hooks} == {Path(".venv/bin") / linter for linter in LINTERS}
+    made = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    assert set(re.findall(r"\$\(BIN\)/([\w-]+)", made)) == LINTERS
+
+
+def test_license_and_types_are_shipped() -> None:
+    assert PROJECT["license"] == "Apache-2.0"
+    assert "Apache License\n                           Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
+    assert "Typing :: Typed" in PROJECT["classifiers"]
+    assert (ROOT / "x2sam_rt" / "py.typed").is_file()
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] in ("Unreleased", PROJECT["version"])
+    assert PROJECT["version"] in versions
+
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def defined_in(path: Path) -> set[str]:
+    """Names that a Python file defines or imports at its top."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+def test_what_contributors_are_pointed_to_is_there() -> None:
+    """Every path, and every name in brackets behind one."""
+    text = " ".join(CONTRIBUTING.split())
+    paths = re.findall(r"`([\w./-]+(?:\.\w+|/))`", text)
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    pointed = re.findall(r"`([\w./-]+\.py)` \((`[^)]+`)\)", text)
+    assert len(pointed) > 10
+    for path, names in pointed:
+        missing = set(re.findall(r"`(\w+)`", names)) - defined_in(ROOT / path)
+        assert not missing, f"{path} has no {missing}"
+
+
+def test_contributors_commands_exist() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"make ([a-z]+)", CONTRIBUTING)) - {"test"} <= set(targets)
+    assert "test" in targets
