@@ -22,7 +22,7 @@ from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.engines.engine import StageToBuild
 from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord, SizeRange
 
-pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'x2sam-rt[tensorrt]'")
+pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt")
 
 from x2sam_rt.export.tensorrt.bodies import OPSET
 from x2sam_rt.export.tensorrt.builder import (
