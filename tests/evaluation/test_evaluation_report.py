@@ -11,9 +11,9 @@ from x2sam_rt.evaluation.report import draw_evaluation, evaluation_table, write_
 from x2sam_rt.evaluation.results import Evaluation, Machine, PartResult, VariantResult, this_machine, versions
 from x2sam_rt.evaluation.speed import Speed
 
-FAST, NO_SPEED = Speed(12.34, 20.0, 3.0, 7), Speed(None, None, None, 0)
+FAST, NO_SPEED = Speed(12.34, 20.0, 3.0, 0.5, 7), Speed(None, None, None, None, 0)
 PART = PartResult("objects", 9, True, (Figure("J&F", 0.8125, 31, headline=True), Figure("J", 0.5, 31)), FAST)
-VARIANT = VariantResult("torch fp32", "bundle", "ab12", True, "torch", "fp32", True, 4, (PART,), FAST)
+VARIANT = VariantResult("torch fp32", "bundle", "ab12", "torch", "fp32", True, 4, "once", (PART,), FAST)
 EVALUATION = Evaluation(
     "made", "val", None, False, Machine("cpu", "isa", 1, None, "system"), {"torch": "2"}, (VARIANT,)
 )

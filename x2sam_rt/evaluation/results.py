@@ -35,7 +35,8 @@ class PartResult:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """label: as in the table. slots: how many past frames the memory holds. speed: over all parts but the controls."""
+    """label: as in the table. slots: how many past frames the memory holds. ask: when
+    instructions were asked again. speed: over all parts but the controls."""
 
     label: str
     bundle: str
@@ -44,6 +45,7 @@ class VariantResult:
     precision: str
     memory: bool
     slots: int
+    ask: str
     parts: tuple[PartResult, ...]
     speed: Speed
 

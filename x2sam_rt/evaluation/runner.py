@@ -65,7 +65,7 @@ def _run_variant(
     variant: Variant, label: str, parts: Sequence[Part], protocol: Protocol, on_example: OnExample
 ) -> VariantResult:
     manifest = replace(variant.manifest, model=with_slots(variant.manifest.model, variant.knobs.slots))
-    runtime, segmenter = load_choice(variant.folder, manifest, variant.choice)
+    runtime, segmenter = load_choice(variant.folder, manifest, variant.choice, variant.knobs.ask)
     overall, found = SpeedMeter(), []
     with runtime:
         for part in parts_for(variant, parts):
@@ -80,6 +80,7 @@ def _run_variant(
         precision=variant.choice[1],
         memory=variant.knobs.memory,
         slots=manifest.model.memory.slots,
+        ask=str(variant.knobs.ask),
         parts=tuple(found),
         speed=overall.speed(),
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import NoMasksError
 from x2sam_rt.evaluation.prediction import Prediction, Showing, shown_clip
+from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.results import FrameResult, Segmentation
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.session import VideoSession
@@ -25,8 +26,9 @@ _NOTHING = -1
 class RuntimeSegmenter:
     """Runs examples through sessions of a runtime."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, runtime: Runtime, again: ReAsk = ONCE) -> None:
+        """again: when a video's instruction is asked again, on the frames seen last."""
+        self._runtime, self._again = runtime, again
 
     @contextlib.contextmanager
     def predict(self, example: Example, showing: Showing) -> Iterator[Prediction]:
@@ -58,9 +60,9 @@ class RuntimeSegmenter:
 
     def _session(self, showing: Showing) -> VideoSession:
         if not showing.forget:
-            return self._runtime.stream()
+            return self._runtime.stream(again=self._again)
         runtime = self._runtime
-        return ForgetfulSession(runtime.engines, runtime.language, runtime.manifest.model, "video")
+        return ForgetfulSession(runtime.engines, runtime.language, runtime.manifest.model, "video", self._again)
 
 
 class ForgetfulSession(VideoSession):

@@ -9,18 +9,20 @@ from typing import Literal
 import numpy as np
 
 from x2sam_rt.data.dataset import Dataset, Metric
-from x2sam_rt.data.example import Example
-from x2sam_rt.data.synthetic import SHAPES, STUFF, clip_seed, evaluation_settings, make_clip, make_example
+from x2sam_rt.data.example import Example, Target
+from x2sam_rt.data.synthetic import SHAPES, STUFF, clip_seed, evaluation_settings, make_clip, make_example, make_stream
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.families import AnswerFamily, CaptionFamily, family_of
 from x2sam_rt.evaluation.figures import Family
 from x2sam_rt.evaluation.part import Part
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import Media
 
 Clips = Literal["clear", "desaturated", "occluded"]
 Pairs = Literal["seen", "unseen"]
 PAIRS: tuple[Pairs, ...] = ("seen", "unseen")
 _LONGEST = 96  # tokens of an answer; true ones have half as many, and a model that never stops costs no more
+_STREAMS, _STREAM_COUNT = "streams", 12
 _LOOK_ALIKES = frozenset({"same_colour", "same_shape"})
 
 
@@ -48,6 +50,26 @@ class SyntheticSample:
             made,
             instruction=replace(made.instruction, max_new_tokens=_LONGEST, answer=made.answer if self.given else None),
             tags=made.tags | {"no look-alike"} if alone else made.tags,
+        )
+
+
+@dataclass(frozen=True)
+class StreamSample:
+    """Stream `index`: the language model is shown its first frame, and later what asking again shows it."""
+
+    name: str
+    index: int
+
+    def load(self) -> Example:
+        stream = make_stream(clip_seed("seen", self.index))
+        return Example(
+            name=self.name,
+            media="video",
+            frames=stream.frames,
+            instruction=Instruction(phrases=(stream.phrase,)),
+            conditions=1,
+            targets=(Target(0, stream.masks, 0),),
+            seen=1,
         )
 
 
@@ -111,4 +133,10 @@ def synthetic_parts(pairs: str | None = None) -> tuple[Part, ...]:
     training showed together, or never did; None = both. Raises DataError for another name."""
     if pairs not in (None, *PAIRS):
         raise DataError(f"The synthetic set has no split {pairs!r}; there are {' and '.join(PAIRS)}.")
-    return tuple(part for row in _ROWS if pairs in (None, row.pairs) for part in row.parts())
+    parts = [part for row in _ROWS if pairs in (None, row.pairs) for part in row.parts()]
+    return (*parts, _streams()) if pairs != "unseen" else tuple(parts)
+
+
+def _streams() -> Part:
+    samples = tuple(StreamSample(f"synthetic/{_STREAMS}/{index}", index) for index in range(_STREAM_COUNT))
+    return Part.of(Dataset(_STREAMS, "j_and_f", samples))

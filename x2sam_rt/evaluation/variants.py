@@ -9,22 +9,26 @@ from pathlib import Path
 
 from x2sam_rt.errors import ConfigError, EngineError
 from x2sam_rt.evaluation.backends import REFERENCE, BackendChoice
+from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.bundle import Manifest, load_manifest
 
 
 @dataclass(frozen=True)
 class Knobs:
     """memory: False segments every frame as the first of its stream. slots: how many past frames are remembered; None
-    = as many as the model was trained with."""
+    = as many as the model was trained with. ask: when a video's instruction is asked again."""
 
     memory: bool = True
     slots: int | None = None
+    ask: ReAsk = ONCE
 
     @property
     def label(self) -> str:
         """What differs from the defaults; empty where nothing does."""
         parts = [] if self.memory else ["memory=off"]
-        return " ".join([*parts, *([] if self.slots is None else [f"slots={self.slots}"])])
+        parts += [] if self.slots is None else [f"slots={self.slots}"]
+        parts += [] if self.ask == ONCE else [f"ask={self.ask}"]
+        return " ".join(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,7 @@ def plan_variants(
     """Every bundle on every backend asked for that it can run on, at every combination of knobs.
 
     backends, precisions: empty = each bundle as it was exported; otherwise also PyTorch in fp32, which every bundle
-    has the weights for. knobs: "memory=on,off", "slots=1,2,4".
+    has the weights for. knobs: "memory=on,off", "slots=1,2,4", "ask=once,every=8,on_change".
 
     Raises EngineError when no bundle can run a backend or precision asked for, ConfigError for an unknown knob,
     BundleError.
@@ -91,7 +95,7 @@ def _choices(manifest: Manifest, backends: Sequence[str], precisions: Sequence[s
 
 def parse_knobs(texts: Sequence[str]) -> list[Knobs]:
     """ "memory=on,off" and "slots=1,4" as all their combinations. Raises ConfigError for anything else."""
-    memory, slots = [True], list[int | None]([None])
+    memory, slots, ask = [True], list[int | None]([None]), [ONCE]
     for text in texts:
         name, _, values = text.partition("=")
         match name:
@@ -99,11 +103,13 @@ def parse_knobs(texts: Sequence[str]) -> list[Knobs]:
                 memory = [_switch(value) for value in values.split(",")]
             case "slots":
                 slots = [_count(value) for value in values.split(",")]
+            case "ask":
+                ask = [ReAsk.parse(value) for value in values.split(",")]
             case _:
-                raise ConfigError(f"There is no knob {name!r}; write memory=on,off or slots=1,2,4.")
+                raise ConfigError(f"There is no knob {name!r}; write memory=on,off, slots=1,2,4 or ask=once,every=8.")
     # Without memory their number changes nothing.
-    pairs = [(on, count if on else None) for on, count in itertools.product(memory, slots)]
-    return [Knobs(on, count) for on, count in dict.fromkeys(pairs)]
+    settings = [(on, count if on else None, policy) for on, count, policy in itertools.product(memory, slots, ask)]
+    return [Knobs(*setting) for setting in dict.fromkeys(settings)]
 
 
 def _switch(value: str) -> bool:
