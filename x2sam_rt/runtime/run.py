@@ -40,8 +40,8 @@ def run_video(
     on_ready: Callable[[int | None], None] = lambda frames: None,
 ) -> Iterator[RunFrame]:
     """Streams an opened file, one result per frame. The file is read once more before: the instruction is answered on
-    frames of all of it. again: when it is asked again, on the frames streamed last. on_ready: told the number of frames (None = unknown) once that is done. A writer whose stream
-    breaks off discards its output.
+    frames of all of it. again: when it is asked again, on the frames streamed last. on_ready: told the number of frames
+    (None = unknown) once the instruction is answered. A writer whose stream breaks off discards its output.
 
     Raises VideoError, PromptError.
     """
