@@ -70,7 +70,7 @@ class MissingExtra(X2SamError):
 
 
 # Packages that pyproject.toml lists under each extra and that are imported here.
-EXTRAS = {"plot": ("matplotlib",), "train": ("scipy", "matplotlib")}
+EXTRAS = {"plot": ("matplotlib",), "train": ("scipy", "matplotlib"), "quant": ("torchao",)}
 
 
 def require_extra(extra: str) -> None:
