@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from timer import Comparison, compare, save
 from torch import Tensor
 
-from x2sam_rt.kernels import native, onnx_ops, reference
+from x2sam_rt.kernels import cpu, onnx_ops, reference
 from x2sam_rt.kernels.deformable_attention import deformable_attention
 from x2sam_rt.kernels.mask_fusion import attention_mask, mask_fusion
 from x2sam_rt.kernels.memory_attention import self_attention, slot_attention
@@ -54,7 +54,7 @@ def attention_cases(dtype: torch.dtype) -> Iterator[Case]:
             "self_attention",
             f"{tokens} x {tokens}, d {DIM}, {name}",
             "torch SDPA",
-            partial(self_attention, q, k, v, backend="native"),
+            partial(self_attention, q, k, v, backend="cpu"),
             partial(reference.self_attention, q, k, v),
             1.0,
             attention_gflop(tokens, tokens),
@@ -66,7 +66,7 @@ def attention_cases(dtype: torch.dtype) -> Iterator[Case]:
                 "slot_attention",
                 f"{tokens} x {slots}*{SLOT_TOKENS}, d {DIM}, {name}",
                 "torch SDPA over the concatenated slots",
-                partial(slot_attention, q, key, value, shift, backend="native"),
+                partial(slot_attention, q, key, value, shift, backend="cpu"),
                 partial(reference.slot_attention, q, key, value, shift),
                 1.0,
                 attention_gflop(tokens, slots * SLOT_TOKENS),
@@ -80,7 +80,7 @@ def attention_gflop(queries: int, keys: int) -> float:
 
 def all_cases(threads: int) -> Iterator[Case]:
     yield from attention_cases(torch.float32)
-    if native.multiplies_bfloat16():
+    if cpu.multiplies_bfloat16():
         yield from attention_cases(torch.bfloat16)
     yield from mask_cases()
     yield from deformable_cases(threads)
@@ -92,7 +92,7 @@ def mask_cases() -> Iterator[Case]:
         "mask_fusion",
         f"{QUERIES} x 64 x 64",
         "torch",
-        partial(mask_fusion, classes, masks, backend="native"),
+        partial(mask_fusion, classes, masks, backend="cpu"),
         partial(reference.mask_fusion, classes, masks),
         3.0,
     )
@@ -101,7 +101,7 @@ def mask_cases() -> Iterator[Case]:
             "attention_mask",
             f"{QUERIES} x 64 x 64 -> {size[0]} x {size[1]}",
             "torch",
-            partial(attention_mask, masks, size, backend="native"),
+            partial(attention_mask, masks, size, backend="cpu"),
             partial(reference.attention_mask, masks, size),
             3.0,
         )
@@ -115,12 +115,12 @@ def deformable_cases(threads: int) -> Iterator[Case]:
         "deformable_attention",
         shape,
         "torch grid_sample",
-        partial(deformable_attention, value, SHAPES, locations, weights, backend="native"),
+        partial(deformable_attention, value, SHAPES, locations, weights, backend="cpu"),
         partial(reference.deformable_attention, value, SHAPES, locations, weights),
         8.0,
     )
     feeds = {"value": value.numpy(), "locations": locations.numpy(), "weights": weights.numpy()}
-    own, baseline = (session_run(feeds, threads, native=native) for native in (True, False))
+    own, baseline = (session_run(feeds, threads, ours=ours) for ours in (True, False))
     yield Case("deformable_attention in ONNX Runtime", shape, "ONNX Runtime GridSample", own, baseline, 3.0)
 
 
@@ -139,7 +139,7 @@ def cell_centres(height: int, width: int) -> Tensor:
     return torch.stack([x, y], -1).view(-1, 2)
 
 
-def session_run(feeds: Mapping[str, np.ndarray[Any, Any]], threads: int, *, native: bool) -> Side:
+def session_run(feeds: Mapping[str, np.ndarray[Any, Any]], threads: int, *, ours: bool) -> Side:
     """One deformable attention in ONNX Runtime, with the native operator or through its GridSample body."""
     flat = [size for shape in SHAPES for size in shape]
     node = helper.make_node("DeformableAttention", list(feeds), ["out"], domain=onnx_ops.DOMAIN, spatial_shapes=flat)
@@ -150,8 +150,8 @@ def session_run(feeds: Mapping[str, np.ndarray[Any, Any]], threads: int, *, nati
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle pools must not slow the other side
-    if native:
-        onnx_ops.register(options)
+    if ours:
+        cpu.register_with_onnxruntime(options)
     serialized = onnx_ops.add_function_bodies(model).SerializeToString()
     session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, feeds)
@@ -182,7 +182,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    print(f"instruction set {native.instruction_set()}, {options.threads} threads; own, baseline, speedup")
+    print(f"instruction set {cpu.instruction_set()}, {options.threads} threads; own, baseline, speedup")
     rows = []
     with torch.no_grad():
         for case in all_cases(options.threads):

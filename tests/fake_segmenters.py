@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from x2sam_rt.data.example import Example, Target
-from x2sam_rt.evaluation.prediction import Prediction, Showing
+from x2sam_rt.evaluation.segmenter import Prediction, Showing
 from x2sam_rt.runtime.results import FrameResult, Segment, Segmentation
 from x2sam_rt.tasks.marks import link, parse_marks
 
@@ -34,17 +34,17 @@ class BlindSegmenter:
 
     @contextlib.contextmanager
     def predict(self, example: Example, showing: Showing) -> Iterator[Prediction]:
-        yield prediction(example, [], "", drew=False)
+        yield prediction(example, [], "", has_seg=False)
 
 
-def prediction(example: Example, targets: list[Target], answer: str, *, drew: bool = True) -> Prediction:
+def prediction(example: Example, targets: list[Target], answer: str, *, has_seg: bool = True) -> Prediction:
     """One segment per target in each frame that shows it."""
     said = link(parse_marks(answer))
     frames = (
         FrameResult(index, segmentation(example, targets, index), said.text, said.spans, {"frame_encoder": 2.0})
         for index in range(len(example.frames))
     )
-    return Prediction(frames, said, drew, instruction_ms=5.0)
+    return Prediction(frames, said, answer, has_seg, instruction_ms=5.0)
 
 
 def segmentation(example: Example, targets: list[Target], frame: int) -> Segmentation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -82,3 +83,39 @@ def test_the_changelog_begins_with_this_version() -> None:
     versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert versions[0] in ("Unreleased", PROJECT["version"])
     assert PROJECT["version"] in versions
+
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def defined_in(path: Path) -> set[str]:
+    """Names that a Python file defines or imports at its top."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+def test_what_contributors_are_pointed_to_is_there() -> None:
+    """Every path, and every name in brackets behind one."""
+    text = " ".join(CONTRIBUTING.split())
+    paths = re.findall(r"`([\w./-]+(?:\.\w+|/))`", text)
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    pointed = re.findall(r"`([\w./-]+\.py)` \((`[^)]+`)\)", text)
+    assert len(pointed) > 10
+    for path, names in pointed:
+        missing = set(re.findall(r"`(\w+)`", names)) - defined_in(ROOT / path)
+        assert not missing, f"{path} has no {missing}"
+
+
+def test_contributors_commands_exist() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"make ([a-z]+)", CONTRIBUTING)) - {"test"} <= set(targets)
+    assert "test" in targets

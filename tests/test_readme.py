@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -12,20 +13,27 @@ from typer.testing import CliRunner
 
 from x2sam_rt.cli.app import app
 from x2sam_rt.data.synthetic import ClipSettings, make_clip
-from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.media.video import VideoWriter
-from x2sam_rt.model.checkpoint.files import embedded_checkpoint
-from x2sam_rt.model.checkpoint.loading import load_checkpoint
 
 README = Path(__file__).parents[1] / "README.md"
+# A command, and what it prints.
+SESSION = re.search(r"^\$ (x2sam-rt export .*)\n(.*)\n\$", README.read_text(), re.MULTILINE)
 COMMANDS = re.search(r"<!-- tasks.*?-->\n```sh\n(.*?)```", README.read_text(), re.DOTALL)[1].splitlines()  # type: ignore[index]
 OUTPUT_OPTIONS = ("-o", "--davis", "--panoptic")
+
+
+def without_size(line: str) -> str:
+    """It varies by the exporter's version."""
+    return re.sub(r"[\d.]+ MiB", "MiB", line)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
-    export_bundle(ExportPlan(load_checkpoint(embedded_checkpoint()), "onnxruntime"), folder / "bundle")
+    assert SESSION is not None
+    with contextlib.chdir(folder):
+        exported = CliRunner().invoke(app, shlex.split(SESSION[1])[1:])
+    assert without_size(exported.stdout.strip()) == without_size(SESSION[2])
     frames = make_clip(3, ClipSettings(frames=5)).frames
     Image.fromarray(frames[0]).save(folder / "photo.jpg")
     with VideoWriter(folder / "clip.mp4", 128, 128, 10) as video:

@@ -16,9 +16,15 @@ def test_knobs_are_combined() -> None:
     assert parse_knobs(["memory=on,off", "slots=1,4"]) == [Knobs(slots=1), Knobs(slots=4), Knobs(memory=False)]
     labels = [knobs.label for knobs in parse_knobs(["slots=2", "memory=on,off"])]
     assert labels == ["slots=2", "memory=off"]
+    lengths = parse_knobs(["length=8,whole", "wording=0,bundle"])
+    assert [(one.length, one.wording) for one in lengths] == [(8, 0), (8, "bundle"), ("whole", 0), ("whole", "bundle")]
+    assert lengths[2].label == "length=whole wording=0"
 
 
-@pytest.mark.parametrize("text", ["memory", "memory=", "memory=no", "slots=0", "slots=-1", "slots=two", "speed=9", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["memory", "memory=", "memory=no", "slots=0", "slots=-1", "slots=two", "speed=9", "", "length=1", "wording=-1"],
+)
 def test_knobs_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_knobs([text])

@@ -10,12 +10,12 @@ from checks import assert_as_exact_as
 from torch import Tensor
 
 from x2sam_rt.errors import KernelUnavailable
-from x2sam_rt.kernels import cuda, fp8, libraries, reference, sdpa
+from x2sam_rt.kernels import availability, available, cuda, fp8, reference, sdpa
 
 HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU (sm_90a)")
-needs_library = pytest.mark.skipif(libraries.find("x2sam_cuda") is None, reason="the CUDA kernels were not built")
+needs_library = pytest.mark.skipif(available().cuda is None, reason="the CUDA kernels were not built")
 
 SELF_SHAPES = [
     pytest.param(1, 1, 64, id="one-query-one-key"),
@@ -132,11 +132,11 @@ def test_cudnn_slots(queries: int, slots: int, tokens: int, dim: int) -> None:
 
 def test_obstacle_names_what_is_missing() -> None:
     tensor = torch.zeros(4, 64)
-    assert "bfloat16 on a CUDA device, got torch.float32 on cpu" in str(cuda.obstacle(tensor))
+    assert "bfloat16 on a CUDA device, got torch.float32 on cpu" in str(cuda.unsupported_reason(tensor))
 
 
 def test_a_missing_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "find", lambda _: None)
+    monkeypatch.setitem(availability._PATHS, "x2sam_cuda", None)
     cuda.load.cache_clear()
     with pytest.raises(KernelUnavailable, match="nvcc and the nvidia-cutlass package"):
         cuda.load()

@@ -1,13 +1,11 @@
-"""What the compilers make of the GPU kernels, without a GPU: resources, instructions, and layouts.
-
-The first run compiles for about a minute; later runs reuse the outputs in build/cuda-check until a source changes.
-"""
+"""What the compilers make of the GPU kernels, without a GPU: resources, instructions, and layouts."""
 
 from __future__ import annotations
 
 import ctypes
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -23,40 +21,36 @@ SHARED_LIMIT = 227 * 1024  # bytes a thread block of sm_90 can have
 SMALL_SHARED_LIMIT = 99 * 1024  # of sm_86 and sm_89, the least of the portable path
 REGISTERS_AT_ENTRY = 168  # 384 threads · 168 ≤ 65,536; the warpgroups then trade theirs
 
-needs_nvcc = pytest.mark.skipif(cuda_compile.obstacle() is not None, reason=str(cuda_compile.obstacle()))
+Outputs = dict[str, cuda_compile.Compiled]
+PRODUCTS = {"attention_bf16": "HGMMA.64x", "attention_fp8": "QGMMA.64x"}
+
 needs_disassembler = pytest.mark.skipif(cuda_compile.disassembler() is None, reason="cuobjdump was not found")
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
 
-def cubin(name: str) -> cuda_compile.Compiled:
-    return cuda_compile.compile_source(name, "-cubin", "-Xptxas", "-v")
-
-
-@needs_nvcc
 @pytest.mark.parametrize(("name", "kernels"), [("attention_bf16", 6), ("attention_fp8", 2), ("glue", 2)])
-def test_nothing_spills(name: str, kernels: int) -> None:
-    log = cubin(name).log
+def test_nothing_spills(compiled: Outputs, name: str, kernels: int) -> None:
+    log = compiled[name].log
     assert log.count("Compiling entry function") == kernels
     assert log.count("0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads") == kernels
     assert max(int(number) for number in re.findall(r"Used (\d+) registers", log)) <= REGISTERS_AT_ENTRY
 
 
-@needs_nvcc
-def test_no_product_is_serialised() -> None:
-    for name in ("attention_bf16", "attention_fp8"):
-        assert "serialized" not in cubin(name).log
-        assert "setmaxnreg ignored" not in cubin(name).log
+def test_no_product_is_serialised(compiled: Outputs) -> None:
+    for name in PRODUCTS:
+        assert "serialized" not in compiled[name].log
+        assert "setmaxnreg ignored" not in compiled[name].log
 
 
-@needs_nvcc
 @needs_disassembler
-@pytest.mark.parametrize(("name", "product"), [("attention_bf16", "HGMMA.64x"), ("attention_fp8", "QGMMA.64x")])
-def test_softmax_runs_beside_the_product(name: str, product: str) -> None:
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_softmax_runs_beside_the_product(compiled: Outputs, name: str) -> None:
     """In every kernel, the exponentials of a block stand between the waits for its scores and for the values."""
-    for kernel, instructions in cuda_compile.disassemble(cubin(name).output).items():
-        assert any(product in instruction for instruction in instructions), kernel
+    for kernel, instructions in cuda_compile.disassemble(compiled[name].cubin).items():
+        assert any(PRODUCTS[name] in instruction for instruction in instructions), kernel
         assert any(instruction.startswith("UTMALDG") for instruction in instructions), kernel
         assert any("USETMAXREG" in instruction for instruction in instructions), kernel
+        assert not any(instruction.split()[0] in ("LDL", "STL") for instruction in instructions), kernel
         waits = [index for index, text in enumerate(instructions) if "WARPGROUP.DEPBAR" in text]
         beside = [b for a, b in pairwise(waits) if instructions[a].endswith("0x1")]
         begin = next(index for index in waits if instructions[index].endswith("0x1"))
@@ -64,17 +58,41 @@ def test_softmax_runs_beside_the_product(name: str, product: str) -> None:
         assert exponentials >= 40, f"{kernel}: {exponentials} exponentials beside the product"
 
 
-@needs_nvcc
-def test_layouts_and_sizes_agree() -> None:
-    program = cuda_compile.compile_source("layout_check", "-O0").output
-    run = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+def test_layouts_and_sizes_agree(compiled: Outputs) -> None:
+    run = subprocess.run([str(compiled["layout_check"].output)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
     lines = [line.split() for line in run.stdout.splitlines()]
     assert ["ok"] in lines
     shared = {line[1]: int(line[2]) for line in lines if line[0] == "shared"}
-    assert set(shared) == {"bf16_128", "bf16_256", "fp8_256"}
+    assert set(shared) == {"bf16_64", "bf16_128", "bf16_256", "fp8_128", "fp8_256"}
     assert max(shared.values()) <= SHARED_LIMIT
-    assert ["call", str(ctypes.sizeof(cuda._Attention))] in lines
+    assert ["call", str(ctypes.sizeof(cuda.Call))] in lines
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "include", "missing"),
+    [
+        pytest.param("12.4.131", True, "nvcc 12.4.131 is older than 12.5; put a newer one on PATH", id="old-nvcc"),
+        pytest.param(
+            "12.5", False, "no CUTLASS headers (found: 'nowhere'); pip install nvidia-cutlass", id="no-cutlass"
+        ),
+        pytest.param("13.0", True, "", id="all-there"),
+    ],
+)
+def test_an_install_says_what_it_skips_cuda_for(tmp_path: Path, nvcc: str, include: bool, missing: str) -> None:
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("cmake is not on PATH")
+    (tmp_path / "cute").mkdir()
+    (tmp_path / "cute/tensor.hpp").touch()
+    script = tmp_path / "ask.cmake"
+    script.write_text(f'include({cuda_compile.SOURCES / "requirements.cmake"})\nmessage("missing: ${{missing}}")\n')
+    settings = [
+        f"-DCMAKE_CUDA_COMPILER_VERSION={nvcc}",
+        f"-DX2SAM_CUTLASS_INCLUDE={tmp_path if include else 'nowhere'}",
+    ]
+    run = subprocess.run([cmake, *settings, "-P", str(script)], capture_output=True, text=True, check=True)
+    assert run.stderr.strip() == f"missing: {missing}".strip()
 
 
 @needs_triton

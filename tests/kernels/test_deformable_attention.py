@@ -1,4 +1,4 @@
-"""Deformable attention: native against its twin, gradients, edges of the image, contract."""
+"""Deformable attention: C++ against its twin, gradients, edges of the image, contract."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def twice_as_wide(value: Tensor, shapes: Shapes, locations: Tensor, weights: Ten
 def test_is_as_exact_as_torch(batch: int, shapes: Shapes, heads: int, head_dim: int, queries: int, points: int) -> None:
     inputs = make_inputs(batch, shapes, heads, head_dim, queries, points)
     exact = reference.deformable_attention(*twice_as_wide(*inputs))
-    native = deformable_attention(*inputs, backend="native")
+    native = deformable_attention(*inputs, backend="cpu")
     assert_as_exact_as(native, reference.deformable_attention(*inputs), exact)
 
 
@@ -54,16 +54,16 @@ def test_edges_and_the_outside(at: float) -> None:
     locations[..., 0] = at
     exact = reference.deformable_attention(*twice_as_wide(value, shapes, locations.clamp(-9, 9), weights))
     plain = reference.deformable_attention(value, shapes, locations.clamp(-9, 9), weights)
-    assert_as_exact_as(deformable_attention(value, shapes, locations, weights, backend="native"), plain, exact)
+    assert_as_exact_as(deformable_attention(value, shapes, locations, weights, backend="cpu"), plain, exact)
 
 
 @needs_library
 def test_unusable_locations_read_nothing_and_do_not_crash() -> None:
     value, shapes, locations, weights = make_inputs(1, ((4, 3),), 1, 16, 2, 1)
     locations[:] = float("nan")
-    deformable_attention(value, shapes, locations, weights, backend="native")
+    deformable_attention(value, shapes, locations, weights, backend="cpu")
     locations[:] = float("inf")
-    assert not deformable_attention(value, shapes, locations, weights, backend="native").any()
+    assert not deformable_attention(value, shapes, locations, weights, backend="cpu").any()
 
 
 @needs_library
@@ -72,8 +72,8 @@ def test_strided_views() -> None:
     wide = torch.zeros(2, value.shape[1], 4, 16)
     wide[:, :, 1:3] = value
     spread = torch.stack([locations, locations], -1)[..., 0]
-    view = deformable_attention(wide[:, :, 1:3], shapes, spread, weights, backend="native")
-    assert torch.equal(view, deformable_attention(value, shapes, locations, weights, backend="native"))
+    view = deformable_attention(wide[:, :, 1:3], shapes, spread, weights, backend="cpu")
+    assert torch.equal(view, deformable_attention(value, shapes, locations, weights, backend="cpu"))
 
 
 def gradients(inputs: Inputs, backend: str) -> tuple[Tensor, ...]:
@@ -91,7 +91,7 @@ def test_gradients_are_as_exact_as_torch(
 ) -> None:
     inputs = make_inputs(batch, shapes, heads, head_dim, queries, points)
     exact = gradients(twice_as_wide(*inputs), "torch")
-    for own, plain, truth in zip(gradients(inputs, "native"), gradients(inputs, "torch"), exact, strict=True):
+    for own, plain, truth in zip(gradients(inputs, "cpu"), gradients(inputs, "torch"), exact, strict=True):
         assert_as_exact_as(own, plain, truth)
 
 
@@ -101,7 +101,7 @@ def test_registered_soundly_with_gradients() -> None:
     flat = [size for shape in shapes for size in shape]
     leaves = [tensor.requires_grad_() for tensor in (value, locations, weights)]
     operation = torch.ops.x2sam_rt.deformable_attention.default
-    torch.library.opcheck(operation, (leaves[0], flat, leaves[1], leaves[2], "native"))
+    torch.library.opcheck(operation, (leaves[0], flat, leaves[1], leaves[2], "cpu"))
 
 
 @needs_library
@@ -122,7 +122,7 @@ def test_double_precision_runs_on_torch() -> None:
     inputs = twice_as_wide(*make_inputs(1, ((3, 4),), 2, 16, 5, 2))
     assert torch.equal(deformable_attention(*inputs), reference.deformable_attention(*inputs))
     with pytest.raises(KernelUnavailable, match=r"it takes float32 on the CPU, got torch\.float64"):
-        deformable_attention(*inputs, backend="native")
+        deformable_attention(*inputs, backend="cpu")
 
 
 def test_wrong_tensors_are_named() -> None:

@@ -1,4 +1,4 @@
-"""Mask fusion and attention masks: native against their twins, extreme logits, contract."""
+"""Mask fusion and attention masks: C++ against their twins, extreme logits, contract."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FUSION_SHAPES = [
 
 def assert_fusion_is_as_exact_as_torch(classes: Tensor, masks: Tensor) -> None:
     exact = reference.mask_fusion(classes.double(), masks.double())
-    assert_as_exact_as(mask_fusion(classes, masks, backend="native"), reference.mask_fusion(classes, masks), exact)
+    assert_as_exact_as(mask_fusion(classes, masks, backend="cpu"), reference.mask_fusion(classes, masks), exact)
 
 
 @needs_library
@@ -75,14 +75,14 @@ MASK_SIZES = [
 @pytest.mark.parametrize(("source", "size"), MASK_SIZES)
 def test_attention_masks_equal_torchs(source: tuple[int, int], size: tuple[int, int]) -> None:
     masks = random(11, *source, seed=3)
-    assert torch.equal(attention_mask(masks, size, backend="native"), reference.attention_mask(masks, size))
+    assert torch.equal(attention_mask(masks, size, backend="cpu"), reference.attention_mask(masks, size))
 
 
 @needs_library
 def test_a_query_that_sees_nothing_sees_everything() -> None:
     masks = random(4, 6, 6, seed=3)
     masks[1], masks[2] = -3.0, -0.0
-    own = attention_mask(masks, (3, 3), backend="native")
+    own = attention_mask(masks, (3, 3), backend="cpu")
     assert torch.equal(own, reference.attention_mask(masks, (3, 3)))
     assert own[1].all()
 
@@ -91,7 +91,7 @@ def test_a_query_that_sees_nothing_sees_everything() -> None:
 def test_attention_masks_of_strided_views() -> None:
     wide = random(6, 10, 16, seed=3)
     for view in (wide[::2, 1:9, 2:14], wide[:, :, ::2], wide.transpose(1, 2)):
-        assert torch.equal(attention_mask(view, (4, 5), backend="native"), reference.attention_mask(view, (4, 5)))
+        assert torch.equal(attention_mask(view, (4, 5), backend="cpu"), reference.attention_mask(view, (4, 5)))
 
 
 def test_wrong_tensors_are_named() -> None:
@@ -104,7 +104,7 @@ def test_wrong_tensors_are_named() -> None:
         mask_fusion(classes[:0], masks[:0])
     with pytest.raises(EngineError, match="size must be"):
         attention_mask(masks, (0, 4))
-    with pytest.raises(KernelUnavailable, match="it takes CUDA tensors, got cpu"):
+    with pytest.raises(KernelUnavailable, match=r"on a CUDA device, got torch\.float32 on cpu"):
         attention_mask(masks, (2, 2), backend="triton")
 
 

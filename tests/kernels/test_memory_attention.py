@@ -1,4 +1,4 @@
-"""Memory attention: native against its twin, contract, dispatch, torch.compile and torch.export."""
+"""Memory attention: C++ against its twin, contract, dispatch, torch.compile and torch.export."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from checks import assert_as_exact_as, needs_library, random
 from torch import Tensor
 
 from x2sam_rt.errors import EngineError, KernelUnavailable
-from x2sam_rt.kernels import available, dispatch, native, reference
+from x2sam_rt.kernels import available, cpu, dispatch, reference
 from x2sam_rt.kernels.memory_attention import self_attention, slot_attention
 
 SELF_SHAPES = [
@@ -22,7 +22,6 @@ SELF_SHAPES = [
     pytest.param(257, 1023, 256, id="just-beside-the-tiles"),
     pytest.param(97, 97, 48, id="dim-48"),
     pytest.param(5, 65536, 32, id="the-longest"),
-    pytest.param(0, 5, 32, id="no-query"),
 ]
 SLOT_SHAPES = [
     pytest.param(300, 1, 5, 32, id="one-slot"),
@@ -32,7 +31,7 @@ SLOT_SHAPES = [
     pytest.param(9, 8, 4096, 64, id="a-full-bank"),
 ]
 needs_bfloat16 = pytest.mark.skipif(
-    available().cpu is None or not native.multiplies_bfloat16(), reason="no bfloat16 instructions"
+    available().cpu is None or not cpu.multiplies_bfloat16(), reason="no bfloat16 instructions"
 )
 DTYPES = [
     pytest.param(torch.float32, id="fp32", marks=needs_library),
@@ -46,11 +45,8 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 def test_self_attention_is_as_exact_as_torch(queries: int, tokens: int, dim: int, dtype: torch.dtype) -> None:
     q = random(queries, dim, seed=1, scale=2).to(dtype)
     k, v = random(tokens, dim, seed=2).to(dtype), random(tokens, dim, seed=3).to(dtype)
-    if queries == 0:
-        assert self_attention(q, k, v, backend="native").shape == (0, dim)
-        return
     exact = reference.self_attention(q.double(), k.double(), v.double())
-    assert_as_exact_as(self_attention(q, k, v, backend="native"), reference.self_attention(q, k, v), exact)
+    assert_as_exact_as(self_attention(q, k, v, backend="cpu"), reference.self_attention(q, k, v), exact)
 
 
 def slot_inputs(
@@ -71,7 +67,7 @@ def test_slot_attention_is_as_exact_as_torch(
     queries: int, slots: int, tokens: int, dim: int, dtype: torch.dtype
 ) -> None:
     inputs = slot_inputs(queries, slots, tokens, dim, dtype)
-    own = slot_attention(*inputs, backend="native")
+    own = slot_attention(*inputs, backend="cpu")
     assert_as_exact_as(own, reference.slot_attention(*inputs), exact_slot_attention(*inputs))
 
 
@@ -81,7 +77,7 @@ def test_a_partly_filled_ring_is_read_in_place(dtype: torch.dtype) -> None:
     q, ring_k, ring_v, shift = slot_inputs(40, 5, 19, 64, dtype)
     ring_k[3:], ring_v[3:] = float("nan"), float("nan")
     inputs = (q, ring_k[:3], ring_v[:3], shift[:3])
-    own = slot_attention(*inputs, backend="native")
+    own = slot_attention(*inputs, backend="cpu")
     assert_as_exact_as(own, reference.slot_attention(*inputs), exact_slot_attention(*inputs))
 
 
@@ -89,8 +85,8 @@ def test_a_partly_filled_ring_is_read_in_place(dtype: torch.dtype) -> None:
 def test_a_wrapped_ring_gives_the_same_as_slots_in_order(dtype: torch.dtype) -> None:
     q, k, v, shift = slot_inputs(40, 5, 19, 64, dtype)
     wrapped = [2, 3, 4, 0, 1]
-    turned = slot_attention(q, k[wrapped], v[wrapped], shift[wrapped], backend="native")
-    in_order = slot_attention(q, k, v, shift, backend="native")
+    turned = slot_attention(q, k[wrapped], v[wrapped], shift[wrapped], backend="cpu")
+    in_order = slot_attention(q, k, v, shift, backend="cpu")
     assert_as_exact_as(turned, in_order, exact_slot_attention(q, k, v, shift))
 
 
@@ -102,30 +98,50 @@ def test_strided_views(channels: slice, dtype: torch.dtype) -> None:
     views = [tensor[..., channels] for tensor in wide]
     for view, tensor in zip(views, (q, k, v, shift), strict=True):
         view.copy_(tensor)
-    assert torch.equal(slot_attention(*views, backend="native"), slot_attention(q, k, v, shift, backend="native"))
+    assert torch.equal(slot_attention(*views, backend="cpu"), slot_attention(q, k, v, shift, backend="cpu"))
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpu", marks=needs_library)])
+@pytest.mark.parametrize("grad", [False, True])
+def test_no_query_gives_an_empty_result(backend: str, grad: bool) -> None:
+    q, k, v, shift = slot_inputs(0, 2, 5, 32)
+    if grad:
+        assert slot_attention(q.requires_grad_(), k, v, shift).shape == (0, 32)
+        return
+    assert slot_attention(q, k, v, shift, backend=backend).shape == (0, 32)
+    assert self_attention(q, k[0], v[0], backend=backend).shape == (0, 32)
 
 
 @each_dtype
-@pytest.mark.parametrize("scale", [30.0, 1e4], ids=["peaked", "far-beyond-exp"])
+def test_a_slot_that_is_switched_off_weighs_nothing(dtype: torch.dtype) -> None:
+    q, k, v, shift = slot_inputs(9, 2, 70, 32, dtype)
+    q, shift[0] = q.abs(), -torch.inf
+    alone = (q, k[1:], v[1:], shift[1:])
+    out = slot_attention(q, k, v, shift, backend="cpu")
+    assert_as_exact_as(out, reference.slot_attention(*alone), exact_slot_attention(*alone))
+
+
+@each_dtype
+@pytest.mark.parametrize("scale", [30.0, 1e4, 1e12], ids=["peaked", "far-beyond-exp", "beyond-its-exponent"])
 def test_large_scores_neither_overflow_nor_vanish(scale: float, dtype: torch.dtype) -> None:
     q = random(50, 32, seed=1, scale=scale).to(dtype)
     k, v = random(60, 32, seed=2).to(dtype), random(60, 32, seed=3).to(dtype)
     exact = reference.self_attention(q.double(), k.double(), v.double())
-    assert_as_exact_as(self_attention(q, k, v, backend="native"), reference.self_attention(q, k, v), exact)
+    assert_as_exact_as(self_attention(q, k, v, backend="cpu"), reference.self_attention(q, k, v), exact)
 
 
 @each_dtype
 def test_one_key_that_outweighs_a_thousand_small_ones(dtype: torch.dtype) -> None:
     q = random(1000, 256).to(dtype)
     exact = reference.self_attention(q.double(), q.double(), q.double())
-    assert_as_exact_as(self_attention(q, q, q, backend="native"), reference.self_attention(q, q, q), exact)
+    assert_as_exact_as(self_attention(q, q, q, backend="cpu"), reference.self_attention(q, q, q), exact)
 
 
 @each_dtype
 def test_unusable_keys_are_not_hidden(dtype: torch.dtype) -> None:
     q, k, v = random(20, 32).to(dtype), random(40, 32).to(dtype), random(40, 32).to(dtype)
     k[17, 3] = float("nan")
-    assert self_attention(q, k, v, backend="native").isnan().all()
+    assert self_attention(q, k, v, backend="cpu").isnan().all()
 
 
 @each_dtype
@@ -133,11 +149,11 @@ def test_memory_does_not_grow_with_queries_times_keys(dtype: torch.dtype) -> Non
     """16,384² scores would take 1 GiB; the kernel's own space stays under 64 MiB. One channel step keeps it quick."""
     q = random(16384, 16).to(dtype)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    self_attention(q, q, q, backend="native")
+    self_attention(q, q, q, backend="cpu")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
-@pytest.mark.parametrize("backend", ["auto", "torch", pytest.param("native", marks=needs_library)])
+@pytest.mark.parametrize("backend", ["auto", "torch", pytest.param("cpu", marks=needs_library)])
 def test_an_empty_bank_is_refused(backend: str) -> None:
     q, k, v, shift = slot_inputs(4, 0, 9, 32)
     with pytest.raises(EngineError, match="slots must be at least 1, got 0; the first frame"):
@@ -158,22 +174,20 @@ def test_wrong_tensors_are_named() -> None:
 
 def test_unknown_backend_lists_the_known() -> None:
     q = random(2, 32)
-    with pytest.raises(
-        KernelUnavailable, match='no backend "fast"; there are auto, native, cuda, cudnn, triton, torch'
-    ):
+    with pytest.raises(KernelUnavailable, match='no backend "fast"; there are auto, cpu, cuda, triton, cudnn, torch'):
         self_attention(q, q, q, backend="fast")
 
 
-def test_native_says_why_it_cannot_serve() -> None:
+def test_cpu_says_why_it_cannot_serve() -> None:
     q = random(2, 24)
     with pytest.raises(KernelUnavailable, match="dim must be a multiple of 16, got 24"):
-        self_attention(q, q, q, backend="native")
+        self_attention(q, q, q, backend="cpu")
     q = random(2, 32).half()
     with pytest.raises(KernelUnavailable, match=r"takes float32 or bfloat16 on the CPU, got torch\.float16 on cpu"):
-        self_attention(q, q, q, backend="native")
+        self_attention(q, q, q, backend="cpu")
     q = random(2, 32).requires_grad_()
     with pytest.raises(KernelUnavailable, match="no gradient"):
-        self_attention(q, q, q, backend="native")
+        self_attention(q, q, q, backend="cpu")
 
 
 def test_auto_logs_its_choice_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from x2sam_rt.errors import EngineError, KernelUnavailable
-from x2sam_rt.kernels import libraries, native, onnx_ops
+from x2sam_rt.kernels import availability, cpu, onnx_ops
 from x2sam_rt.kernels.deformable_attention import deformable_attention
 from x2sam_rt.kernels.mask_fusion import attention_mask, mask_fusion
 from x2sam_rt.kernels.memory_attention import self_attention, slot_attention
@@ -91,12 +91,12 @@ def run(model: onnx.ModelProto, inputs: tuple[Tensor, ...], *, registered: bool)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     if registered:
-        onnx_ops.register(options)
+        cpu.register_with_onnxruntime(options)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feeds = {info.name: tensor.numpy() for info, tensor in zip(session.get_inputs(), inputs, strict=True)}
-    before = native.onnxruntime_calls() if libraries.built("x2sam_cpu") else 0
+    before = cpu.onnxruntime_calls() if availability.has_library("x2sam_cpu") else 0
     outputs = session.run(None, feeds)
-    return outputs, (native.onnxruntime_calls() if libraries.built("x2sam_cpu") else 0) - before
+    return outputs, (cpu.onnxruntime_calls() if availability.has_library("x2sam_cpu") else 0) - before
 
 
 def assert_agrees(outputs: Arrays, module: AllKernels, inputs: tuple[Tensor, ...]) -> None:
@@ -181,6 +181,6 @@ def test_wrong_shapes_are_an_error_and_not_a_crash() -> None:
 
 
 def test_registering_without_the_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(libraries._PATHS, "x2sam_cpu", None)
+    monkeypatch.setitem(availability._PATHS, "x2sam_cpu", None)
     with pytest.raises(KernelUnavailable, match="native operators were not built; reinstall"):
-        onnx_ops.register(onnxruntime.SessionOptions())
+        cpu.register_with_onnxruntime(onnxruntime.SessionOptions())

@@ -21,6 +21,7 @@ if not HAS_GPU and tuple(int(part) for part in np.__version__.split(".")[:2]) >=
     pytest.skip(f"Triton's interpreter needs numpy < 2.4, found {np.__version__}", allow_module_level=True)
 pytest.importorskip("triton", reason="Triton is not installed; pip install 'x2sam-rt[gpu]'")
 
+from x2sam_rt.errors import EngineError  # noqa: E402
 from x2sam_rt.kernels import reference, split  # noqa: E402
 from x2sam_rt.kernels.triton import attention, deformable_attention, mask_fusion  # noqa: E402
 
@@ -38,6 +39,8 @@ def assert_as_good(kernel: Tensor, plain: Tensor, exact: Tensor) -> None:
     """The kernel's error is at most twice that of plain torch at the same precision, and rounding."""
     assert kernel.dtype == plain.dtype
     assert kernel.shape == plain.shape
+    if exact.numel() == 0:
+        return
     rounding = torch.finfo(kernel.dtype).eps * exact.abs().max()
     ours, torchs = (kernel.double() - exact).abs().max(), (plain.double() - exact).abs().max()
     assert ours <= 2 * torchs + rounding, f"error {ours:.3g} against torch's {torchs:.3g}"
@@ -58,6 +61,7 @@ def split_error_case(module: ModuleType, tensors: list[Tensor], function: str, *
         pytest.param(33, 50, 64, 3, id="odd-tiles-three-parts"),
         pytest.param(16, 17, 128, 2, id="last-part-of-one-key"),
         pytest.param(39, 70, 256, 1, id="d256"),
+        pytest.param(0, 5, 64, 1, id="no-query"),
     ],
 )
 def test_self_attention(dtype: torch.dtype, queries: int, keys: int, dim: int, parts: int) -> None:
@@ -84,6 +88,73 @@ def test_slot_attention(dtype: torch.dtype, parts: int, queries: int, slots: int
 def test_strided_queries() -> None:
     tensors = [draw(20, 3, 64, seed=seed)[:, seed] for seed in range(3)]
     split_error_case(attention, tensors, "self_attention", tiles=SMALL, parts=2)
+
+
+@pytest.mark.parametrize("columns", [slice(0, 128, 2), slice(33, 97)], ids=["every-other", "inner"])
+def test_views_of_wider_tensors(columns: slice) -> None:
+    """The last axis spread out, or narrower than what it lies in, with NaN around it."""
+
+    def view(tensor: Tensor) -> Tensor:
+        wide = torch.full((*tensor.shape[:-1], 129), torch.nan, device=DEVICE)
+        wide[..., columns] = tensor
+        return wide[..., columns]
+
+    tensors = [draw(20, 64), draw(2, 17, 64, seed=1), draw(2, 17, 64, seed=2), draw(2, 64, seed=3)]
+    plain = attention.slot_attention(*tensors, tiles=SMALL)
+    assert torch.equal(attention.slot_attention(*(view(tensor) for tensor in tensors), tiles=SMALL), plain)
+    flat = [tensor.flatten(0, -2) for tensor in tensors[:3]]
+    plain = attention.self_attention(*flat, tiles=SMALL)
+    assert torch.equal(attention.self_attention(*(view(tensor) for tensor in flat), tiles=SMALL), plain)
+
+
+def test_maps_cut_out_of_wider_ones() -> None:
+    classes, masks = draw(5, 8), draw(5, 6, 14, seed=1, scale=6)
+    for class_view, mask_view in (
+        (classes[:, ::2], masks[:, :, ::2]),
+        (classes[:, :3], masks[:, 1:5, 3:11]),
+        (classes, masks.transpose(1, 2)),
+    ):
+        dense = mask_fusion.mask_fusion(class_view.contiguous(), mask_view.contiguous())
+        assert torch.equal(mask_fusion.mask_fusion(class_view, mask_view), dense)
+        allowed = mask_fusion.attention_mask(mask_view.contiguous(), (3, 4))
+        assert torch.equal(mask_fusion.attention_mask(mask_view, (3, 4)), allowed)
+
+
+def test_values_whose_channels_are_spread_out() -> None:
+    value, at, weights = draw(1, 15, 2, 16)[..., ::2], draw(1, 7, 2, 1, 4, 2, seed=1), draw(1, 7, 2, 1, 4, seed=2)
+    dense = deformable_attention.deformable_attention(value.contiguous(), ((3, 5),), at, weights)
+    assert torch.equal(deformable_attention.deformable_attention(value, ((3, 5),), at, weights), dense)
+
+
+@pytest.mark.parametrize("parts", [0, -3])
+def test_parts_below_one_are_refused(parts: int) -> None:
+    tensors = [draw(3, 64), draw(2, 5, 64), draw(2, 5, 64), draw(2, 64)]
+    with pytest.raises(EngineError, match=f"parts must be at least 1, got {parts}"):
+        attention.slot_attention(*tensors, tiles=SMALL, parts=parts)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("scale", [2.0**12, 2.0**30], ids=["2^24", "2^42"])
+def test_scores_beyond_the_exponent_stay_finite(scale: float, parts: int) -> None:
+    tensors = [draw(9, 64, scale=scale), draw(50, 64, seed=1, scale=2.0**12), draw(50, 64, seed=2)]
+    split_error_case(attention, tensors, "self_attention", tiles=SMALL, parts=parts)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_slot_that_is_switched_off_weighs_nothing(parts: int) -> None:
+    query, key, value, shift = draw(9, 64).abs(), draw(2, 20, 64, seed=1), draw(2, 20, 64, seed=2), draw(2, 64, seed=3)
+    shift[0] = -torch.inf
+    out = attention.slot_attention(query, key, value, shift, tiles=SMALL, parts=parts)
+    alone = (query, key[1:], value[1:], shift[1:])
+    exact = reference.slot_attention(*(tensor.double() for tensor in alone))
+    assert_as_good(out, reference.slot_attention(*alone), exact)
+
+
+def test_rows_beyond_the_queries_do_not_veto_skipping() -> None:
+    query, key, value, shift = peaked(60.0)
+    out, stats = attention.slot_attention_skipping(query[:5], key, value, shift, tiles=SMALL, parts=1)
+    assert stats == attention.SkipStats(skipped=2, blocks=4)
+    assert out.shape == (5, 64)
 
 
 def test_merge_matches_its_twin() -> None:

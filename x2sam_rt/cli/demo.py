@@ -9,10 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from x2sam_rt.cli.terminal import console, reporting, with_progress
 from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
-from x2sam_rt.media.video import VideoReader, VideoWriter
+from x2sam_rt.media.image import write_image
+from x2sam_rt.media.video import VideoReader, VideoWriter, pick_frames
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
@@ -22,6 +25,7 @@ from x2sam_rt.tasks.instruction import Instruction
 
 _SIDE, _FRAMES, _RATE = 384, 96, 24
 _SEED = 0
+_SHOWN = 4  # frames of the picture
 # Colours go for a second: then only the memory knows which object was meant.
 _WORLD = ClipSettings(
     side=_SIDE, frames=_FRAMES, desaturated=1, desaturated_frames=24, same_colour=1, occluder=0, twins=0
@@ -36,6 +40,12 @@ def write_clip(path: Path) -> str:
             video.write(frame)
     named = clip.objects[clip.focus]
     return f"the {named.colour} {named.shape}"
+
+
+def draw_strip(video: Path, picture: Path) -> None:
+    """A few frames of a video side by side."""
+    frames = pick_frames(video, _SHOWN).spread
+    write_image(picture, np.hstack([frame.pixels for frame in frames]))
 
 
 def run_demo(folder: Path) -> None:
@@ -54,7 +64,9 @@ def run_demo(folder: Path) -> None:
     console.print(profile_table(profile))
     write_profile(profile, folder / "profile.json")
     draw_profile(profile, folder / "profile.png")
-    console.print(f'masks for "{prompt}": {folder}/masked.mp4, {folder}/masks.jsonl; times: {folder}/profile.png')
+    draw_strip(folder / "masked.mp4", folder / "masked.png")
+    console.print(f'masks for "{prompt}": {folder}/masked.mp4, {folder}/masked.png, {folder}/masks.jsonl')
+    console.print(f"times: {folder}/profile.png, {folder}/profile.json")
 
 
 if __name__ == "__main__":

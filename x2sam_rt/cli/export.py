@@ -38,6 +38,9 @@ def export(
     language_weights: Annotated[
         LanguageWeightsName, typer.Option(help="What the text model's weights are rounded to; int8, int4: [quant].")
     ] = "full",
+    targets: Annotated[
+        str, typer.Option(help='GPUs that TensorRT engines are for: "sm86,sm89,sm120" (the default) or "this-gpu".')
+    ] = "",
     config: Annotated[Path | None, typer.Option(help="Model configuration; default: beside the checkpoint.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer folder; default: beside the checkpoint.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
@@ -52,15 +55,27 @@ def export(
 
     with reporting(), progress_bar() as progress:
         bar = progress.add_task("load checkpoint", total=8)
+        step = ""
+
+        def show(what: str) -> None:
+            nonlocal step
+            step = what
+            progress.update(bar, advance=1, description=step)
+
+        def show_part(what: str, done: float) -> None:
+            progress.update(bar, description=f"{step}: {what.lower()} {done:.0%}")
+
         path = embedded_checkpoint() if checkpoint == EMBEDDED else Path(checkpoint)
         loaded = load_checkpoint(path, vlm=vlm, config=config, tokenizer=tokenizer)
         weights = cast("LanguageWeights", str(language_weights))
-        plan = ExportPlan(loaded, str(engine), cast("Precision", str(precision)), weights)
+        names = tuple(name.strip() for name in targets.split(",") if name.strip())
+        plan = ExportPlan(loaded, str(engine), cast("Precision", str(precision)), names, weights)
         manifest = export_bundle(
             plan,
             output,
             overwrite=overwrite,
-            on_step=lambda step: progress.update(bar, advance=1, description=step),
+            on_step=show,
+            on_progress=show_part,
         )
         progress.update(bar, completed=8, description="done")
     console.print(

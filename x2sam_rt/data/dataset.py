@@ -9,7 +9,21 @@ from typing import Literal, Protocol
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import DataError
 
-Metric = Literal["j_and_f", "panoptic_video", "panoptic_image", "ap_video", "ap_image", "giou", "semantic", "vgd"]
+Metric = Literal[
+    "j_and_f",
+    "giou",
+    "semantic",
+    "semantic_video",
+    "panoptic_image",
+    "panoptic_video",
+    "ap_image",
+    "ap_video",
+    "vgd",
+    "vgd_image",
+    "vgd_video",
+    "gcg_image",
+    "gcg_video",
+]
 
 
 class Sample(Protocol):
@@ -27,6 +41,7 @@ class Sample(Protocol):
 class Dataset:
     """Examples by number. metric: the family of figures they are measured by. things, stuff: the category names that
     an instruction lists, in that order, where there are categories; targets then belong to an index of things + stuff.
+    order: these indices in the order the data set itself has them; () = as they are.
 
     Raises DataError without samples, and for two of one name.
     """
@@ -36,6 +51,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     things: tuple[str, ...] = ()
     stuff: tuple[str, ...] = ()
+    order: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.samples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,46 @@ from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import Media
 
 
+class Masks(Protocol):
+    """(T, H, W) bool by indexing, as an array is one; `np.asarray` gives the array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, key: Any, /) -> BoolMask: ...
+
+    def __array__(self) -> npt.NDArray[Any]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class IdMasks:
+    """The pixels that hold an id, made when they are asked for: a clip of 60 segments is held as one map.
+
+    ids: (T, H, W) integers.
+    """
+
+    ids: npt.NDArray[np.integer]
+    id: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.ids.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.bool_)
+
+    def __getitem__(self, key: Any, /) -> BoolMask:
+        found: BoolMask = np.asarray(self.ids[key] == self.id)
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.asarray(self.ids == self.id, dtype=dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
     """One thing that must be found. condition: which phrase, category or region of the instruction it belongs to, in
@@ -22,7 +62,7 @@ class Target:
     """
 
     condition: int
-    masks: BoolMask
+    masks: Masks
     id: int
 
 
@@ -58,7 +98,7 @@ class Example:
         for target in self.targets:
             if target.masks.shape != frames.shape[:3] or target.masks.dtype != np.bool_:
                 raise self.bad(
-                    f"the masks of target {target.id} are {_described(target.masks)}; "
+                    f"the masks of target {target.id} are {target.masks.shape} {target.masks.dtype}; "
                     f"wanted {frames.shape[:3]} bool, the size of the frames"
                 )
             if not 0 <= target.condition < self.conditions:
@@ -79,7 +119,7 @@ class Example:
         together = np.zeros(self.frames.shape[:3], dtype=np.bool_)
         for target in self.targets:
             if target.condition == condition:
-                together |= target.masks
+                together |= target.masks[:]
         return together
 
 

@@ -11,7 +11,6 @@ from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
 from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
 from x2sam_rt.model.stage_contract import Tensors
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.bundle import Manifest
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, load_engines
@@ -54,12 +53,9 @@ def _check_finite(stage: str, outputs: Tensors) -> None:
             )
 
 
-def load_choice(
-    folder: Path, manifest: Manifest, choice: BackendChoice, again: ReAsk = ONCE
-) -> tuple[Runtime, RuntimeSegmenter]:
+def load_choice(folder: Path, manifest: Manifest, choice: BackendChoice) -> tuple[Runtime, RuntimeSegmenter]:
     """A runtime to close after use, and the same as something to be measured. manifest: of the bundle in `folder`; its
     model configuration is the one that runs. choice: the bundle's own, or REFERENCE.
-    again: when a video's instruction is asked again.
 
     Raises EngineError for another choice, BundleError for a damaged bundle.
     """
@@ -68,8 +64,7 @@ def load_choice(
     engines = load_engines(find_backend(manifest.backend), manifest.stages, folder, model)
     # Whatever goes wrong before the mask decoder comes out of it.
     engines = replace(engines, mask_decoder=FiniteEngine(engines.mask_decoder))
-    runtime, _ = assemble(folder, manifest, model, engines)
-    return runtime, RuntimeSegmenter(runtime, again)
+    return assemble(folder, manifest, model, engines)
 
 
 def assemble(folder: Path, manifest: Manifest, model: X2SAM, engines: Engines) -> tuple[Runtime, RuntimeSegmenter]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.table import Table
 
 from x2sam_rt.errors import require_extra
-from x2sam_rt.evaluation.results import Evaluation, VariantResult
-from x2sam_rt.evaluation.speed import Speed
+from x2sam_rt.evaluation.evaluators import Score
+from x2sam_rt.evaluation.results import Evaluation, Speed, VariantResult
 from x2sam_rt.media.atomic import atomic_file, naming_write_errors
 
 _TELLING = 3
@@ -25,27 +25,27 @@ Row = tuple[str, str]
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """A row per figure, a column per variant; accuracy in percent, times in milliseconds. Figures of one or two objects
-    are left out, unless they are all there is."""
-    shown = "first frames" if evaluation.live else "whole clips"
-    table = Table(title=f"{evaluation.dataset}{f' {evaluation.split}' if evaluation.split else ''} · {shown}")
+    """A row per score, a column per variant; accuracy in percent, times in milliseconds. Scores of one or two objects
+    are left out, unless they are all there is. With several wordings: how far they lie apart."""
+    title = " ".join(part for part in (evaluation.dataset, evaluation.split) if part)
+    table = Table(title=f"{title} · {evaluation.protocol}", caption=_caption(evaluation))
     table.add_column("part")
-    table.add_column("figure")
+    table.add_column("score")
     table.add_column("of", justify="right")
     for variant in evaluation.variants:
         table.add_column(variant.label, justify="right")
+    if spread := len({variant.wording for variant in evaluation.variants}) > 1:
+        table.add_column("spread", justify="right")
     columns = [_values(variant) for variant in evaluation.variants]
     above = None
-    for (part, figure), count in _rows(evaluation).items():
+    for (part, name), count in _rows(evaluation).items():
         if above not in (None, part):
             table.add_section()
-        cells = [column.get((part, figure)) for column in columns]
-        table.add_row(
-            part if part != above else "",
-            figure,
-            str(count),
-            *("–" if value is None else f"{100 * value:.1f}" for value in cells),
-        )
+        found = [column.get((part, name)) for column in columns]
+        cells = ["–" if score is None else _text(score) for score in found]
+        values = [_shown(score) for score in found if score is not None]
+        apart = [f"{max(values) - min(values):.1f}"] if spread else []
+        table.add_row(part if part != above else "", name, str(count), *cells, *apart)
         above = part
     table.add_section()
     for name, of in _TIMES.items():
@@ -54,8 +54,32 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def _caption(evaluation: Evaluation) -> str | None:
+    """What the scores lack."""
+    lines = []
+    for variant in evaluation.variants:
+        for part in variant.parts:
+            if part.skipped:
+                first = next(iter(part.skipped.values()))
+                lines.append(
+                    f"{variant.label}, {part.name}: {len(part.skipped)} bad samples skipped; the first: {first}"
+                )
+            if part.left_out:
+                lines.append(f"{variant.label}, {part.name}: {part.left_out} samples the protocol leaves out")
+            lines += [f"{part.name}: {need}" for need in part.missing]
+    return "\n".join(dict.fromkeys(lines)) or None
+
+
+def _shown(score: Score) -> float:
+    return 100 * score.value if score.percent else score.value
+
+
+def _text(score: Score) -> str:
+    return f"{_shown(score):.1f}" if score.percent else f"{score.value:.2f}"
+
+
 def draw_evaluation(evaluation: Evaluation, path: Path) -> None:
-    """The headline figure of every part over the milliseconds per frame; a colour per part, a marker per variant.
+    """The headline score of every part over the milliseconds per frame; a colour per part, a marker per variant.
 
     path: `.svg` or `.png`. Variants that timed no frame are left out. Raises MissingExtra.
     """
@@ -99,8 +123,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         draw_evaluation(evaluation, folder / f"accuracy_speed{suffix}")
 
 
-def _values(variant: VariantResult) -> dict[Row, float]:
-    return {(part.name, figure.name): figure.value for part in variant.parts for figure in part.figures}
+def _values(variant: VariantResult) -> dict[Row, Score]:
+    return {(part.name, score.name): score for part in variant.parts for score in part.scores}
 
 
 def _rows(evaluation: Evaluation) -> dict[Row, int]:
@@ -110,8 +134,8 @@ def _rows(evaluation: Evaluation) -> dict[Row, int]:
         for variant in evaluation.variants:
             for part in variant.parts:
                 if part.name == name:
-                    told = (one for one in part.figures if one.headline or one.count >= _TELLING)
-                    rows |= {(name, figure.name): figure.count for figure in told}
+                    told = (one for one in part.scores if one.headline or one.count >= _TELLING)
+                    rows |= {(name, score.name): score.count for score in told}
     return rows
 
 
@@ -120,5 +144,5 @@ def _headlines(variant: VariantResult) -> dict[str, float]:
     return {
         f"{part.name}: {part.headline.name}": part.headline.value
         for part in variant.parts
-        if part.memory == variant.memory and part.speed.frame_p50_ms is not None
+        if part.memory == variant.memory and part.speed.frame_p50_ms is not None and part.scores
     }

@@ -1,8 +1,8 @@
-"""The synthetic set: clips of the made-up world, of seeds that training never draws."""
+"""The synthetic sets: clips of the made-up world, of seeds that training never draws."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,9 +12,8 @@ from x2sam_rt.data.dataset import Dataset, Metric
 from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.synthetic import SHAPES, STUFF, clip_seed, evaluation_settings, make_clip, make_example, make_stream
 from x2sam_rt.errors import DataError
-from x2sam_rt.evaluation.families import AnswerFamily, CaptionFamily, family_of
-from x2sam_rt.evaluation.figures import Family
-from x2sam_rt.evaluation.part import Part
+from x2sam_rt.evaluation.evaluators import AnswerEvaluator, Evaluator, LinkingEvaluator, evaluator_of
+from x2sam_rt.evaluation.parts import MakeEvaluator, Part
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import Media
 
@@ -22,14 +21,13 @@ Clips = Literal["clear", "desaturated", "occluded"]
 Pairs = Literal["seen", "unseen"]
 PAIRS: tuple[Pairs, ...] = ("seen", "unseen")
 _LONGEST = 96  # tokens of an answer; true ones have half as many, and a model that never stops costs no more
-_STREAMS, _STREAM_COUNT = "streams", 12
 _LOOK_ALIKES = frozenset({"same_colour", "same_shape"})
 
 
 @dataclass(frozen=True)
 class SyntheticSample:
     """Example `index` of a task. phrases: how many to refer to; None = as the world draws. given: the true answer is
-    asked with, so that the masks alone are the model's."""
+    asked with, so that the masks alone are the model's. frames: of the clip; None = the world's own number."""
 
     name: str
     task: str
@@ -39,10 +37,12 @@ class SyntheticSample:
     index: int
     phrases: int | None
     given: bool = False
+    frames: int | None = None
 
     def load(self) -> Example:
         seed = clip_seed(self.pairs, self.index)
-        clip = make_clip(seed, evaluation_settings(self.clips, self.pairs))
+        settings = evaluation_settings(self.clips, self.pairs)
+        clip = make_clip(seed, settings if self.frames is None else replace(settings, frames=self.frames))
         rng = np.random.default_rng((*seed, int.from_bytes(f"{self.task} {self.media}".encode(), "big")))
         made = make_example(clip, self.task, rng, media=self.media, count=self.phrases, name=self.name)
         alone = self.phrases == 1 and not made.tags & _LOOK_ALIKES
@@ -50,26 +50,6 @@ class SyntheticSample:
             made,
             instruction=replace(made.instruction, max_new_tokens=_LONGEST, answer=made.answer if self.given else None),
             tags=made.tags | {"no look-alike"} if alone else made.tags,
-        )
-
-
-@dataclass(frozen=True)
-class StreamSample:
-    """Stream `index`: the language model is shown its first frame, and later what asking again shows it."""
-
-    name: str
-    index: int
-
-    def load(self) -> Example:
-        stream = make_stream(clip_seed("seen", self.index))
-        return Example(
-            name=self.name,
-            media="video",
-            frames=stream.frames,
-            instruction=Instruction(phrases=(stream.phrase,)),
-            conditions=1,
-            targets=(Target(0, stream.masks, 0),),
-            seen=1,
         )
 
 
@@ -87,26 +67,33 @@ class _Row:
     phrases: int | None = None
     control: bool = False
     given: bool = False
+    frames: int | None = None
 
     def parts(self) -> list[Part]:
         samples = tuple(self._sample(index) for index in range(self.count))
-        found = [Part(self.name, samples, self._family(samples))]
+        found = [Part(self.name, samples, self._evaluator(samples))]
         if self.control:
-            found.append(Part(f"{self.name}, without memory", samples, self._family(samples), forget=True))
+            found.append(Part(f"{self.name}, without memory", samples, self._evaluator(samples), forget=True))
         return found
 
     def _sample(self, index: int) -> SyntheticSample:
         name = f"synthetic/{self.name}/{index}"
-        return SyntheticSample(name, self.task, self.media, self.clips, self.pairs, index, self.phrases, self.given)
+        return SyntheticSample(
+            name, self.task, self.media, self.clips, self.pairs, index, self.phrases, self.given, self.frames
+        )
 
-    def _family(self, samples: tuple[SyntheticSample, ...]) -> Callable[[], Family]:
+    def _evaluator(self, samples: tuple[SyntheticSample, ...]) -> MakeEvaluator:
         match self.metric:
             case "caption":
-                return CaptionFamily
+                return lambda published: LinkingEvaluator()
             case "answer":
-                return AnswerFamily
+                return lambda published: AnswerEvaluator()
         dataset = Dataset(self.name, self.metric, samples, things=SHAPES, stuff=STUFF)
-        return lambda: family_of(dataset)
+
+        def make(published: bool) -> Evaluator:
+            return evaluator_of(dataset, published=False)  # there are no published figures to be like
+
+        return make
 
 
 _ROWS = (
@@ -128,15 +115,52 @@ _ROWS = (
 )
 
 
-def synthetic_parts(pairs: str | None = None) -> tuple[Part, ...]:
+@dataclass(frozen=True)
+class StreamSample:
+    """Stream `index`: of its frames the language model is shown the first, and later what asking again shows it."""
+
+    name: str
+    index: int
+
+    def load(self) -> Example:
+        stream = make_stream(clip_seed("seen", self.index))
+        return Example(
+            name=self.name,
+            media="video",
+            frames=stream.frames,
+            instruction=Instruction(phrases=(stream.phrase,)),
+            conditions=1,
+            targets=(Target(0, stream.masks, 0),),
+            seen=1,
+        )
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """Streams in which what is named changes."""
+
+    name: str
+    count: int
+    pairs: Pairs = "seen"
+
+    def parts(self) -> list[Part]:
+        samples = tuple(StreamSample(f"synthetic/{self.name}/{index}", index) for index in range(self.count))
+        return [Part.of(Dataset(self.name, "j_and_f", samples))]
+
+
+# Clips many times as long as those that the model learned from: does it gain or lose by what it remembers?
+_LONG = (
+    _Row("referring", "referring", "video", 12, "j_and_f", phrases=1, frames=64),
+    _Row("object", "object", "video", 12, "j_and_f", frames=64),
+    _Row("panoptic", "panoptic", "video", 8, "panoptic_video", frames=64),
+    _Streams("streams", 12),
+)
+SYNTHETIC: Mapping[str, Sequence[_Row | _Streams]] = {"synthetic": _ROWS, "synthetic-long": _LONG}
+
+
+def synthetic_parts(pairs: str | None = None, rows: Sequence[_Row | _Streams] = _ROWS) -> tuple[Part, ...]:
     """Always the same examples. pairs: "seen" or "unseen" for the parts that ask about colours and shapes that
     training showed together, or never did; None = both. Raises DataError for another name."""
     if pairs not in (None, *PAIRS):
         raise DataError(f"The synthetic set has no split {pairs!r}; there are {' and '.join(PAIRS)}.")
-    parts = [part for row in _ROWS if pairs in (None, row.pairs) for part in row.parts()]
-    return (*parts, _streams()) if pairs != "unseen" else tuple(parts)
-
-
-def _streams() -> Part:
-    samples = tuple(StreamSample(f"synthetic/{_STREAMS}/{index}", index) for index in range(_STREAM_COUNT))
-    return Part.of(Dataset(_STREAMS, "j_and_f", samples))
+    return tuple(part for row in rows if pairs in (None, row.pairs) for part in row.parts())

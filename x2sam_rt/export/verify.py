@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from x2sam_rt.data.synthetic import SyntheticClip, clip_seed, evaluation_settings, make_clip
 from x2sam_rt.evaluation.backends import assemble
-from x2sam_rt.evaluation.prediction import Segmenter
-from x2sam_rt.evaluation.runner import Protocol, measure_part
-from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
+from x2sam_rt.evaluation.protocol import Protocol
+from x2sam_rt.evaluation.runner import measure_part
+from x2sam_rt.evaluation.segmenter import RuntimeSegmenter, Segmenter
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 from x2sam_rt.kernels import kernels_on
 from x2sam_rt.model.precision import cast_weights, fp32_copy
@@ -200,8 +200,8 @@ def check_accuracy(ours: Segmenter, reference: Segmenter, clips: int) -> Iterato
     """The first clips of some parts of the synthetic set, each asked and segmented from beginning to end."""
     for part in synthetic_parts():
         if part.name in _PARTS:
-            one, other = (measure_part(segmenter, part, Protocol(limit=clips)) for segmenter in (ours, reference))
-            yield AccuracyCheck(part.name, one.examples, one.headline.value, other.headline.value)
+            one, other = (measure_part(segmenter, part, Protocol(limit=clips))[0] for segmenter in (ours, reference))
+            yield AccuracyCheck(part.name, one.samples, one.headline.value, other.headline.value)
 
 
 def check_prompts(ours: LanguageRuntime, full: LanguageRuntime, pipeline: Pipeline) -> Iterator[PromptCheck]:

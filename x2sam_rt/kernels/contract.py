@@ -51,3 +51,13 @@ class Contract:
 def _kind(tensor: Tensor) -> str:
     dtype = str(tensor.dtype).removeprefix("torch.")
     return f"{dtype if tensor.is_floating_point() else dtype + ' (a float type is wanted)'} on {tensor.device}"
+
+
+def dense_rows(tensor: Tensor) -> Tensor:
+    """The tensor itself unless its last axis is spread out in memory."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
+
+
+def dense_maps(tensor: Tensor) -> Tensor:
+    """The tensor itself unless one of its leading entries is spread out in memory."""
+    return tensor if tensor.shape[0] and tensor[0].is_contiguous() else tensor.contiguous()

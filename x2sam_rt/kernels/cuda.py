@@ -1,6 +1,7 @@
 """Memory attention on Hopper: the CUDA library through ctypes, raw pointers and strides in, tensors out.
 
-Status: the library compiles within its resource bounds and its layouts are checked on the CPU; not yet run on a GPU.
+Status: the library compiles within its resource bounds, and its PTX, run by the tests' emulator, gives the right
+results; not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -13,28 +14,33 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.errors import EngineError, KernelUnavailable
-from x2sam_rt.kernels import fp8, libraries
-from x2sam_rt.kernels.split import split_count
+from x2sam_rt.kernels import availability, fp8
+from x2sam_rt.kernels.split import part_count
 
 INSTALL_HINT = "reinstall x2sam-rt with nvcc and the nvidia-cutlass package (CMake's output says what was built)"
+HOPPER = (9, 0)
 QUERY_TILE = 128  # queries per thread block
 SKIP_ROWS = 64  # queries that skip a key block together
 SKIP_BITS = 24.0  # a key block under 2^-24 of the best key cannot be seen in float32
 DIMS = (64, 128, 256)
+FP8_DIMS = (128, 256)
 ALIGNMENT = 16  # bytes, of pointers and strides: what the copy engine asks for
+LEAST_DRIVER = {11: "450", 12: "525", 13: "580"}  # of each CUDA generation
 
 _Pointer = ctypes.c_void_p
 
 
-class _Attention(ctypes.Structure):
+class Call(ctypes.Structure):
     """X2SamAttention of attention.h, field by field."""
 
     _fields_ = (
-        *[(name, _Pointer) for name in ("query", "key", "value", "bias", "query_scale", "key_scale", "value_scale")],
-        *[(name, _Pointer) for name in ("out", "lse", "skipped")],
+        *[(name, _Pointer) for name in ("query", "key", "value", "shift", "plain_query")],
+        *[(name, _Pointer) for name in ("key_mean", "query_scale", "key_scale", "value_scale")],
+        *[(name, _Pointer) for name in ("out", "workspace", "skipped")],
         *[(name, ctypes.c_int64) for name in ("query_stride", "key_segment_stride", "key_stride")],
         *[(name, ctypes.c_int64) for name in ("value_segment_stride", "value_stride")],
-        *[(name, ctypes.c_int32) for name in ("tokens", "segments", "segment_tokens", "dim", "parts")],
+        *[(name, ctypes.c_int64) for name in ("shift_stride", "plain_query_stride")],
+        *[(name, ctypes.c_int32) for name in ("tokens", "segments", "segment_tokens", "dim", "parts", "device")],
         *[(name, ctypes.c_float) for name in ("scale", "skip_bits")],
     )
 
@@ -50,46 +56,76 @@ class SkipStats:
 @cache
 def load() -> ctypes.CDLL:
     """The installed library. Raises KernelUnavailable when it is missing or cannot be loaded."""
-    path = libraries.find("x2sam_cuda")
+    path = availability.library("x2sam_cuda")
     if path is None:
         raise KernelUnavailable(f"the CUDA kernels were not built; {INSTALL_HINT}")
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelUnavailable(f"the CUDA kernels cannot be loaded ({error}); {INSTALL_HINT}") from error
-    pointer, size, number = _Pointer, ctypes.c_int64, ctypes.c_int
-    library.x2sam_slot_bias.argtypes = [
-        pointer, size, pointer, pointer, number, number, number, ctypes.c_float, pointer
-    ]  # fmt: skip
-    library.x2sam_merge_parts.argtypes = [pointer, pointer, pointer, number, number, number, pointer]
     for attention in (library.x2sam_attention_bf16, library.x2sam_attention_fp8):
-        attention.argtypes = [ctypes.POINTER(_Attention), pointer]
+        attention.argtypes = [_Pointer, _Pointer]
+    library.x2sam_attention_workspace.argtypes = [_Pointer]
+    library.x2sam_attention_workspace.restype = ctypes.c_int64
     library.x2sam_error_string.restype = ctypes.c_char_p
     return library
 
 
-def obstacle(query: Tensor, *others: Tensor) -> str | None:
-    """Why the library cannot take these tensors, or None."""
+def unsupported_reason(query: Tensor, *others: Tensor) -> str | None:
+    """Why the library cannot take these tensors, or None. Last axes that are not dense are copied."""
     for tensor in (query, *others):
         if not tensor.is_cuda or tensor.dtype != torch.bfloat16:
             return f"it takes bfloat16 on a CUDA device, got {tensor.dtype} on {tensor.device}"
     if query.shape[-1] not in DIMS:
         return f"dim must be one of {DIMS}, got {query.shape[-1]}"
-    if torch.cuda.get_device_capability(query.device)[0] != 9:
-        return f"it is compiled for Hopper (capability 9.0), found {torch.cuda.get_device_name(query.device)}"
-    if not libraries.built("x2sam_cuda"):
+    return device_reason(query.device)
+
+
+@cache
+def device_reason(device: torch.device) -> str | None:
+    """Why the library cannot run on this device at all, or None. Asked once: nothing of it changes."""
+    if device.type != "cuda":
+        return f"it runs on a CUDA device, got {device}"
+    found = availability.gpu(device)
+    if found.capability != HOPPER:
+        return f"it is compiled for Hopper (capability 9.0), found {found}"
+    if not availability.has_library("x2sam_cuda"):
         return f"the CUDA kernels were not built; {INSTALL_HINT}"
-    return None
+    return driver_reason(*_cuda_versions())
+
+
+def driver_reason(driver: int, runtime: int) -> str | None:
+    """Why a driver cannot run the library, or None. Both: CUDA versions, 1000 · major + 10 · minor; driver 0: none."""
+    if driver // 1000 >= runtime // 1000:
+        return None
+    found = "there is none" if driver == 0 else f"the one here serves CUDA {_version(driver)}"
+    wanted = LEAST_DRIVER.get(runtime // 1000)
+    release = "" if wanted is None else f" ({wanted} or newer)"
+    return (
+        f"the library was built with CUDA {_version(runtime)} and needs a driver of that generation{release}, but "
+        f"{found}; update the driver, or reinstall x2sam-rt with an older nvcc"
+    )
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _cuda_versions() -> tuple[int, int]:
+    """The newest CUDA that the driver serves, and the one that the library was built with."""
+    driver, runtime = ctypes.c_int(), ctypes.c_int()
+    _check(load().x2sam_cuda_versions(ctypes.byref(driver), ctypes.byref(runtime)), "CUDA versions")
+    return driver.value, runtime.value
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor, *, parts: int | None = None) -> Tensor:
     """As `reference.self_attention`, bfloat16, dim 64, 128 or 256; rows may be strided. parts: chosen if not given."""
-    return _attend(query, key[None], value[None], None, parts, None)[0]
+    return _attend(query, key, value, None, parts, None)
 
 
 def slot_attention(query: Tensor, key: Tensor, value: Tensor, key_shift: Tensor, *, parts: int | None = None) -> Tensor:
     """As `reference.slot_attention`, bfloat16; key and value are read where they lie in the ring."""
-    return _attend(query, key, value, key_shift, parts, None)[0]
+    return _attend(query, key, value, key_shift, parts, None)
 
 
 def slot_attention_skipping(
@@ -107,9 +143,10 @@ def slot_attention_skipping(
     """
     if bits < 0:
         raise EngineError(f"slot_attention_skipping: bits must not be negative, got {bits}")
-    out, counter = _attend(query, key, value, key_shift, parts, bits)
-    row_groups = -(-query.shape[0] // QUERY_TILE) * (QUERY_TILE // SKIP_ROWS)
-    blocks = row_groups * key.shape[0] * -(-key.shape[1] // _key_block(query.shape[1]))
+    _require(query, key, value, key_shift)
+    counter = torch.zeros(1, dtype=torch.int64, device=query.device)
+    out = _attend(query, key, value, key_shift, parts, Skipping(bits, counter))
+    blocks = -(-query.shape[0] // SKIP_ROWS) * key.shape[0] * -(-key.shape[1] // _key_block(query.shape[1]))
     return out, SkipStats(int(counter.item()), blocks)
 
 
@@ -117,104 +154,105 @@ def self_attention_fp8(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """`self_attention` with e4m3 products; query, key, value bfloat16, dim 128 or 256. Approximate: opt-in."""
     count = fp8.self_segments(key.shape[0])
     slots = [tensor.reshape(count, -1, key.shape[1]) for tensor in (key, value)]
-    shift = torch.zeros(count, key.shape[1], device=key.device)
-    return slot_attention_fp8(query, fp8.quantise_slots(slots[0], slots[1]), shift)
+    return slot_attention_fp8(query, fp8.quantise_slots(slots[0], slots[1]), None)
 
 
-def slot_attention_fp8(query: Tensor, slots: fp8.QuantisedSlots, key_shift: Tensor) -> Tensor:
+def slot_attention_fp8(query: Tensor, slots: fp8.QuantisedSlots, key_shift: Tensor | None) -> Tensor:
     """`slot_attention` with e4m3 products, over slots quantised when they were stored. Approximate: opt-in.
 
-    query: (tokens, dim) bfloat16, dim 128 or 256. key_shift: (slots, dim), any float type. Returns bfloat16.
+    query: (tokens, dim) bfloat16, dim 128 or 256. key_shift: (slots, dim) bfloat16, or None for none. Returns bfloat16.
     """
-    _require(query)
-    query = _readable(query)
+    _require(query, *(() if key_shift is None else (key_shift,)))
+    if query.shape[1] not in FP8_DIMS:
+        raise KernelUnavailable(f"the fp8 kernels cannot be used: dim must be one of {FP8_DIMS}, got {query.shape[1]}")
+    out = query.new_empty(query.shape)
+    if query.shape[0] == 0:
+        return out
+    query, shift = _readable(query), None if key_shift is None else _readable(key_shift)
     codes, query_scale = fp8.quantise_query(query)
     count, tokens, dim = slots.key.shape
-    bias = _slot_bias(query, key_shift.float() + slots.key_mean)
-    out, lse = _workspace(query, count)
     scales = (query_scale.data_ptr(), slots.key_scale.data_ptr(), slots.value_scale.data_ptr())
-    pointers = (codes.data_ptr(), slots.key.data_ptr(), slots.value.data_ptr(), bias.data_ptr(), *scales)
+    factors = (codes.data_ptr(), slots.key.data_ptr(), slots.value.data_ptr())
+    biases = (None if shift is None else shift.data_ptr(), query.data_ptr(), slots.key_mean.data_ptr())
     strides = (dim, *slots.key.stride()[:2], *slots.value.stride()[:2])
-    sizes = (query.shape[0], count, tokens, dim, count)
-    results = (out.data_ptr(), lse.data_ptr(), None)
-    call = _Attention(*pointers, *results, *strides, *sizes, dim**-0.5, -1.0)
-    _check(load().x2sam_attention_fp8(ctypes.byref(call), _stream(query)), "slot_attention_fp8")
-    return out[0] if count == 1 else _merge(out, lse, query)
-
-
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, shift: Tensor | None, parts: int | None, skip_bits: float | None
-) -> tuple[Tensor, Tensor]:
-    """key, value: (segments, tokens, dim). Returns the result and the skip counter, (1,) int64."""
-    _require(query, key, value)
-    counter = torch.zeros(1, dtype=torch.int64, device=query.device)
-    if query.shape[0] == 0:
-        return torch.empty_like(query), counter
-    query, key, value = (_readable(tensor) for tensor in (query, key, value))
-    segments, tokens, dim = key.shape
-    blocks = segments * -(-tokens // _key_block(dim))
-    parts = parts or split_count(-(-query.shape[0] // QUERY_TILE), blocks, _processors(query))
-    out, lse = _workspace(query, parts)
-    bias = None if shift is None else _slot_bias(query, shift.float())
-    pointers = (query.data_ptr(), key.data_ptr(), value.data_ptr(), None if bias is None else bias.data_ptr())
-    results = (out.data_ptr(), lse.data_ptr(), counter.data_ptr())
-    strides = (query.stride(0), *key.stride()[:2], *value.stride()[:2])
-    sizes = (query.shape[0], segments, tokens, dim, parts)
-    bits = -1.0 if skip_bits is None else skip_bits
-    call = _Attention(*pointers, None, None, None, *results, *strides, *sizes, dim**-0.5, bits)
-    _check(load().x2sam_attention_bf16(ctypes.byref(call), _stream(query)), "attention")
-    return (out[0] if parts == 1 else _merge(out, lse, query)), counter
-
-
-def _slot_bias(query: Tensor, shift: Tensor) -> Tensor:
-    """(slots, tokens) float32: what a slot's shift, (slots, dim) float32, adds to the scores, in powers of two."""
-    (tokens, dim), slots = query.shape, shift.shape[0]
-    shift = shift.contiguous()
-    bias = torch.empty(slots, tokens, dtype=torch.float32, device=query.device)
-    pointers = (query.data_ptr(), query.stride(0), shift.data_ptr(), bias.data_ptr())
-    error = load().x2sam_slot_bias(*pointers, tokens, slots, dim, dim**-0.5, _stream(query))
-    _check(error, "slot bias")
-    return bias
-
-
-def _merge(partial: Tensor, lse: Tensor, query: Tensor) -> Tensor:
-    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    parts, tokens, dim = partial.shape
-    pointers = (partial.data_ptr(), lse.data_ptr(), out.data_ptr())
-    _check(load().x2sam_merge_parts(*pointers, tokens, parts, dim, _stream(query)), "merge of parts")
+    bias_strides = (0 if shift is None else shift.stride(0), query.stride(0))
+    sizes = (query.shape[0], count, tokens, dim, count, _device(query))
+    results = (out.data_ptr(), None, None)
+    call = Call(*factors, *biases, *scales, *results, *strides, *bias_strides, *sizes, dim**-0.5, -1.0)
+    _run(load().x2sam_attention_fp8, call, query)
     return out
 
 
-def _workspace(query: Tensor, parts: int) -> tuple[Tensor, Tensor]:
-    """Room for the result, or in float32 for those of several parts: (parts, tokens, dim); and lse, (parts, tokens)."""
-    dtype = query.dtype if parts == 1 else torch.float32
-    out = torch.empty(parts, *query.shape, dtype=dtype, device=query.device)
-    return out, torch.empty(parts, query.shape[0], dtype=torch.float32, device=query.device)
+@dataclass(frozen=True, eq=False)
+class Skipping:
+    """bits: see `slot_attention_skipping`. counter: (1,) int64, added to."""
+
+    bits: float
+    counter: Tensor
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, shift: Tensor | None, parts: int | None, skipping: Skipping | None
+) -> Tensor:
+    """key, value: ([segments,] tokens, dim)."""
+    tokens, dim = query.shape
+    out = query.new_empty((tokens, dim))
+    segments = key.shape[0] if key.dim() == 3 else 1
+    blocks = segments * -(-key.shape[-2] // _key_block(dim))
+    parts = part_count(parts, -(-tokens // QUERY_TILE), blocks, availability.gpu(query.device).processors)
+    if tokens == 0:
+        return out
+    query, key, value = _readable(query), _readable(key), _readable(value)
+    shift = None if shift is None else _readable(shift)
+    pointers = (query.data_ptr(), key.data_ptr(), value.data_ptr(), None if shift is None else shift.data_ptr())
+    results = (out.data_ptr(), None, None if skipping is None else skipping.counter.data_ptr())
+    strides = (query.stride(0), *_strides(key), *_strides(value), 0 if shift is None else shift.stride(0), 0)
+    sizes = (tokens, segments, key.shape[-2], dim, parts, _device(query))
+    bits = -1.0 if skipping is None else skipping.bits
+    call = Call(*pointers, None, None, None, None, None, *results, *strides, *sizes, dim**-0.5, bits)
+    _run(load().x2sam_attention_bf16, call, query)
+    return out
+
+
+def _run(function: ctypes._NamedFuncPointer, call: Call, query: Tensor) -> None:
+    """Takes the workspace from torch's allocator, which knows the stream, and launches on the current stream."""
+    reference = ctypes.byref(call)
+    size = load().x2sam_attention_workspace(reference)
+    if size:
+        workspace = torch.empty(size, dtype=torch.uint8, device=query.device)
+        call.workspace = workspace.data_ptr()
+    _check(function(reference, _stream(query)), "attention")
 
 
 def _require(*tensors: Tensor) -> None:
     """Raises KernelUnavailable for tensors the library would misread."""
-    found = obstacle(*tensors)
+    found = unsupported_reason(*tensors)
     if found is not None:
         raise KernelUnavailable(f"the CUDA kernels cannot be used: {found}")
 
 
 def _readable(tensor: Tensor) -> Tensor:
     """The tensor itself if the copy engine can read it where it lies, else a dense copy."""
-    steps = [stride * tensor.element_size() for stride in tensor.stride()[:-1]]
-    fits = tensor.stride(-1) == 1 and all(step % ALIGNMENT == 0 and step > 0 for step in steps)
-    return (
-        tensor if fits and tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone(memory_format=torch.contiguous_format)
-    )
+    *steps, last = tensor.stride()
+    fits = last == 1 and tensor.data_ptr() % ALIGNMENT == 0
+    for step in steps:
+        fits = fits and step > 0 and step * tensor.element_size() % ALIGNMENT == 0
+    return tensor if fits else tensor.clone(memory_format=torch.contiguous_format)
 
 
+def _strides(tensor: Tensor) -> tuple[int, int]:
+    """Elements from segment to segment and from key to key of ([segments,] tokens, dim)."""
+    return (tensor.stride(0), tensor.stride(1)) if tensor.dim() == 3 else (tensor.numel(), tensor.stride(0))
+
+
+@cache
 def _key_block(dim: int) -> int:
     """Keys per block of the bfloat16 kernel."""
     return int(load().x2sam_key_block(dim))
 
 
-def _processors(tensor: Tensor) -> int:
-    return int(torch.cuda.get_device_properties(tensor.device).multi_processor_count)
+def _device(tensor: Tensor) -> int:
+    return tensor.get_device()
 
 
 def _stream(tensor: Tensor) -> int:

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.kernels import native, reference
+from x2sam_rt.kernels import cpu, reference
 from x2sam_rt.kernels.contract import Contract
-from x2sam_rt.kernels.dispatch import Backend, Operation, needs_grad, no_obstacle, require_torch
-from x2sam_rt.kernels.lazy import triton_backend
-from x2sam_rt.kernels.registration import NAMESPACE, register
+from x2sam_rt.kernels.dispatch import NAMESPACE, Backend, Operation, needs_grad, no_reason, register, require_torch
+from x2sam_rt.kernels.triton import triton_backend
 
 Shapes = Sequence[tuple[int, int]]
 
@@ -29,14 +28,16 @@ def deformable_attention(
     width) per level. locations: (batch, queries, heads, levels, points, 2), x then y, 0…1 over each level's extent;
     outside reads zero. weights: (batch, queries, heads, levels, points). One float dtype.
     Returns (batch, queries, heads · head_dim).
-    backend: "auto", "native" (CPU, float32, with gradients), "triton" (CUDA, no gradients) or "torch".
+    backend: "auto", "cpu" (CPU, float32, with gradients), "triton" (CUDA, no gradients) or "torch".
     Raises EngineError when the tensors do not fit, KernelUnavailable when the backend cannot serve.
     """
-    if needs_grad(value, locations, weights) and (backend == "torch" or native.obstacle(value, locations, weights)):
+    if needs_grad(value, locations, weights) and (
+        backend == "torch" or cpu.unsupported_reason(value, locations, weights)
+    ):
         require_torch("deformable_attention", backend)
         return reference.deformable_attention(value, spatial_shapes, locations, weights)
     flat = [size for shape in spatial_shapes for size in shape]
-    out: Tensor = OPERATION(value, flat, locations, weights, backend)
+    out: Tensor = DEFORMABLE_ATTENTION_OP(value, flat, locations, weights, backend)
     return out
 
 
@@ -49,7 +50,7 @@ def _deformable_attention(
     contract.match("value", value, f"batch {tokens} heads head_dim")
     contract.match("weights", weights, f"batch queries heads {len(shapes)} points")
     contract.match("locations", locations, f"batch queries heads {len(shapes)} points 2")
-    return DEFORMABLE_ATTENTION(backend, value, shapes, locations, weights)
+    return DEFORMABLE_ATTENTION_DISPATCH(backend, value, shapes, locations, weights)
 
 
 def _fake(value: Tensor, spatial_shapes: Sequence[int], locations: Tensor, weights: Tensor, backend: str) -> Tensor:
@@ -60,7 +61,7 @@ def _fake(value: Tensor, spatial_shapes: Sequence[int], locations: Tensor, weigh
 def _gradient(
     grad: Tensor, value: Tensor, spatial_shapes: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return native.deformable_gradient(grad, value, _pairs(spatial_shapes), locations, weights)
+    return cpu.deformable_gradient(grad, value, _pairs(spatial_shapes), locations, weights)
 
 
 def _fake_gradient(
@@ -78,7 +79,7 @@ def _remember(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ..
 
 def _backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
     value, locations, weights = ctx.saved_tensors  # type: ignore[attr-defined]
-    grads = GRADIENT(grad, value, ctx.spatial_shapes, locations, weights)  # type: ignore[attr-defined]
+    grads = GRADIENT_OP(grad, value, ctx.spatial_shapes, locations, weights)  # type: ignore[attr-defined]
     return grads[0], None, grads[1], grads[2], None
 
 
@@ -88,19 +89,19 @@ def _pairs(flat: Sequence[int]) -> Shapes:
     return tuple(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _native_obstacle(value: Tensor, spatial_shapes: Shapes, locations: Tensor, weights: Tensor) -> str | None:
-    return native.obstacle(value, locations, weights)
+def _cpu_reason(value: Tensor, spatial_shapes: Shapes, locations: Tensor, weights: Tensor) -> str | None:
+    return cpu.unsupported_reason(value, locations, weights)
 
 
-DEFORMABLE_ATTENTION = Operation(
+DEFORMABLE_ATTENTION_DISPATCH = Operation(
     "deformable_attention",
     (
-        Backend("native", native.deformable_attention, _native_obstacle),
-        triton_backend("deformable_attention", "deformable_attention", automatic=False),
-        Backend("torch", reference.deformable_attention, no_obstacle),
+        Backend("cpu", cpu.deformable_attention, _cpu_reason),
+        triton_backend("deformable_attention", "deformable_attention"),
+        Backend("torch", reference.deformable_attention, no_reason),
     ),
 )
 
-OPERATION = register("deformable_attention", _deformable_attention, _fake)
-GRADIENT = register("deformable_attention_grad", _gradient, _fake_gradient)
+DEFORMABLE_ATTENTION_OP = register("deformable_attention", _deformable_attention, _fake)
+GRADIENT_OP = register("deformable_attention_grad", _gradient, _fake_gradient)
 torch.library.register_autograd(f"{NAMESPACE}::deformable_attention", _backward, setup_context=_remember)

@@ -1,4 +1,4 @@
-"""Choice of a kernel's implementation, by name."""
+"""Choice of a kernel's implementation, by name, and how torch sees the operations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from typing import Generic, ParamSpec
+from typing import Any, Generic, ParamSpec
 
 import torch
 from torch import Tensor
@@ -19,12 +19,21 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
+NAMESPACE = "x2sam_rt"
+BACKENDS = ("cpu", "cuda", "triton", "cudnn", "torch")
+
 _PREFERRED: ContextVar[str] = ContextVar("preferred kernel backend", default="auto")
 
 
 @contextlib.contextmanager
 def kernels_on(backend: str) -> Iterator[None]:
-    """Within it, calls that leave the choice open run on this backend: `kernels_on("torch")` for a reference."""
+    """Within it, calls that leave the choice open run on this backend: `kernels_on("torch")` for a reference.
+
+    An operation that this backend does not have runs on the one "auto" finds, which is logged. Raises
+    KernelUnavailable for a name that no operation knows.
+    """
+    if backend not in ("auto", *BACKENDS):
+        raise KernelUnavailable(f'no kernel backend "{backend}"; there are auto, {", ".join(BACKENDS)}')
     token = _PREFERRED.set(backend)
     try:
         yield
@@ -32,36 +41,51 @@ def kernels_on(backend: str) -> Iterator[None]:
         _PREFERRED.reset(token)
 
 
+def no_reason(*_: object) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Backend(Generic[P]):
     """One implementation of an operation.
 
-    obstacle: says why the given arguments cannot be served here, or None. automatic: whether "auto" may choose it.
+    unsupported_reason: says why the given arguments cannot be served here, or None. passed_over_reason: why "auto"
+    leaves them to a later backend although this one could serve them, or None.
     """
 
     name: str
     run: Callable[P, Tensor]
-    obstacle: Callable[P, str | None]
-    automatic: bool = True
+    unsupported_reason: Callable[P, str | None]
+    passed_over_reason: Callable[P, str | None] | None = None
 
 
 @dataclass(frozen=True)
 class Operation(Generic[P]):
-    """An operation with its implementations; "auto" takes the first that has no obstacle."""
+    """An operation with its implementations; "auto" takes the first that has no reason against it."""
 
     name: str
     backends: tuple[Backend[P], ...]
 
     def __call__(self, backend: str, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """Raises KernelUnavailable when the backend asked for by name does not exist or cannot serve."""
-        name = _PREFERRED.get() if backend == "auto" else backend
-        chosen = self._auto(*args, **kwargs) if name == "auto" else self._named(name, *args, **kwargs)
-        return chosen.run(*args, **kwargs)
+        return self.choose(backend, *args, **kwargs).run(*args, **kwargs)
 
-    def _auto(self, *args: P.args, **kwargs: P.kwargs) -> Backend[P]:
-        reasons: list[str] = []
-        for backend in filter(lambda candidate: candidate.automatic, self.backends):
-            reason = backend.obstacle(*args, **kwargs)
+    def choose(self, backend: str, *args: P.args, **kwargs: P.kwargs) -> Backend[P]:
+        """The implementation that would run. Raises as a call does."""
+        if backend != "auto":
+            return self._named(backend, *args, **kwargs)
+        preferred = _PREFERRED.get()
+        if any(candidate.name == preferred for candidate in self.backends):
+            return self._named(preferred, *args, **kwargs)
+        reasons = () if preferred == "auto" else (f"not {preferred}: it has no such kernel",)
+        return self._auto(reasons, *args, **kwargs)
+
+    def _auto(self, known: tuple[str, ...], *args: P.args, **kwargs: P.kwargs) -> Backend[P]:
+        reasons = list(known)
+        for backend in self.backends:
+            reason = backend.unsupported_reason(*args, **kwargs)
+            if reason is None and backend.passed_over_reason is not None:
+                reason = backend.passed_over_reason(*args, **kwargs)
             if reason is None:
                 _log_choice(self.name, backend.name, "; ".join(reasons))
                 return backend
@@ -71,7 +95,7 @@ class Operation(Generic[P]):
     def _named(self, name: str, *args: P.args, **kwargs: P.kwargs) -> Backend[P]:
         for backend in self.backends:
             if backend.name == name:
-                reason = backend.obstacle(*args, **kwargs)
+                reason = backend.unsupported_reason(*args, **kwargs)
                 if reason is not None:
                     raise KernelUnavailable(f'{self.name}: backend "{name}" cannot be used: {reason}')
                 return backend
@@ -82,6 +106,21 @@ class Operation(Generic[P]):
 @cache
 def _log_choice(operation: str, backend: str, reasons: str) -> None:
     log.info("%s runs on backend %s%s", operation, backend, f" ({reasons})" if reasons else "")
+
+
+def register(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
+    """Registers x2sam_rt::`name`, so that torch.compile and torch.export see it as one call; returns the operation.
+
+    The schema is that of `function`'s annotations, for all devices. fake: gives an output of the right shape and
+    dtype without computing.
+    """
+    qualified = f"{NAMESPACE}::{name}"
+    # Not torch.library.custom_op: its Python layers cost as much as a small kernel.
+    torch.library.define(qualified, torch.library.infer_schema(function, mutates_args=()))
+    torch.library.impl(qualified, "default", function)
+    torch.library.register_fake(qualified, fake)
+    operation: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
+    return operation
 
 
 def needs_grad(*tensors: Tensor) -> bool:
@@ -97,7 +136,3 @@ def require_torch(operation: str, backend: str) -> None:
         raise KernelUnavailable(
             f'{operation}: backend "{backend}" has no gradient; call it under torch.no_grad(), or use backend="torch"'
         )
-
-
-def no_obstacle(*_: object) -> str | None:
-    return None

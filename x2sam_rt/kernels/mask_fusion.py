@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.kernels import native, reference
+from x2sam_rt.kernels import cpu, reference
 from x2sam_rt.kernels.contract import Contract
-from x2sam_rt.kernels.dispatch import Backend, Operation, needs_grad, no_obstacle, require_torch
-from x2sam_rt.kernels.lazy import triton_backend
-from x2sam_rt.kernels.registration import register
+from x2sam_rt.kernels.dispatch import Backend, Operation, needs_grad, no_reason, register, require_torch
+from x2sam_rt.kernels.triton import triton_backend
 
 
 def mask_fusion(class_logits: Tensor, mask_logits: Tensor, *, backend: str = "auto") -> Tensor:
@@ -24,13 +23,13 @@ def mask_fusion(class_logits: Tensor, mask_logits: Tensor, *, backend: str = "au
     class_logits: (queries, conditions + 1), background last, padded conditions at −1e6. mask_logits: (queries, H, W),
     the same float dtype. Returns (H, W): Σ_q softmax_q(mask + log max(score_q, 1e-6)) · sigmoid(mask), 0…1, where
     score_q is the largest probability of a condition.
-    backend: "auto", "native" (CPU, float32), "triton" (CUDA) or "torch".
+    backend: "auto", "cpu" (CPU, float32), "triton" (CUDA) or "torch".
     Raises EngineError when the tensors do not fit, KernelUnavailable when the backend cannot serve.
     """
     if needs_grad(class_logits, mask_logits):
         require_torch("mask_fusion", backend)
         return reference.mask_fusion(class_logits, mask_logits)
-    out: Tensor = FUSION_OPERATION(class_logits, mask_logits, backend)
+    out: Tensor = MASK_FUSION_OP(class_logits, mask_logits, backend)
     return out
 
 
@@ -41,7 +40,7 @@ def attention_mask(mask_logits: Tensor, size: tuple[int, int], *, backend: str =
     bilinearly resized logit is ≥ 0 (sigmoid ≥ 0.5). A query that would see nothing sees everything.
     Backends and errors as `mask_fusion`.
     """
-    out: Tensor = MASK_OPERATION(mask_logits, size, backend)
+    out: Tensor = ATTENTION_MASK_OP(mask_logits, size, backend)
     return out
 
 
@@ -51,7 +50,7 @@ def _mask_fusion(class_logits: Tensor, mask_logits: Tensor, backend: str) -> Ten
     contract.match("class_logits", class_logits, "queries classes")
     contract.at_least("queries", 1, "there is no mask to fuse")
     contract.at_least("classes", 2, "give at least one condition and the background")
-    return MASK_FUSION(backend, class_logits, mask_logits)
+    return MASK_FUSION_DISPATCH(backend, class_logits, mask_logits)
 
 
 def _attention_mask(mask_logits: Tensor, size: Sequence[int], backend: str) -> Tensor:
@@ -61,7 +60,7 @@ def _attention_mask(mask_logits: Tensor, size: Sequence[int], backend: str) -> T
     contract.at_least("width", 1, "the masks are empty")
     if len(size) != 2 or min(size) < 1:
         raise EngineError(f"attention_mask: size must be (height, width), at least 1 each, got {tuple(size)}")
-    return ATTENTION_MASK(backend, mask_logits, (size[0], size[1]))
+    return ATTENTION_MASK_DISPATCH(backend, mask_logits, (size[0], size[1]))
 
 
 def _fake_mask_fusion(class_logits: Tensor, mask_logits: Tensor, backend: str) -> Tensor:
@@ -72,27 +71,27 @@ def _fake_attention_mask(mask_logits: Tensor, size: Sequence[int], backend: str)
     return mask_logits.new_empty(mask_logits.shape[0], size[0] * size[1], dtype=torch.bool)
 
 
-def _mask_obstacle(mask_logits: Tensor, size: tuple[int, int]) -> str | None:
-    return native.obstacle(mask_logits)
+def _mask_reason(mask_logits: Tensor, size: tuple[int, int]) -> str | None:
+    return cpu.unsupported_reason(mask_logits)
 
 
-MASK_FUSION = Operation(
+MASK_FUSION_DISPATCH = Operation(
     "mask_fusion",
     (
-        Backend("native", native.mask_fusion, native.obstacle),
-        triton_backend("mask_fusion", "mask_fusion", automatic=False),
-        Backend("torch", reference.mask_fusion, no_obstacle),
+        Backend("cpu", cpu.mask_fusion, cpu.unsupported_reason),
+        triton_backend("mask_fusion", "mask_fusion"),
+        Backend("torch", reference.mask_fusion, no_reason),
     ),
 )
 
-ATTENTION_MASK = Operation(
+ATTENTION_MASK_DISPATCH = Operation(
     "attention_mask",
     (
-        Backend("native", native.attention_mask, _mask_obstacle),
-        triton_backend("mask_fusion", "attention_mask", automatic=False),
-        Backend("torch", reference.attention_mask, no_obstacle),
+        Backend("cpu", cpu.attention_mask, _mask_reason),
+        triton_backend("mask_fusion", "attention_mask"),
+        Backend("torch", reference.attention_mask, no_reason),
     ),
 )
 
-FUSION_OPERATION = register("mask_fusion", _mask_fusion, _fake_mask_fusion)
-MASK_OPERATION = register("attention_mask", _attention_mask, _fake_attention_mask)
+MASK_FUSION_OP = register("mask_fusion", _mask_fusion, _fake_mask_fusion)
+ATTENTION_MASK_OP = register("attention_mask", _attention_mask, _fake_attention_mask)

@@ -8,27 +8,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from x2sam_rt.kernels import cuda, native, reference, sdpa
+from x2sam_rt.kernels import cpu, cuda, reference, sdpa
 from x2sam_rt.kernels.contract import Contract
-from x2sam_rt.kernels.dispatch import Backend, Operation, needs_grad, no_obstacle, require_torch
-from x2sam_rt.kernels.lazy import triton_backend
-from x2sam_rt.kernels.registration import register
+from x2sam_rt.kernels.dispatch import Backend, Operation, needs_grad, no_reason, register, require_torch
+from x2sam_rt.kernels.triton import triton_backend
+
+TRITON_DIMS = (16, 32, 64, 128, 256)  # a matrix instruction's least, and the most whose tiles fit shared memory
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor, *, backend: str = "auto") -> Tensor:
     """One-head attention over a scale's own tokens, scores scaled by 1/√dim.
 
     query: (queries, dim); key, value: (tokens, dim), one float dtype; rows may be strided. Returns (queries, dim).
-    backend: "auto", "native" (CPU, float32; bfloat16 on processors with AVX512-BF16), "cuda" (Hopper, bfloat16),
-    "cudnn" (CUDA, bfloat16 or float16), "triton" (CUDA) or "torch"; "auto" is native on a CPU and torch elsewhere.
-    For bfloat16 on other CPUs it is torch too: converting to float32 for the native kernel is no faster than torch
-    with AVX-512 and slower with less. Memory does not grow as queries × tokens.
+    backend: "cpu" (float32; bfloat16 on processors with AVX512-BF16), "cuda" (Hopper, bfloat16), "triton" (CUDA, dim a
+    power of two), "cudnn" (CUDA, bfloat16 or float16), "torch", or "auto": the first of these that serves the tensors,
+    cudnn on Hopper only. For bfloat16 on other CPUs that is torch: converting to float32 for our kernel is no faster
+    than torch with AVX-512 and slower with less. Memory does not grow as queries × tokens.
     Raises EngineError when the tensors do not fit, KernelUnavailable when the backend cannot serve.
     """
     if needs_grad(query, key, value):
         require_torch("self_attention", backend)
         return reference.self_attention(query, key, value)
-    out: Tensor = SELF_OPERATION(query, key, value, backend)
+    out: Tensor = SELF_ATTENTION_OP(query, key, value, backend)
     return out
 
 
@@ -42,7 +43,7 @@ def slot_attention(query: Tensor, key: Tensor, value: Tensor, key_shift: Tensor,
     if needs_grad(query, key, value, key_shift):
         require_torch("slot_attention", backend)
         return reference.slot_attention(query, key, value, key_shift)
-    out: Tensor = SLOT_OPERATION(query, key, value, key_shift, backend)
+    out: Tensor = SLOT_ATTENTION_OP(query, key, value, key_shift, backend)
     return out
 
 
@@ -52,7 +53,7 @@ def _self_attention(query: Tensor, key: Tensor, value: Tensor, backend: str) -> 
     contract.match("key", key, "tokens dim")
     contract.match("value", value, "tokens dim")
     contract.at_least("tokens", 1, "there is nothing to attend to")
-    return SELF_ATTENTION(backend, query, key, value)
+    return SELF_ATTENTION_DISPATCH(backend, query, key, value)
 
 
 def _slot_attention(query: Tensor, key: Tensor, value: Tensor, key_shift: Tensor, backend: str) -> Tensor:
@@ -63,7 +64,7 @@ def _slot_attention(query: Tensor, key: Tensor, value: Tensor, key_shift: Tensor
     contract.match("key_shift", key_shift, "slots dim")
     contract.at_least("slots", 1, "the first frame of a stream has no memory and skips memory attention")
     contract.at_least("slot_tokens", 1, "there is nothing to attend to")
-    return SLOT_ATTENTION(backend, query, key, value, key_shift)
+    return SLOT_ATTENTION_DISPATCH(backend, query, key, value, key_shift)
 
 
 def _fake_self_attention(query: Tensor, key: Tensor, value: Tensor, backend: str) -> Tensor:
@@ -74,43 +75,41 @@ def _fake_slot_attention(query: Tensor, key: Tensor, value: Tensor, key_shift: T
     return torch.empty_like(query, memory_format=torch.contiguous_format)
 
 
-def _cudnn_obstacle(*tensors: Tensor) -> str | None:
-    for tensor in tensors:
-        if not tensor.is_cuda or tensor.dtype not in (torch.bfloat16, torch.float16):
-            return f"it takes bfloat16 or float16 on a CUDA device, got {tensor.dtype} on {tensor.device}"
-    return None
-
-
-def _native_obstacle(query: Tensor, *others: Tensor) -> str | None:
-    if query.shape[-1] % native.DIM_STEP:
-        return f"dim must be a multiple of {native.DIM_STEP}, got {query.shape[-1]}"
-    obstacle = native.obstacle(query, *others, dtypes=(torch.float32, torch.bfloat16))
-    if obstacle is None and query.dtype == torch.bfloat16 and not native.multiplies_bfloat16():
+def _cpu_reason(query: Tensor, *others: Tensor) -> str | None:
+    if query.shape[-1] % cpu.DIM_STEP:
+        return f"dim must be a multiple of {cpu.DIM_STEP}, got {query.shape[-1]}"
+    reason = cpu.unsupported_reason(query, *others, dtypes=(torch.float32, torch.bfloat16))
+    if reason is None and query.dtype == torch.bfloat16 and not cpu.multiplies_bfloat16():
         return "bfloat16 needs a processor with AVX512-BF16 and a compiler that knows it; use float32"
-    return obstacle
+    return reason
 
 
-SELF_ATTENTION = Operation(
+def _triton_reason(query: Tensor, *_: Tensor) -> str | None:
+    dim = query.shape[-1]
+    return None if dim in TRITON_DIMS else f"dim must be one of {TRITON_DIMS}, got {dim}"
+
+
+SELF_ATTENTION_DISPATCH = Operation(
     "self_attention",
     (
-        Backend("native", native.self_attention, _native_obstacle),
-        Backend("cuda", cuda.self_attention, cuda.obstacle, automatic=False),
-        Backend("cudnn", sdpa.self_attention, _cudnn_obstacle, automatic=False),
-        triton_backend("attention", "self_attention", automatic=False),
-        Backend("torch", reference.self_attention, no_obstacle),
+        Backend("cpu", cpu.self_attention, _cpu_reason),
+        Backend("cuda", cuda.self_attention, cuda.unsupported_reason),
+        triton_backend("attention", "self_attention", _triton_reason),
+        Backend("cudnn", sdpa.self_attention, sdpa.unsupported_reason, sdpa.passed_over_reason),
+        Backend("torch", reference.self_attention, no_reason),
     ),
 )
 
-SLOT_ATTENTION = Operation(
+SLOT_ATTENTION_DISPATCH = Operation(
     "slot_attention",
     (
-        Backend("native", native.slot_attention, _native_obstacle),
-        Backend("cuda", cuda.slot_attention, cuda.obstacle, automatic=False),
-        Backend("cudnn", sdpa.slot_attention, _cudnn_obstacle, automatic=False),
-        triton_backend("attention", "slot_attention", automatic=False),
-        Backend("torch", reference.slot_attention, no_obstacle),
+        Backend("cpu", cpu.slot_attention, _cpu_reason),
+        Backend("cuda", cuda.slot_attention, cuda.unsupported_reason),
+        triton_backend("attention", "slot_attention", _triton_reason),
+        Backend("cudnn", sdpa.slot_attention, sdpa.unsupported_reason, sdpa.passed_over_reason),
+        Backend("torch", reference.slot_attention, no_reason),
     ),
 )
 
-SELF_OPERATION = register("self_attention", _self_attention, _fake_self_attention)
-SLOT_OPERATION = register("slot_attention", _slot_attention, _fake_slot_attention)
+SELF_ATTENTION_OP = register("self_attention", _self_attention, _fake_self_attention)
+SLOT_ATTENTION_OP = register("slot_attention", _slot_attention, _fake_slot_attention)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -36,7 +37,8 @@ def deformable_attention(
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """One-head attention over a scale's own tokens. query, key, value: (…, tokens, dim). Returns (…, tokens, dim)."""
-    q, k, v = (tensor.reshape(-1, 1, *tensor.shape[-2:]) for tensor in (query, key, value))
+    batch = math.prod(query.shape[:-2])  # not -1: of an empty query it could be anything
+    q, k, v = (tensor.reshape(batch, 1, *tensor.shape[-2:]) for tensor in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v).view(query.shape)
 
 

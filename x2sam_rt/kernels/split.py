@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+
+from x2sam_rt.errors import EngineError
 
 MAX_PARTS = 8  # every part writes and reads back a partial result of the queries' size
 WORTHWHILE = 0.95  # more parts must save a twentieth of the time to be chosen
@@ -21,6 +25,19 @@ def split_count(query_tiles: int, segments: int, processors: int) -> int:
         if cost < WORTHWHILE * best_cost and (parts - 1) * length < segments:
             best, best_cost = parts, cost
     return best
+
+
+@lru_cache(maxsize=4096)
+def part_count(parts: int | None, query_tiles: int, segments: int, processors: int) -> int:
+    """The parts asked for, or those of `split_count`, less those that would be left without segments.
+
+    Raises EngineError when fewer than one was asked for.
+    """
+    if parts is not None and parts < 1:
+        raise EngineError(f"attention: parts must be at least 1, got {parts}; leave it out to have it chosen")
+    wanted = split_count(query_tiles, segments, processors) if parts is None else parts
+    length = -(-segments // wanted)
+    return -(-segments // length)
 
 
 def merge_parts(partial: Tensor, lse: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -160,6 +161,12 @@ class LanguageRuntime:
         config = self._config.language["vision_config"]
         levels = 1 + len(config["deepstack_visual_indexes"])
         return self.context * levels * self._config.language_dim * self.encoder.dtype.itemsize
+
+    def worded(self, wording: Wording) -> LanguageRuntime:
+        """The same with other words for questions and known answers; cache and turns are shared."""
+        other = copy.copy(self)
+        other._wording = wording
+        return other
 
     def answer(
         self,

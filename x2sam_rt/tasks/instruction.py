@@ -21,7 +21,9 @@ class PostProcessOptions:
     threshold: the score (for panoptic and object: the class probability) a result must reach; None = the task's own.
     mask_threshold: sigmoid above which a pixel belongs to a mask. overlap: the part of its own area a panoptic
     segment must keep. restart_ids: number new panoptic things from 1 in every frame, as published, where one
-    number can mean two things; otherwise a number is never given twice in a stream.
+    number can mean two things; otherwise a number is never given twice in a stream. anchored: the object task compares
+    results with the visual prompt itself too, and not only with earlier results. together: phrases take all queries
+    whose class probability reaches this, or is the highest, as one mask (several objects); None = the best one alone.
     The defaults are the published ones; the tasks' own thresholds are those of the published recordings.
     """
 
@@ -29,12 +31,15 @@ class PostProcessOptions:
     mask_threshold: float = 0.5
     overlap: float = 0.8
     restart_ids: bool = False
+    anchored: bool = True
+    together: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in (
             ("threshold", self.threshold),
             ("mask_threshold", self.mask_threshold),
             ("overlap", self.overlap),
+            ("together", self.together),
         ):
             if value is not None and not 0 <= value <= 1:
                 raise ConfigError(f"{name}={value}: a number from 0 to 1 is wanted.")
@@ -53,17 +58,19 @@ class Instruction:
     """One instruction, as a user gives it, checked when it is made: raises PromptError for what cannot be asked.
 
     task: a name of the table of tasks. phrases: what to look for, each a condition of its own. things, stuff: category
-    names. regions: visual prompts (`Prompt.point(…)`); a text may say where one is meant with "<region>". question:
-    free text (chat, reasoning). explain: have the answer explained, which is then generated. generate: let the model
-    write its answer even where it is known beforehand. answer: take this text as the answer, with its
-    `<p>phrases</p>` and `<SEG>` (a caption to ground). max_new_tokens: where a generated answer is cut off. stop: texts
-    that end a generated answer where one of them begins.
+    names. order: in which the question lists them, as places in things + stuff; () = things first. regions: visual
+    prompts (`Prompt.point(…)`); a text may say where one is meant with "<region>". question: free text (chat,
+    reasoning). explain: have the answer explained, which is then generated. generate: let the model write its answer
+    even where it is known beforehand. answer: take this text as the answer, with its `<p>phrases</p>` and `<SEG>` (a
+    caption to ground). max_new_tokens: where a generated answer is cut off. stop: texts that
+    end a generated answer where one of them begins.
     """
 
     task: str = "referring"
     phrases: tuple[str, ...] = ()
     things: tuple[str, ...] = ()
     stuff: tuple[str, ...] = ()
+    order: tuple[int, ...] = ()
     regions: tuple[RegionPrompt, ...] = ()
     question: str | None = None
     explain: bool = False
@@ -106,7 +113,7 @@ class Instruction:
         """What stands after the vision block, without chat markup. Raises PromptError as `require_media`."""
         self.require_media(media)
         words = wording[self.task]
-        template = words.explained if self.explain else words.question
+        template = words.template(explain=self.explain, phrase=bool(self.phrases))
         assert template is not None, "checked when the instruction was made"
         values, _ = self._filling
         return fill(template, {**values, "media": (media,)})

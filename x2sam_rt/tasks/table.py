@@ -101,7 +101,11 @@ def _categories(instruction: Instruction) -> Filling:
     names = [category_name(label) for label in labels]
     _require_distinct(names, "categories")
     is_thing = (True,) * len(instruction.things) + (False,) * len(instruction.stuff)
-    return {"categories": listed((name,) for name in names)}, Conditions(labels, is_thing)
+    order = instruction.order or tuple(range(len(labels)))
+    if sorted(order) != list(range(len(labels))):
+        raise PromptError(f"The order {order} of {len(labels)} categories; wanted each place from 0 once.")
+    conditions = Conditions(tuple(labels[place] for place in order), tuple(is_thing[place] for place in order))
+    return {"categories": listed((names[place],) for place in order)}, conditions
 
 
 def _thing_categories(instruction: Instruction) -> Filling:
@@ -128,7 +132,9 @@ def _phrases(instruction: Instruction) -> Filling:
 
 
 def _reasoned_question(instruction: Instruction) -> Filling:
-    question = _required(instruction.question or "", "question")
+    if instruction.phrases and (len(instruction.phrases) > 1 or instruction.question is not None):
+        raise PromptError("Reasoning takes one question, or one phrase in its place.")
+    question = _required(instruction.question or "".join(instruction.phrases), "question")
     return {"question": listed([parse_regions(question)])}, Conditions.of_things([question])
 
 
@@ -213,13 +219,14 @@ _ROWS = (
     ),
     Task(
         name="reasoning",
-        description="what answers a question",
+        description="what answers a question, or fits a phrase that takes thought",
         media=ANY_MEDIA,
-        takes=("question", "regions"),
+        takes=("question", "phrases", "regions"),
         wording=TaskWording(
             "{question} Please answer with the segmentation mask.",
             KNOWN_ANSWER,
             "{question} Please explain why, and answer with the segmentation mask.",
+            "Please segment {question} in this {media}. Please answer with the segmentation mask.",
         ),
         fill=_reasoned_question,
         rule="phrases",

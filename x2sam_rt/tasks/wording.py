@@ -18,12 +18,20 @@ class TaskWording:
 
     question: what stands after the image or video; {media} is "image" or "video", the others are the task's own.
     answer: the sentence known beforehand, with one <SEG>; None where the model must find the answer itself.
-    explained: the question when an explanation is asked for as well.
+    explained: the question when an explanation is asked for as well. about_phrase: the question about a phrase that is
+    no sentence ("the thing to sit on"); None where the task makes no difference.
     """
 
     question: str
     answer: str | None = None
     explained: str | None = None
+    about_phrase: str | None = None
+
+    def template(self, *, explain: bool, phrase: bool) -> str | None:
+        """The question to fill in; None where the task cannot explain."""
+        if explain:
+            return self.explained
+        return self.about_phrase if phrase and self.about_phrase is not None else self.question
 
 
 @dataclass(frozen=True, eq=False)

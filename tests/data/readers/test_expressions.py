@@ -1,13 +1,14 @@
-"""Ref-DAVIS17 and Ref-YouTube-VOS, tiny."""
+"""Ref-DAVIS17, Ref-YouTube-VOS, ReVOS and MeViS, tiny."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from made_files import SIZE, rectangle, write_frame, write_indices, write_json
+from made_files import SIZE, packed, rectangle, write_frame, write_indices, write_json
 from PIL import Image
 
 from x2sam_rt.data.dataset import Dataset
@@ -88,8 +89,13 @@ def test_a_split_without_masks(root: Path) -> None:
     expressions = {"0": {"exp": "the dog"}}
     document = {"videos": {"dogs": {"frames": FRAMES, "expressions": expressions}}}
     write_json(root / "meta_expressions" / "valid" / "meta_expressions.json", document)
-    with pytest.raises(DataError, match="valid/dogs/0: does not say which object"):
+    with pytest.raises(DataError, match=r"meta_expressions\.json: does not say which objects are meant \(obj_id\)"):
         read(root, "valid")
+    document["videos"]["more dogs"] = {"frames": FRAMES, "expressions": EXPRESSIONS}
+    write_json(root / "meta_expressions" / "valid" / "meta_expressions.json", document)
+    assert [sample.name for sample in read(root, "valid").samples] == [
+        f"ref-youtube-vos/valid/more dogs/{number}" for number in (0, 1)
+    ]
 
 
 def test_pixels_are_read_only_when_asked_for(root: Path) -> None:
@@ -155,3 +161,142 @@ def test_a_video_without_frames(root: Path) -> None:
     write_json(root / "meta_expressions" / "train" / "meta_expressions.json", document)
     with pytest.raises(DataError, match="lists no frames"):
         read(root)[0]
+
+
+def test_a_file_per_expression_as_x2sam_has_the_valid_split(root: Path) -> None:
+    """0 and 255; none where the object is out of sight; scaled where it is of another size."""
+    home = root / "datas" / "vid_refseg" / "ytrvos21"
+    home.mkdir(parents=True)
+    for name in ("meta_expressions", "train", "valid"):
+        (root / name).rename(home / name)
+    masks = home / "valid" / "Annotations" / "dogs"
+    write_indices(masks / "0" / "00000.png", np.where(indices(0) == 2, 255, 0))
+    write_indices(masks / "0" / "00010.png", np.full((SIZE[0] * 2, SIZE[1] * 2), 255))
+    write_indices(masks / "1" / "00005.png", np.where(indices(1) == 1, 255, 0))
+    first, second = read_dataset("ref-youtube-vos", root / "datas", "valid")
+    np.testing.assert_array_equal(first.targets[0].masks[0], indices(0) == 2)
+    assert not first.targets[0].masks[1].any()
+    assert first.targets[0].masks[2].all()
+    np.testing.assert_array_equal(np.flatnonzero(second.targets[0].masks[:].any(axis=(1, 2))), [1])
+
+
+def test_an_expression_without_any_mask(root: Path) -> None:
+    write_indices(root / "valid" / "Annotations" / "dogs" / "0" / "00000.png", np.full(SIZE, 255))
+    dataset = read(root, "valid")
+    with pytest.raises(DataError, match=r"valid/dogs/1: .*dogs/1 holds no mask of its frames"):
+        dataset[1]
+
+
+def test_masks_of_0_and_255_are_explained(root: Path) -> None:
+    for number, frame in enumerate(FRAMES):
+        write_indices(root / "train" / "Annotations" / "dogs" / f"{frame}.png", np.where(indices(number) == 2, 255, 0))
+    with pytest.raises(DataError, match=r"train/dogs/0: .* holds 0 and 255 only.*write 2 where there is 255"):
+        read(root)[0]
+
+
+TEXTS = {
+    "Davis17_annot1": 'dogs 1 "a box"\ndogs 2 "the "big" dog"\nother 1 "left out"\n',
+    "Davis17_annot1_full_video": 'dogs 2 "the dog all along"\n\n',
+    "Davis17_annot2": 'dogs 1 "a box once more"\n',
+    "Davis17_annot2_full_video": "",
+}
+
+
+@pytest.mark.parametrize("inner", ["", "DAVIS", "davis_supervised"])
+def test_davis_as_published(tmp_path: Path, inner: str) -> None:
+    for name, text in TEXTS.items():
+        path = tmp_path / "davis_text_annotations" / f"{name}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    root = tmp_path / inner
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    (root / "ImageSets" / "2017" / "val.txt").write_text("dogs\n")
+    for number, frame in enumerate(FRAMES):
+        write_frame(root / "JPEGImages" / "480p" / "dogs" / f"{frame}.jpg", number)
+        write_indices(root / "Annotations" / "480p" / "dogs" / f"{frame}.png", indices(number))
+    dataset = read_dataset("ref-davis17", tmp_path, "valid")
+    asked = [(example.instruction.phrases[0], example.targets[0].id) for example in dataset]
+    assert asked == [("a box", 1), ("a box once more", 1), ('the "big" dog', 2), ("the dog all along", 2)]
+    assert dataset[3].name == "ref-davis17/valid/dogs/3"
+    np.testing.assert_array_equal(dataset[3].targets[0].masks[1], indices(1) == 2)
+
+
+def test_davis_lines_that_are_none(tmp_path: Path) -> None:
+    test_davis_as_published(tmp_path, "")
+    (tmp_path / "davis_text_annotations" / "Davis17_annot2.txt").write_text('dogs 1 "a box"\ndogs "a box"\n')
+    with pytest.raises(DataError, match=r"Davis17_annot2\.txt, line 2: found 'dogs \"a box\"'; wanted a video"):
+        read_dataset("ref-davis17", tmp_path, "valid")
+
+
+TRACKS = {
+    "3": [packed(rectangle(0, 0, 3, 3)), None, packed(rectangle(1, 1, 4, 4))],
+    "8": [None, packed(rectangle(5, 5, 8, 9)), packed(rectangle(5, 5, 8, 9))],
+}
+SAYINGS = {
+    "0": {"exp": "The dogs. (two)", "anno_id": [3, 8]},
+    "1": {"exp": "Which dog barks?", "anno_id": [8]},
+}
+
+
+def write_tracks(root: Path, meta: str, masks: str, images: str, expressions: Any = SAYINGS) -> None:
+    write_json(root / meta, {"videos": {"dogs": {"frames": FRAMES, "expressions": expressions}}})
+    write_json(root / masks, TRACKS)
+    for number, frame in enumerate(FRAMES):
+        write_frame(root / images / "dogs" / f"{frame}.jpg", number)
+
+
+@pytest.mark.parametrize("folder", ["", "annotations/"])
+def test_expressions_that_mean_several_objects(tmp_path: Path, folder: str) -> None:
+    write_tracks(tmp_path, f"{folder}meta_expressions_valid_.json", f"{folder}mask_dict.json", "JPEGImages")
+    several, question = read_dataset("revos", tmp_path, "valid")
+    assert (several.instruction.task, several.instruction.phrases, several.tags) == (
+        "reasoning",
+        ("the dogs",),
+        {"referring"},
+    )
+    assert (question.instruction.phrases, question.instruction.question, question.tags) == (
+        (),
+        "which dog barks?",
+        {"reasoning"},
+    )
+    assert [target.id for target in several.targets] == [3, 8]
+    np.testing.assert_array_equal(several.masks_of(0)[2], rectangle(1, 1, 4, 4) | rectangle(5, 5, 8, 9))
+    for part, name in (("referring", "0"), ("reasoning", "1")):
+        (example,) = read_dataset("revos", tmp_path, f"valid/{part}")
+        assert example.name == f"revos/valid/dogs/{name}"
+
+
+def test_mevis(tmp_path: Path) -> None:
+    root = tmp_path / "valid_u"
+    write_tracks(root, "meta_expressions.json", "mask_dict.json", "JPEGImages")
+    several, one = read_dataset("mevis", tmp_path, "valid_u")
+    assert (several.instruction.task, several.instruction.phrases, several.tags) == (
+        "referring",
+        ("The dogs. (two)",),
+        frozenset(),
+    )
+    assert [target.id for target in one.targets] == [8]
+    (root / "mask_dict.json").unlink()
+    with pytest.raises(DataError, match=r"has no masks \(only train and valid_u were published with them\) of mevis"):
+        read_dataset("mevis", tmp_path, "valid_u")
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ({"exp": "a", "anno_id": [4]}, r"valid/dogs/0: .*mask_dict\.json: has no annotation 4"),
+        ({"exp": "a"}, "KeyError: 'anno_id'"),
+        ({"exp": "", "anno_id": [3]}, "the expression is empty"),
+    ],
+)
+def test_expressions_about_nothing(tmp_path: Path, expression: dict[str, Any], message: str) -> None:
+    write_tracks(tmp_path, "meta_expressions_valid_.json", "mask_dict.json", "JPEGImages", {"0": expression})
+    with pytest.raises(DataError, match=message):
+        read_dataset("revos", tmp_path, "valid")
+
+
+def test_tracks_of_another_length(tmp_path: Path) -> None:
+    write_tracks(tmp_path, "meta_expressions_valid_.json", "mask_dict.json", "JPEGImages")
+    write_json(tmp_path / "mask_dict.json", {**TRACKS, "8": [None]})
+    with pytest.raises(DataError, match="annotation 8 has masks for 1 frames; wanted 3"):
+        read_dataset("revos", tmp_path, "valid")

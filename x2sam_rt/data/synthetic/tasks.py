@@ -186,7 +186,7 @@ def _by_category(task: str, view: ClipView, rng: np.random.Generator) -> Draft:
     return Draft(
         Instruction(task, things=things, stuff=stuff),
         len(things) + len(stuff),
-        tuple(target for target in targets if target.masks.any()),
+        tuple(target for target in targets if target.masks[:].any()),
         tags=frozenset({"unseen"} if clip.is_held_out(clip.focus) else ()),
     )
 

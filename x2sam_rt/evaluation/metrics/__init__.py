@@ -1,4 +1,5 @@
-"""Metrics: each takes examples one by one (`add`) and then gives its figures (`result`)."""
+"""Metrics: each takes what it measures piece by piece (`add`), gives what it has counted (`state`), takes in what
+others have (`merge`), and then gives its figures (`result`)."""
 
 from x2sam_rt.evaluation.metrics.average_precision import (
     COCO_AREAS,
@@ -9,47 +10,86 @@ from x2sam_rt.evaluation.metrics.average_precision import (
     FoundInstance,
     TrueInstance,
 )
-from x2sam_rt.evaluation.metrics.boundary import boundary_measure
-from x2sam_rt.evaluation.metrics.iou import MaskIoU, MaskIoUResult, MeanIoU, MeanIoUResult
-from x2sam_rt.evaluation.metrics.j_and_f import JAndF, JAndFResult
+from x2sam_rt.evaluation.metrics.grounding import (
+    BertSimilarity,
+    CaptionQuality,
+    CaptionResult,
+    GroundedMeanIoU,
+    PhraseRecall,
+    TextSimilarity,
+    caption_of,
+    mask_ious,
+)
+from x2sam_rt.evaluation.metrics.masks import (
+    JAndF,
+    JAndFResult,
+    MaskIoU,
+    MaskIoUResult,
+    boundary_measure,
+    region_similarity,
+)
 from x2sam_rt.evaluation.metrics.panoptic import (
     CITYSCAPES_VPS_WINDOWS,
     VIPSEG_WINDOWS,
+    PanopticFrame,
+    PanopticOverlaps,
     PanopticQuality,
     PanopticResult,
     Quality,
+    SegmentationTrackingQuality,
+    TrackingResult,
+    Tube,
     VideoPanopticQuality,
     VideoPanopticResult,
 )
-from x2sam_rt.evaluation.metrics.panoptic_map import PanopticMap, Tube
-from x2sam_rt.evaluation.metrics.region import region_similarity
-from x2sam_rt.evaluation.metrics.tracking import SegmentationTrackingQuality, TrackingResult
+from x2sam_rt.evaluation.metrics.semantic import (
+    VSPW_WINDOWS,
+    ConsistencyResult,
+    MeanIoU,
+    MeanIoUResult,
+    VideoConsistency,
+)
+from x2sam_rt.evaluation.metrics.state import Mergeable, State
 
 __all__ = [
     "CITYSCAPES_VPS_WINDOWS",
     "COCO_AREAS",
     "VIPSEG_WINDOWS",
+    "VSPW_WINDOWS",
     "YOUTUBE_VIS_AREAS",
     "AreaLimits",
     "AveragePrecision",
     "AveragePrecisionResult",
+    "BertSimilarity",
+    "CaptionQuality",
+    "CaptionResult",
+    "ConsistencyResult",
     "FoundInstance",
+    "GroundedMeanIoU",
     "JAndF",
     "JAndFResult",
     "MaskIoU",
     "MaskIoUResult",
     "MeanIoU",
     "MeanIoUResult",
-    "PanopticMap",
+    "Mergeable",
+    "PanopticFrame",
+    "PanopticOverlaps",
     "PanopticQuality",
     "PanopticResult",
+    "PhraseRecall",
     "Quality",
     "SegmentationTrackingQuality",
+    "State",
+    "TextSimilarity",
     "TrackingResult",
     "TrueInstance",
     "Tube",
+    "VideoConsistency",
     "VideoPanopticQuality",
     "VideoPanopticResult",
     "boundary_measure",
+    "caption_of",
+    "mask_ious",
     "region_similarity",
 ]

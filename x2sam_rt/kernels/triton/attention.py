@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from x2sam_rt.kernels.split import split_count
+from x2sam_rt.kernels.availability import gpu
+from x2sam_rt.kernels.contract import dense_rows
+from x2sam_rt.kernels.split import part_count
+from x2sam_rt.kernels.triton import on_its_device
 from x2sam_rt.kernels.triton.attention_kernels import attend_segments, merge_rows, slot_bias
 
 SELF_SEGMENTS = 8  # most pieces the keys of self-attention are cut into
@@ -57,23 +60,26 @@ def default_tiles(query: Tensor) -> Tiles:
     """Tiles whose query, key and value blocks fit the shared memory: 227 KB on sm_90, 99 KB at least elsewhere."""
     if query.dtype == torch.float32:
         return Tiles(query=32, key=32, warps=4, stages=1)
-    if query.shape[1] <= 128 or (query.is_cuda and (9, 0) <= torch.cuda.get_device_capability(query.device) < (12, 0)):
+    if query.shape[1] <= 128 or (query.is_cuda and (9, 0) <= gpu(query.device).capability < (12, 0)):
         return Tiles(query=128, key=64, warps=8, stages=2)
     return Tiles(query=64, key=32, warps=8, stages=2)
 
 
+@on_its_device
 def self_attention(
     query: Tensor, key: Tensor, value: Tensor, *, tiles: Tiles | None = None, parts: int | None = None
 ) -> Tensor:
-    """As `reference.self_attention`: query, key, value (tokens, dim), dim a power of two from 16; last axis dense.
+    """As `reference.self_attention`: query, key, value (tokens, dim), dim a power of two from 16 to 256.
 
     tiles and parts: chosen from the device and the shapes unless given.
     """
     tiles = tiles or default_tiles(query)
-    parts = parts or split_count(_tile_count(query, tiles), SELF_SEGMENTS, _processors(query))
+    parts = part_count(parts, _tile_count(query, tiles), max(SELF_SEGMENTS, parts or 1), _processors(query))
+    key, value = dense_rows(key), dense_rows(value)
     return _launch(query, _pieces(key, value, parts, tiles.key), key, value, None, parts, tiles, None)[0]
 
 
+@on_its_device
 def slot_attention(
     query: Tensor,
     key: Tensor,
@@ -84,11 +90,10 @@ def slot_attention(
     parts: int | None = None,
 ) -> Tensor:
     """As `reference.slot_attention`; key and value may be views of a ring: any stride over slots and tokens."""
-    tiles = tiles or default_tiles(query)
-    parts = parts or split_count(_tile_count(query, tiles), key.shape[0], _processors(query))
-    return _launch(query, _slots(key, value), key, value, key_shift, parts, tiles, None)[0]
+    return _attend_slots(query, key, value, key_shift, parts, tiles or default_tiles(query), None)[0]
 
 
+@on_its_device
 def slot_attention_skipping(
     query: Tensor,
     key: Tensor,
@@ -105,18 +110,32 @@ def slot_attention_skipping(
     result and what was left out; reading the counter waits for the device.
     """
     tiles = tiles or default_tiles(query)
-    parts = parts or split_count(_tile_count(query, tiles), key.shape[0], _processors(query))
-    out, counter = _launch(query, _slots(key, value), key, value, key_shift, parts, tiles, bits)
+    out, counter = _attend_slots(query, key, value, key_shift, parts, tiles, bits)
     blocks = _tile_count(query, tiles) * key.shape[0] * -(-key.shape[1] // tiles.key)
     return out, SkipStats(skipped=int(counter.item()), blocks=blocks)
 
 
+@on_its_device
 def merge_parts(partial: Tensor, lse: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """As `split.merge_parts`, for dense tensors; the result has `dtype`, or else partial's."""
     parts, tokens, dim = partial.shape
     out = torch.empty(tokens, dim, dtype=dtype or partial.dtype, device=partial.device)
     merge_rows[(-(-tokens // ROW_TILE),)](partial, lse, out, tokens, parts, DIM=dim, TILE=ROW_TILE)
     return out
+
+
+def _attend_slots(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    shift: Tensor,
+    parts: int | None,
+    tiles: Tiles,
+    skip_bits: float | None,
+) -> tuple[Tensor, Tensor]:
+    parts = part_count(parts, _tile_count(query, tiles), key.shape[0], _processors(query))
+    key, value = dense_rows(key), dense_rows(value)
+    return _launch(query, _slots(key, value), key, value, dense_rows(shift), parts, tiles, skip_bits)
 
 
 def _launch(
@@ -131,9 +150,10 @@ def _launch(
 ) -> tuple[Tensor, Tensor]:
     """Runs the kernel over `parts` runs of segments and merges them. Returns the result and the skip counter."""
     tokens, dim = query.shape
-    counter = torch.zeros(1, dtype=torch.int64, device=query.device)
+    query = dense_rows(query)
+    counter = torch.zeros(1 if skip_bits is not None else 0, dtype=torch.int64, device=query.device)
     if tokens == 0:
-        return torch.empty_like(query), counter
+        return query.new_empty(query.shape), counter
     per_part = -(-segments.count // parts)
     parts = -(-segments.count // per_part)
     partial_type = query.dtype if parts == 1 else torch.float32
@@ -205,4 +225,4 @@ def _processors(query: Tensor) -> int:
     """Streaming multiprocessors of the query's device; 1 for the interpreter."""
     if not query.is_cuda:
         return 1
-    return int(torch.cuda.get_device_properties(query.device).multi_processor_count)
+    return gpu(query.device).processors

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+LOWEST = tl.constexpr(-3.4028234663852886e38)  # a running maximum starts here, finite, since a slot's bias may be -inf
 
 
 @triton.jit
@@ -49,7 +50,7 @@ def attend_segments(
     live = rows < tokens
     wide_rows = rows.to(tl.int64)
     q = tl.load(query + wide_rows[:, None] * query_stride + lanes[None, :], mask=live[:, None], other=0.0)
-    top = tl.full((TILE_Q,), float("-inf"), tl.float32)  # running maximum, in powers of two
+    top = tl.full((TILE_Q,), LOWEST, tl.float32)  # running maximum, in powers of two
     total = tl.zeros((TILE_Q,), tl.float32)
     acc = tl.zeros((TILE_Q, DIM), tl.float32)
     skipped = tl.zeros((), tl.int64)
@@ -66,7 +67,8 @@ def attend_segments(
             inside = columns < length
             k = tl.load(keys + columns[None, :] * key_stride + lanes[:, None], mask=inside[None, :], other=0.0)
             score = tl.where(inside[None, :], tl.dot(q, k, input_precision=PRECISION), float("-inf"))
-            peak = tl.max(score, 1) * scale_log2 + bias
+            best = tl.max(score, 1)
+            peak = best * scale_log2 + bias
             weightless = False
             if SKIP:
                 weightless = tl.max(tl.where(live, peak - top, float("-inf")), 0) < -skip_below
@@ -74,7 +76,8 @@ def attend_segments(
                 skipped += 1
             else:
                 new_top = tl.maximum(top, peak)
-                p = tl.exp2(score * scale_log2 - (new_top - bias)[:, None])
+                # from the block's best: taken from zero, scores of 2^31 would be off by 2^7 in the exponent
+                p = tl.exp2((score - best[:, None]) * scale_log2 + (peak - new_top)[:, None])
                 decay = tl.exp2(top - new_top)
                 top = new_top
                 total = total * decay + tl.sum(p, 1)
@@ -83,7 +86,10 @@ def attend_segments(
         keys += key_segment_stride
         values += value_segment_stride
     target = (part * tokens + wide_rows) * DIM
-    result = acc / total[:, None]
+    norm = 1.0 / total
+    if WRITE_LSE:
+        norm = tl.where(total == 0.0, 0.0, norm)  # a part whose slots all have a bias of -inf
+    result = acc * norm[:, None]
     tl.store(out + target[:, None] + lanes[None, :], result.to(out.dtype.element_ty), mask=live[:, None])
     if WRITE_LSE:
         tl.store(lse + part * tokens + wide_rows, (top + tl.log2(total)) / LOG2_E, mask=live)
@@ -109,7 +115,7 @@ def merge_rows(partial, lse, out, tokens, parts, DIM: tl.constexpr, TILE: tl.con
     rows = (tl.program_id(0) * TILE + tl.arange(0, TILE)).to(tl.int64)
     lanes = tl.arange(0, DIM)
     live = rows < tokens
-    top = tl.full((TILE,), float("-inf"), tl.float32)
+    top = tl.full((TILE,), LOWEST, tl.float32)
     total = tl.zeros((TILE,), tl.float32)
     acc = tl.zeros((TILE, DIM), tl.float32)
     for part in range(parts):

@@ -15,6 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from x2sam_rt.kernels.contract import dense_rows
+from x2sam_rt.kernels.triton import on_its_device
+
 QUERY_TILE = 32
 
 
@@ -80,13 +83,15 @@ def _sample_levels(
     tl.store(out + target[:, None] + lanes[None, :], acc.to(out.dtype.element_ty), mask=mask)
 
 
+@on_its_device
 def deformable_attention(
     value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """As `reference.deformable_attention`; value may be strided except for its last axis.
+    """As `reference.deformable_attention`; compiled once per set of spatial shapes.
 
-    Compiled once per set of spatial shapes. Returns (batch, queries, heads · head_dim) in value's dtype.
+    Returns (batch, queries, heads · head_dim) in value's dtype.
     """
+    value = dense_rows(value)
     batch, queries, heads, levels, points, _ = locations.shape
     channels = value.shape[-1]
     out = torch.empty(batch, queries, heads * channels, dtype=value.dtype, device=value.device)

@@ -13,6 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from x2sam_rt.kernels.contract import dense_maps, dense_rows
+from x2sam_rt.kernels.triton import on_its_device
+
 PIXEL_TILE = 128
 QUERY_TILE = 16
 MASK_TILE = 1024
@@ -102,8 +105,10 @@ def _allow(
             tl.store(target + index, tl.full((TILE,), 1, tl.uint8), mask=index < pixels)
 
 
+@on_its_device
 def mask_fusion(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
-    """As `reference.mask_fusion`; every query's map must be dense. Returns (H, W) in mask_logits' dtype."""
+    """As `reference.mask_fusion`. Returns (H, W) in mask_logits' dtype."""
+    class_logits, mask_logits = dense_rows(class_logits), dense_maps(mask_logits)
     queries, conditions = class_logits.shape
     _, height, width = mask_logits.shape
     pixels = height * width
@@ -117,8 +122,10 @@ def mask_fusion(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
     return out
 
 
+@on_its_device
 def attention_mask(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """As `reference.attention_mask`; every query's map must be dense. Returns (queries, h·w) bool."""
+    """As `reference.attention_mask`. Returns (queries, h·w) bool."""
+    mask_logits = dense_maps(mask_logits)
     queries, height, width = mask_logits.shape
     pixels = size[0] * size[1]
     out = torch.empty(queries, pixels, dtype=torch.uint8, device=mask_logits.device)

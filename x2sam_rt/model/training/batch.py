@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -200,7 +201,7 @@ def _targets(examples: Sequence[Example], config: ModelConfig) -> MaskTargets:
     visible = torch.zeros(len(examples), frames, most, dtype=torch.bool)
     for row, example in enumerate(examples):
         for column, target in enumerate(example.targets):
-            covered = torch.from_numpy(target.masks)
+            covered = torch.from_numpy(np.asarray(target.masks))
             masks[row, :, column] = _shares(covered, config)
             conditions[row, column] = target.condition
             visible[row, :, column] = covered.flatten(1).any(1)

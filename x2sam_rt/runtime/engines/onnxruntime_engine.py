@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.kernels import available, onnxruntime_library
+from x2sam_rt.kernels import available, cpu
 from x2sam_rt.model.stage_contract import StageContract, Tensors
 from x2sam_rt.runtime.engines.engine import BoundStage, StageToBuild
 
@@ -47,7 +47,7 @@ class OnnxRuntimeEngine:
         # Prompts change shapes; a plan per shape would grow with every new one.
         options.enable_mem_pattern = False
         if available().cpu:  # else the graph runs its kernels' bodies of standard operators
-            onnxruntime_library.register(options)
+            cpu.register_with_onnxruntime(options)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=[_PROVIDER], disabled_optimizers=[_SLOW_FUSION]

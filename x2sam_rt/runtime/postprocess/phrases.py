@@ -1,8 +1,9 @@
-"""Referring, reasoning and grounded conversation: the best query of each phrase."""
+"""Referring, reasoning and grounded conversation: the best query of each phrase, or all good ones together."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from x2sam_rt.runtime.postprocess.masks import binary_masks, paint_map
 from x2sam_rt.runtime.postprocess.rule import FrameLogits
@@ -15,7 +16,8 @@ EMPTY = 255
 
 
 class PhrasePostProcessor:
-    """One segment per phrase, in the phrases' order, later ones painted over earlier ones; score = class probability.
+    """One segment per phrase, in the phrases' order, later ones painted over earlier ones; score = class
+    probability; the mean of several.
 
     Ids are the phrase's number from 1, so they hold over a stream. A phrase with an empty mask has no segment.
     """
@@ -25,17 +27,28 @@ class PhrasePostProcessor:
         self._options = options
 
     def __call__(self, frame: FrameLogits) -> Segmentation:
-        scores, best = frame.probabilities(len(self._conditions)).max(0)
-        queries, which = torch.unique(best, return_inverse=True)
+        probability = frame.probabilities(len(self._conditions))
+        chosen = self._chosen(probability)
+        scores = (probability * chosen).sum(0) / chosen.sum(0)
+        queries = chosen.any(1).nonzero().flatten()
         masks = binary_masks(TileGrid.of(frame), frame.mask_logits[queries], self._options.mask_threshold)
+        of_phrase = (masks[own.cpu().numpy()].any(0) for own in chosen[queries].T)
         segments = tuple(
-            Segment(masks[query], label, index, score, _phrase_id(index))
-            for index, (label, score, query) in enumerate(
-                zip(self._conditions.labels, scores.tolist(), which.tolist(), strict=True)
+            Segment(mask, label, index, score, _phrase_id(index))
+            for index, (label, score, mask) in enumerate(
+                zip(self._conditions.labels, scores.tolist(), of_phrase, strict=True)
             )
-            if score >= self._options.least_score and masks[query].any()
+            if score >= self._options.least_score and mask.any()
         )
         return Segmentation(segments, paint_map(segments, frame.original_size, EMPTY), EMPTY)
+
+    def _chosen(self, probability: Tensor) -> Tensor:
+        """(Q, phrases) → the same shape, bool: the queries whose masks are a phrase's."""
+        best = torch.zeros_like(probability, dtype=torch.bool)
+        best.scatter_(0, probability.argmax(0, keepdim=True), True)
+        if self._options.together is None:
+            return best
+        return best | (probability >= self._options.together) | (probability == probability.amax(0))
 
 
 def _phrase_id(index: int) -> int:

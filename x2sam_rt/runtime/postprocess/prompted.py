@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,7 +86,7 @@ class ObjectPostProcessor:
 
     def __call__(self, frame: FrameLogits) -> Segmentation:
         probability = frame.probabilities(len(self._conditions)).amax(1)
-        references = [(prompt_at_frame_size(self._prompt, frame), 1.0), *self._remembered(frame.original_size)]
+        references = [(self._anchor(frame), 1.0), *self._remembered(frame.original_size)]
         best, score = max(
             (
                 (one, _combined(one, float(probability[one.query]), references))
@@ -98,6 +99,11 @@ class ObjectPostProcessor:
             self._accepted.append((mask, score))
         segments = (Segment(mask, self._conditions.labels[0], 0, score, OBJECT),) if mask.any() else ()
         return Segmentation(segments, paint_map(segments, frame.original_size, EMPTY), EMPTY)
+
+    def _anchor(self, frame: FrameLogits) -> BoolMask:
+        """The prompt, or nothing where it is left out: then its weight still counts, as published."""
+        prompt = prompt_at_frame_size(self._prompt, frame)
+        return prompt if self._options.anchored else np.zeros_like(prompt)
 
     def _likely(self, frame: FrameLogits, probability: Tensor) -> list[Candidate]:
         most = probability.max()

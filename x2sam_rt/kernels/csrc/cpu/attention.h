@@ -40,8 +40,8 @@ static bool update_softmax(Softmax& softmax, int64_t keys, float scale, bool fir
     float* column = softmax.scores + i;
     Floats top = load(column);
     for (int64_t k = 1; k < keys; ++k) top = maximum(top, load(column + k * softmax.width));
-    const Floats bias = load(softmax.bias + i);
-    Floats now = top * scale + bias;
+    const Floats peak = top * scale + load(softmax.bias + i);
+    Floats now = maximum(peak, broadcast(-kLargest));  // finite, since a slot's bias may be -inf
     if (!first_block) {
       const Floats before = load(softmax.maximum + i);
       now = maximum(now, before);
@@ -49,12 +49,13 @@ static bool update_softmax(Softmax& softmax, int64_t keys, float scale, bool fir
       store(softmax.rescale + i, rescale);
       for (int lane = 0; lane < kLanes; ++lane) grew |= before[lane] != now[lane];
     }
-    const Floats offset = bias - now;
+    // Scores are taken from the block's best: from zero, those of 2^31 would be off by 2^7 in the exponent.
+    const Floats offset = peak - now;
     Floats sum = {};
     for (int64_t first = 0; first < keys; first += kSummed) {
       Floats part = {};
       for (int64_t k = first; k < smaller(first + kSummed, keys); ++k) {
-        const Floats weight = exp2(load(column + k * softmax.width) * scale + offset);
+        const Floats weight = exp2((load(column + k * softmax.width) - top) * scale + offset);
         store(column + k * softmax.width, weight);
         part += weight;
       }

@@ -52,6 +52,7 @@ static inline T smaller(T a, T b) {
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 constexpr float kLog2e = 1.44269504f;
+constexpr float kLargest = 3.402823466e38f;
 
 // 2^x with a relative error below 1e-7. Below 2^-126 the result stays at 2^-126, above 2^127 at 2^127; NaN stays NaN.
 static inline Floats exp2(Floats x) {

@@ -15,6 +15,8 @@ extern "C" int x2sam_key_block(int dim) {
   return dim == 64 || dim == 128 || dim == 256 ? x2sam::key_block(dim, false) : 0;
 }
 
+extern "C" int64_t x2sam_attention_workspace(const X2SamAttention* call) { return x2sam::Workspace(*call).bytes(); }
+
 extern "C" int x2sam_attention_bf16(const X2SamAttention* call, void* stream) {
   switch (call->dim) {
     case 64: return launch<64>(*call, stream);

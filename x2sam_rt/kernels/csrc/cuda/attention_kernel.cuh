@@ -91,7 +91,8 @@ CUTE_DEVICE void write_result(const KernelParams& params, const Softmax& softmax
   const int64_t part = static_cast<int64_t>(blockIdx.y) * params.tokens;
   CUTLASS_PRAGMA_UNROLL
   for (int i = 0; i < 2; ++i) {
-    const float total = softmax.row_total(i), norm = 1.f / total;
+    const float total = softmax.row_total(i);
+    const float norm = total == 0.f && !whole ? 0.f : 1.f / total;  // a part whose slots all have a bias of -inf
     if (rows[i] >= params.tokens) continue;
     const int64_t target = (part + rows[i]) * T::kDim;
     CUTLASS_PRAGMA_UNROLL
@@ -208,15 +209,14 @@ CUTE_DEVICE void consume(const KernelParams& params, typename T::Shared& shared,
     if (lane == 0) Empty::arrive(&barriers[index % T::kStages]);
   };
   auto update = [&] {
-    bool weightless = softmax.update(scores, factor, bias, T::kProbabilityBits, params.skip_below);
-    if constexpr (T::kSkip) {
-      weightless |= rows[0] >= params.tokens;
-      return !all_of_warpgroup(weightless);
-    }
+    const bool weightless =
+        softmax.update(scores, factor, bias, T::kProbabilityBits, params.skip_below, params.tokens - rows[0]);
+    if constexpr (T::kSkip) return !all_of_warpgroup(weightless);
     return true;
   };
   auto count_skipped = [&] {
-    if (params.skipped != nullptr && thread % 128 == 0) atomicAdd(params.skipped, 1ull);
+    const bool first = thread % 128 == 0 && rows[0] < params.tokens;  // a warpgroup without queries counts nothing
+    if (params.skipped != nullptr && first) atomicAdd(params.skipped, 1ull);
   };
   auto rescale = [&] {
     // the maximum seldom moves after the first blocks

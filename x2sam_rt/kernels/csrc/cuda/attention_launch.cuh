@@ -3,7 +3,10 @@
 
 #include "attention.h"
 #include "attention_kernel.cuh"
+#include "glue.h"
 #include "tensor_map.h"
+
+#include <atomic>
 
 namespace x2sam {
 
@@ -30,33 +33,100 @@ cudaError_t encode_maps(const X2SamAttention& call, KernelParams* params) {
                 &params->value);
 }
 
+constexpr float kLog2E = 1.4426950408889634f;
+
+// Where a call's workspace has what: partial results, their logarithms, the slots' biases. Absent ones have no size.
+struct Workspace {
+  int64_t partial, lse, bias;  // floats
+  explicit Workspace(const X2SamAttention& call)
+      : partial(call.parts > 1 ? static_cast<int64_t>(call.parts) * call.tokens * call.dim : 0),
+        lse(call.parts > 1 ? static_cast<int64_t>(call.parts) * call.tokens : 0),
+        bias(call.shift != nullptr || call.key_mean != nullptr ? static_cast<int64_t>(call.segments) * call.tokens : 0) {}
+  int64_t bytes() const { return (partial + lse + bias) * static_cast<int64_t>(sizeof(float)); }
+};
+
+// Makes a device the current one, and afterwards the one that was: pointers and streams belong to one device.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int device) {
+    error = cudaGetDevice(&before_);
+    if (error != cudaSuccess || before_ == device) return;
+    error = cudaSetDevice(device);
+    changed_ = error == cudaSuccess;
+  }
+  ~CurrentDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  CurrentDevice(const CurrentDevice&) = delete;
+  cudaError_t error;
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
+// Once per kernel and device: asking the driver at every call would cost as much as a launch.
 template <class T>
-cudaError_t launch(const X2SamAttention& call, cudaStream_t stream) {
+cudaError_t allow_shared_memory(int device) {
+  static std::atomic<uint64_t> allowed{0};
+  const uint64_t bit = device < 64 ? uint64_t{1} << device : 0;
+  if (allowed & bit) return cudaSuccess;
+  const cudaError_t error =
+      cudaFuncSetAttribute(attention_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, T::kSharedBytes);
+  if (error == cudaSuccess) allowed |= bit;
+  return error;
+}
+
+inline cudaError_t add_bias(const X2SamAttention& call, float* bias, cudaStream_t stream) {
+  const bool is_fp8 = call.plain_query != nullptr;
+  return launch_slot_bias({is_fp8 ? call.plain_query : call.query, call.shift, call.key_mean, bias,
+                           is_fp8 ? call.plain_query_stride : call.query_stride, call.shift_stride, call.tokens,
+                           call.segments, call.dim, call.scale * kLog2E},
+                          stream);
+}
+
+template <class T>
+cudaError_t attend(const X2SamAttention& call, const Workspace& room, cudaStream_t stream) {
   KernelParams params;
   cudaError_t error = encode_maps<T>(call, &params);
   if (error != cudaSuccess) return error;
-  params.bias = call.bias;
+  params.bias = room.bias > 0 ? call.workspace + room.partial + room.lse : nullptr;
   params.query_scale = call.query_scale;
   params.key_scale = call.key_scale;
   params.value_scale = call.value_scale;
-  params.out = call.out;
-  params.lse = call.lse;
+  params.out = call.parts > 1 ? call.workspace : call.out;
+  params.lse = call.workspace + room.partial;
   params.skipped = call.skipped;
   params.tokens = call.tokens;
   params.segment_tokens = call.segment_tokens;
   params.segment_blocks = (call.segment_tokens + T::kKeyBlock - 1) / T::kKeyBlock;
   params.blocks = params.segment_blocks * call.segments;
   params.part_blocks = (params.blocks + call.parts - 1) / call.parts;
-  params.scale_log2 = call.scale * 1.4426950408889634f;
+  params.scale_log2 = call.scale * kLog2E;
   // if every key of a block weighs under 2^-(bits + log2 of their number), the block weighs under 2^-bits
   params.skip_below = call.skip_bits + log2f(static_cast<float>(T::kKeyBlock));
   // a part without blocks would have nothing to normalise by
-  if (call.parts < 1 || (call.parts - 1u) * params.part_blocks >= params.blocks) return cudaErrorInvalidValue;
-  error = cudaFuncSetAttribute(attention_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, T::kSharedBytes);
+  if ((call.parts - 1u) * params.part_blocks >= params.blocks) return cudaErrorInvalidValue;
+  error = allow_shared_memory<T>(call.device);
   if (error != cudaSuccess) return error;
   const dim3 grid((call.tokens + kQueryTile - 1) / kQueryTile, call.parts);
   attention_kernel<T><<<grid, kThreads, T::kSharedBytes, stream>>>(params);
   return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t launch(const X2SamAttention& call, cudaStream_t stream) {
+  if (call.parts < 1 || call.tokens < 0) return cudaErrorInvalidValue;
+  if (call.tokens == 0) return cudaSuccess;
+  const CurrentDevice device(call.device);
+  if (device.error != cudaSuccess) return device.error;
+  const Workspace room(call);
+  cudaError_t error = cudaSuccess;
+  if (room.bias > 0) error = add_bias(call, call.workspace + room.partial + room.lse, stream);
+  if (error == cudaSuccess) error = attend<T>(call, room, stream);
+  if (error != cudaSuccess || call.parts == 1) return error;
+  return launch_merge_parts(call.workspace, call.workspace + room.partial, call.out, call.tokens, call.parts, call.dim,
+                            stream);
 }
 
 }  // namespace x2sam

@@ -1,28 +1,39 @@
 // The small kernels around the attention: slot bias before it, merge of parts after it. Bound by memory.
-// Status: compiled; not yet run on a GPU.
-#include "attention.h"
+// Status: compiled, and run by the tests' emulator; not yet run on a GPU.
+#include "glue.h"
 
 #include <cuda_bf16.h>
-#include <cuda_runtime.h>
+
+namespace x2sam {
 
 namespace {
 
 constexpr int kWarps = 8;  // of a thread block; one warp per query
 
-__global__ void slot_bias(const __nv_bfloat16* query, int64_t query_stride, const float* shift, float* bias, int tokens,
-                          int segments, int dim, float scale_log2) {
+__device__ float2 load_pair(const __nv_bfloat16* source) {
+  return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(source));
+}
+
+__global__ void slot_bias(SlotBias call) {
   const int row = blockIdx.x * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (row >= tokens) return;
-  for (int segment = 0; segment < segments; ++segment) {
+  if (row >= call.tokens) return;
+  const auto* query = static_cast<const __nv_bfloat16*>(call.query) + row * call.query_stride;
+  for (int segment = 0; segment < call.segments; ++segment) {
+    const auto* shift = static_cast<const __nv_bfloat16*>(call.shift) + segment * call.shift_stride;
     float sum = 0.f;
-    for (int column = 2 * lane; column < dim; column += 64) {
-      const auto* source = reinterpret_cast<const __nv_bfloat162*>(query + row * query_stride + column);
-      const float2 q = __bfloat1622float2(*source);
-      const float2 delta = *reinterpret_cast<const float2*>(shift + segment * dim + column);
+    for (int column = 2 * lane; column < call.dim; column += 64) {
+      const float2 q = load_pair(query + column);
+      float2 delta{0.f, 0.f};
+      if (call.shift != nullptr) delta = load_pair(shift + column);
+      if (call.key_mean != nullptr) {
+        const float2 mean = *reinterpret_cast<const float2*>(call.key_mean + segment * call.dim + column);
+        delta.x += mean.x;
+        delta.y += mean.y;
+      }
       sum = fmaf(q.x, delta.x, fmaf(q.y, delta.y, sum));
     }
     for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffff, sum, distance);
-    if (lane == 0) bias[static_cast<int64_t>(segment) * tokens + row] = sum * scale_log2;
+    if (lane == 0) call.bias[static_cast<int64_t>(segment) * call.tokens + row] = sum * call.scale_log2;
   }
 }
 
@@ -47,21 +58,27 @@ __global__ void merge_parts(const float* partial, const float* lse, __nv_bfloat1
   }
 }
 
+unsigned blocks_of(int tokens) { return (tokens + kWarps - 1) / kWarps; }
+
 }  // namespace
 
-extern "C" int x2sam_slot_bias(const void* query, int64_t query_stride, const float* shift, float* bias, int tokens,
-                               int segments, int dim, float scale, void* stream) {
-  slot_bias<<<(tokens + kWarps - 1) / kWarps, kWarps * 32, 0, static_cast<cudaStream_t>(stream)>>>(
-      static_cast<const __nv_bfloat16*>(query), query_stride, shift, bias, tokens, segments, dim,
-      scale * 1.4426950408889634f);
+cudaError_t launch_slot_bias(const SlotBias& call, cudaStream_t stream) {
+  slot_bias<<<blocks_of(call.tokens), kWarps * 32, 0, stream>>>(call);
   return cudaGetLastError();
 }
 
-extern "C" int x2sam_merge_parts(const float* partial, const float* lse, void* out, int tokens, int parts, int dim,
-                                 void* stream) {
-  merge_parts<<<(tokens + kWarps - 1) / kWarps, kWarps * 32, 0, static_cast<cudaStream_t>(stream)>>>(
-      partial, lse, static_cast<__nv_bfloat16*>(out), tokens, parts, dim);
+cudaError_t launch_merge_parts(const float* partial, const float* lse, void* out, int tokens, int parts, int dim,
+                               cudaStream_t stream) {
+  merge_parts<<<blocks_of(tokens), kWarps * 32, 0, stream>>>(partial, lse, static_cast<__nv_bfloat16*>(out), tokens,
+                                                             parts, dim);
   return cudaGetLastError();
+}
+
+}  // namespace x2sam
+
+extern "C" int x2sam_cuda_versions(int* driver, int* runtime) {
+  const cudaError_t error = cudaDriverGetVersion(driver);
+  return error != cudaSuccess ? error : cudaRuntimeGetVersion(runtime);
 }
 
 extern "C" const char* x2sam_error_string(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }

@@ -88,8 +88,10 @@ void check() {
 }  // namespace
 
 int main() {
+  check<Traits<bf16, 64, false>>();
   check<Traits<bf16, 128, false>>();
   check<Traits<bf16, 256, false>>();
+  check<Traits<fp8, 128, false>>();
   check<Traits<fp8, 256, false>>();
   std::printf("call %zu\n", sizeof(X2SamAttention));
   if (failures == 0) std::printf("ok\n");

@@ -3,6 +3,7 @@
 
 #include "attention_traits.cuh"
 
+#include <cfloat>
 #include <cutlass/numeric_conversion.h>
 
 namespace x2sam {
@@ -14,18 +15,23 @@ CUTE_DEVICE float power_of_two(float x) {
   return result;
 }
 
+// Powers of two from which scores are taken relative to the block's best before they meet the maximum: the rounding of
+// a maximum of 2^16 is 2^-9, that of 2^31 would be 2^7, in an exponent.
+constexpr float kFar = 65536.f;
+
 // A thread's two rows of scores (8 apart), in the order of the accumulator: (column pair, row, group of 8 columns).
 template <int kColumns>
 struct Softmax {
-  float top[2] = {-INFINITY, -INFINITY};  // running maximum, in powers of two
-  float total[2] = {0.f, 0.f};            // this thread's share of the sum of exponentials
-  float decay[2];                         // what the accumulator is to be multiplied with
+  float top[2] = {-FLT_MAX, -FLT_MAX};  // running maximum, in powers of two; finite, since a slot's bias may be -inf
+  float total[2] = {0.f, 0.f};          // this thread's share of the sum of exponentials
+  float decay[2];                       // what the accumulator is to be multiplied with
 
-  // Turns scores into probabilities times 2^bits, relative to the new maximum. Returns whether, for both rows, the
-  // block's best score lies more than `skip_below` under the maximum so far. factor: from scores to powers of two.
+  // Turns scores into probabilities times 2^bits, relative to the new maximum. factor: from scores to powers of two.
+  // Returns whether the block's best score lies more than `skip_below` under the maximum so far, for both rows, or for
+  // those that stand for a query: the first if rows_left > 0, the second if rows_left > 8.
   template <class Scores>
   CUTE_DEVICE bool update(Scores& scores, const float (&factor)[2], const float (&bias)[2], float bits,
-                          float skip_below) {
+                          float skip_below, int rows_left) {
     bool weightless = true;
     CUTLASS_PRAGMA_UNROLL
     for (int row = 0; row < 2; ++row) {
@@ -37,11 +43,20 @@ struct Softmax {
       best = fmaxf(best, __shfl_xor_sync(0xffffffff, best, 1));
       best = fmaxf(best, __shfl_xor_sync(0xffffffff, best, 2));
       float peak = fmaf(best, factor[row], bias[row]);
-      weightless &= peak < top[row] - skip_below;
+      weightless &= rows_left <= 8 * row || peak < top[row] - skip_below;
       float new_top = fmaxf(top[row], peak);
       decay[row] = power_of_two(top[row] - new_top);
       top[row] = new_top;
-      float offset = bias[row] - new_top + bits, sum = 0.f;
+      float zero = bias[row];  // where a score of zero stands, in powers of two
+      if (__any_sync(0xffffffff, fabsf(peak) > kFar)) {
+        CUTLASS_PRAGMA_UNROLL
+        for (int group = 0; group < kColumns / 8; ++group) {
+          scores(4 * group + 2 * row) -= best;
+          scores(4 * group + 2 * row + 1) -= best;
+        }
+        zero = peak;
+      }
+      float offset = zero - new_top + bits, sum = 0.f;
       CUTLASS_PRAGMA_UNROLL
       for (int group = 0; group < kColumns / 8; ++group) {
         CUTLASS_PRAGMA_UNROLL
@@ -91,7 +106,8 @@ CUTE_DEVICE bool all_of_warpgroup(bool vote) {
       : "=r"(result)
       : "r"(static_cast<uint32_t>(vote)), "r"(threadIdx.x / 128)
       : "memory");
-  return result != 0;
+  // the shuffle shows the compiler that a warp agrees: it serialises products on a path it takes for divergent
+  return __shfl_sync(0xffffffff, result, 0) != 0;
 }
 
 }  // namespace x2sam

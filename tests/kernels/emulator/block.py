@@ -1,0 +1,234 @@
+"""A thread block: its shared memory, barriers and copies, and the order in which its warps run."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from emulator.arithmetic import Lanes, floats
+from emulator.steps import Code
+from emulator.tensor_cores import BYTES
+from emulator.warp import SHARED_WINDOW, Hazard, Warp
+
+POISON = 0xFF  # of memory that nobody has written: NaN in every float type
+MOST_INSTRUCTIONS = 400  # a warp's turn
+MOST_TRANSACTION_BYTES = 2**20 - 1
+
+
+@dataclass
+class Phases:
+    """An mbarrier. It passes to its next phase when all arrivals and all bytes of this one are there."""
+
+    count: int
+    left: int
+    bytes: int = 0
+    phase: int = 0
+
+
+@dataclass
+class Meeting:
+    """A named barrier that some warps wait at."""
+
+    threads: int
+    arrived: list[Warp] = field(default_factory=list)
+    vote: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """Bytes on their way into shared memory."""
+
+    target: int
+    data: Lanes
+    barrier: int
+
+    def overlaps(self, low: int, high: int) -> bool:
+        return self.target < high and low < self.target + len(self.data)
+
+
+class Block:
+    """Runs to its end with `run`. index, grid: (x, y, z). parameters: the address of the kernel's arguments."""
+
+    def __init__(
+        self, code: Code, device: Any, index: tuple[int, int, int], grid: tuple[int, int, int], threads: int,
+        dynamic_bytes: int, parameters: int,
+    ) -> None:  # fmt: skip
+        self.code, self.device, self.index, self.grid, self.threads = code, device, index, grid, threads
+        self.parameters = parameters
+        self.random = random.Random(f"{device.seed} {index}")
+        self.shared_base = device.shared_base
+        self.shared = np.full(-(-(code.kernel.shared_bytes + dynamic_bytes) // 16) * 16, POISON, np.uint8)
+        self.barriers: dict[int, Phases] = {}
+        self.meetings: dict[int, Meeting] = {}
+        self.copies: list[Copy] = []
+        self.events = 0
+        self.warps = [Warp(self, number, code) for number in range(threads // 32)]
+
+    def run(self) -> None:
+        """Warps take turns in a random order, of random length; copies arrive when they please."""
+        quiet = 0
+        while left := [warp for warp in self.warps if not warp.finished]:
+            before = self.events
+            self.random.shuffle(left)
+            stopped = [warp.run(self.random.randrange(1, MOST_INSTRUCTIONS)) is not None for warp in left]
+            stuck = all(stopped) and self.events == before
+            if self.copies and (stuck or self.random.random() < 0.3):
+                self._arrives(self.copies.pop(self.random.randrange(len(self.copies))))
+            quiet = quiet + 1 if stuck and self.events == before else 0
+            if quiet > 2:
+                raise Hazard(f"deadlock in block {self.index}: {self._where(left)}")
+        self._check_end()
+
+    def _where(self, warps: list[Warp]) -> str:
+        places = ", ".join(f"warp {warp.number} at {warp.code.steps[warp.pc].text[:60]}" for warp in warps)
+        states = ", ".join(f"{at}: {barrier}" for at, barrier in self.barriers.items())
+        return f"{places}; {states}"
+
+    def _check_end(self) -> None:
+        if self.copies:
+            raise Hazard(f"block {self.index} ended with {len(self.copies)} copies under way")
+        if any(barrier.bytes for barrier in self.barriers.values()):
+            raise Hazard(f"block {self.index} ended with bytes that a barrier still waits for: {self.barriers}")
+        for warp in self.warps:
+            if warp.products.reading() or warp.pending:
+                raise Hazard(f"block {self.index} ended with products that nobody waited for")
+            if warp.products.issued != self.warps[warp.number // 4 * 4].products.issued:
+                raise Hazard(f"block {self.index}: warps of a warpgroup issued different products")
+
+    # --- memory
+
+    def load(self, space: str, address: Lanes, size: int, active: Lanes) -> Lanes:
+        """(lanes, size) bytes; of lanes that are not active, those of one that is."""
+        address = np.broadcast_to(address, active.shape)
+        memory, places = self._places(space, np.where(active, address, address[active][0]), size)
+        return memory[places]
+
+    def store(self, space: str, address: Lanes, data: Lanes, active: Lanes) -> None:
+        memory, places = self._places(space, np.broadcast_to(address, active.shape)[active], data.shape[1])
+        if memory is self.shared:
+            self._check_unread(
+                int(places.min()) + self.shared_base, int(places.max()) + 1 + self.shared_base, "a store"
+            )
+        memory[places] = data[active]
+
+    def _places(self, space: str, address: Lanes, size: int) -> tuple[Lanes, Lanes]:
+        """The memory that the addresses are in, and (lanes, size) indices into it."""
+        if space == "generic" and int(address.min()) >= SHARED_WINDOW:
+            space, address = "shared", address - SHARED_WINDOW
+        if (address % size).any():
+            raise Hazard(f"an access of {size} bytes is misaligned")
+        low, high = int(address.min()), int(address.max()) + size
+        if space == "shared":
+            self._check_inside(low, high)
+            self._check_arrived(low, high, "an access")
+            memory, base = self.shared, self.shared_base
+        else:
+            base = self.parameters if space == "param" else 0
+            memory, base = self.device.memory.window(low + base, high + base)
+            base -= self.parameters if space == "param" else 0
+        return memory, (address - base)[:, None] + np.arange(size)
+
+    def factor(self, addresses: Lanes, kind: str) -> Lanes:
+        """A product's factor out of shared memory, in float32."""
+        low, high = int(addresses.min()), int(addresses.max()) + BYTES[kind]
+        self._check_inside(low, high)
+        self._check_arrived(low, high, "a product")
+        stored = self.shared.view(f"u{BYTES[kind]}")
+        return floats(stored[(addresses - self.shared_base) // BYTES[kind]], kind)
+
+    def _check_inside(self, low: int, high: int) -> None:
+        if low < self.shared_base or high > self.shared_base + len(self.shared):
+            raise Hazard(f"shared memory {low}…{high} of {self.shared_base}…{self.shared_base + len(self.shared)}")
+
+    def _check_arrived(self, low: int, high: int, what: str) -> None:
+        if any(copy.overlaps(low, high) for copy in self.copies):
+            raise Hazard(f"{what} reads shared memory {low}…{high} before the copy has arrived")
+
+    def _check_unread(self, low: int, high: int, what: str) -> None:
+        for warp in self.warps:
+            if any(start < high and low < end for start, end in warp.products.reading()):
+                raise Hazard(f"{what} overwrites shared memory {low}…{high} that a product of warp {warp.number} reads")
+
+    # --- the copy engine
+
+    def copy(self, tensor_map: int, place: list[int], target: int, barrier: int) -> None:
+        """Starts a tiled copy. Until it arrives its target holds NaN."""
+        data = self.device.tensor_map(self, tensor_map).box(place, target)
+        low, high = target, target + len(data)
+        if target % 128:
+            raise Hazard(f"a copy to {target}, which is not aligned to 128 bytes")
+        self._check_inside(low, high)
+        self._check_unread(low, high, "a copy")
+        self._phases(barrier)
+        self.shared[low - self.shared_base : high - self.shared_base] = POISON
+        self.copies.append(Copy(target, data, barrier))
+        self.events += 1
+
+    def _arrives(self, copy: Copy) -> None:
+        start = copy.target - self.shared_base
+        self.shared[start : start + len(copy.data)] = copy.data
+        barrier = self._phases(copy.barrier)
+        barrier.bytes -= len(copy.data)
+        self._settle(barrier)
+        self.events += 1
+
+    # --- barriers
+
+    def initialise(self, address: int, count: int) -> None:
+        self._check_inside(address, address + 8)
+        self.barriers[address] = Phases(count, count)
+
+    def invalidate(self, address: int, _: int) -> None:
+        del self.barriers[address]
+
+    def expect(self, address: int, size: int) -> None:
+        barrier = self._phases(address)
+        barrier.bytes += size
+        if barrier.bytes > MOST_TRANSACTION_BYTES:
+            raise Hazard(f"mbarrier {address}: {barrier.bytes} bytes are more than it can count")
+
+    def arrive(self, address: int, count: int) -> None:
+        barrier = self._phases(address)
+        if barrier.left < count:
+            raise Hazard(f"mbarrier {address}: more arrivals than its count of {barrier.count}")
+        barrier.left -= count
+        self._settle(barrier)
+        self.events += 1
+
+    def phase_passed(self, address: int, parity: int) -> bool:
+        return self._phases(address).phase % 2 != parity % 2
+
+    def _phases(self, address: int) -> Phases:
+        if address not in self.barriers:
+            raise Hazard(f"mbarrier {address} was not initialised")
+        return self.barriers[address]
+
+    def _settle(self, barrier: Phases) -> None:
+        if barrier.left == 0 and barrier.bytes == 0:
+            barrier.phase += 1
+            barrier.left = barrier.count
+            self.events += 1
+
+    def meet(self, warp: Warp, number: int, threads: int, vote: bool) -> bool:
+        """A warp at a named barrier: whether all are there. `barrier_result` of each is then what they all voted."""
+        if warp.arrived:
+            if any(warp in meeting.arrived for meeting in self.meetings.values()):
+                return False
+            warp.arrived = False
+            return True
+        meeting = self.meetings.setdefault(number, Meeting(threads))
+        if meeting.threads != threads:
+            raise Hazard(f"barrier {number} is met by {meeting.threads} and by {threads} threads")
+        meeting.arrived.append(warp)
+        meeting.vote &= vote
+        self.events += 1
+        if 32 * len(meeting.arrived) < threads:
+            warp.arrived = True
+            return False
+        for other in meeting.arrived:
+            other.barrier_result = meeting.vote
+        del self.meetings[number]
+        return True

@@ -1,0 +1,113 @@
+"""A device that runs kernels a block at a time, on the host's own memory."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from emulator.arithmetic import Lanes
+from emulator.block import Block
+from emulator.ptx import Kernel
+from emulator.steps import Code
+from emulator.warp import Hazard
+
+SWIZZLES = {0: 0, 1: 1, 2: 3, 3: 7}  # address bits exchanged, by CUtensorMapSwizzle
+Triple = tuple[int, int, int]
+
+
+class HostMemory:
+    """Global memory is the process's own. Addresses are checked against what it has mapped."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[int, int]] = []
+
+    def refresh(self) -> None:
+        with open("/proc/self/maps") as maps:
+            ranges = [line.split()[0].split("-") for line in maps if " rw" in line]
+        self.spans = []
+        for start, end in ((int(start, 16), int(end, 16)) for start, end in ranges):
+            if self.spans and self.spans[-1][1] == start:
+                start, _ = self.spans.pop()
+            self.spans.append((start, end))
+
+    def window(self, low: int, high: int) -> tuple[Lanes, int]:
+        """Bytes low…high, and the address of the first."""
+        if not any(start <= low and high <= end for start, end in self.spans):
+            raise Hazard(f"global memory {low:#x}…{high:#x} is not there")
+        return np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low)), low
+
+
+@dataclass(frozen=True)
+class TensorMap:
+    """What cuTensorMapEncodeTiled was told. Sizes and boxes in elements, innermost first; strides in bytes."""
+
+    address: int
+    element_bytes: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    boxes: tuple[int, ...]
+    swizzle: int
+
+    def box(self, place: list[int], target: int) -> Lanes:
+        """The bytes that a copy of the box at `place` writes to `target`…; outside of the tensor they are zero."""
+        if len(place) != len(self.sizes):
+            raise Hazard(f"a copy with {len(place)} coordinates from a tensor of {len(self.sizes)} dimensions")
+        out = np.zeros((*self.boxes[::-1], self.element_bytes), np.uint8)
+        first = [max(0, -at) for at in place]
+        last = [min(box, size - at) for box, size, at in zip(self.boxes, self.sizes, place, strict=True)]
+        if all(begin < end for begin, end in zip(first, last, strict=True)):
+            inside = tuple(slice(begin, end) for begin, end in zip(first[::-1], last[::-1], strict=True))
+            out[inside] = self._source([at + begin for at, begin in zip(place, first, strict=True)], out[inside].shape)
+        return self._swizzled(out.reshape(-1), target)
+
+    def _source(self, place: list[int], shape: tuple[int, ...]) -> Lanes:
+        strides = (self.element_bytes, *self.strides)
+        start = self.address + sum(at * stride for at, stride in zip(place, strides, strict=True))
+        extent = sum((count - 1) * stride for count, stride in zip(shape[:-1], strides[::-1], strict=True))
+        flat = np.ctypeslib.as_array((ctypes.c_uint8 * (extent + self.element_bytes)).from_address(start))
+        return np.lib.stride_tricks.as_strided(flat, shape, (*strides[::-1], 1))
+
+    def _swizzled(self, data: Lanes, target: int) -> Lanes:
+        pieces = np.arange(0, len(data), 16)
+        address = target + pieces
+        exchanged = (address ^ ((address >> 7 & SWIZZLES[self.swizzle]) << 4)) - target
+        out = np.empty_like(data).reshape(-1, 16)
+        out[exchanged // 16] = data.reshape(-1, 16)
+        return out.reshape(-1)
+
+
+class Device:
+    """seed: of the order in which things happen. shared_base: where a block's shared memory begins."""
+
+    def __init__(self, kernels: dict[str, Kernel]) -> None:
+        self.kernels = kernels
+        self.codes: dict[str, Code] = {}
+        self.memory = HostMemory()
+        self.maps: list[TensorMap] = []
+        self.seed, self.shared_base = 0, 1024
+
+    def launch(self, name: str, grid: Triple, threads: int, shared_bytes: int, arguments: list[bytes]) -> None:
+        """Raises Hazard. arguments: the bytes of each."""
+        code = self.codes.get(name) or self.codes.setdefault(name, Code(self.kernels[name]))
+        places = list(code.kernel.parameters.values())
+        buffer = np.zeros(sum(code.kernel.parameter_sizes) + 512, np.uint8)
+        start = -buffer.ctypes.data % 128
+        for place, argument in zip(places, arguments, strict=True):
+            buffer[start + place : start + place + len(argument)] = np.frombuffer(argument, np.uint8)
+        self.memory.refresh()
+        with np.errstate(all="ignore"):
+            for z, y, x in product(*(range(count) for count in grid[::-1])):
+                Block(code, self, (x, y, z), grid, threads, shared_bytes, buffer.ctypes.data + start).run()
+
+    def add_map(self, tensor_map: TensorMap) -> int:
+        self.maps.append(tensor_map)
+        return len(self.maps) - 1
+
+    def tensor_map(self, block: Any, address: int) -> TensorMap:
+        if address % 64:
+            raise Hazard(f"a tensor map at {address:#x}, which is not aligned to 64 bytes")
+        return self.maps[int.from_bytes(ctypes.string_at(address, 8), "little")]
