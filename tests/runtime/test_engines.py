@@ -20,7 +20,7 @@ from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.model.stages import example_inputs
 from x2sam_rt.runtime import engines
 from x2sam_rt.runtime.bundle import load_manifest
-from x2sam_rt.runtime.engines import BACKENDS, Backend, check_precision, find_backend
+from x2sam_rt.runtime.engines import BACKENDS, Backend, check_precision, check_targets, find_backend
 from x2sam_rt.runtime.engines.engine import BackendModule, Engine, Engines, StageToBuild, backend_module, run_once
 from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from x2sam_rt.runtime.runtime import Runtime
@@ -34,17 +34,26 @@ def parameters(function: object) -> list[str]:
 @pytest.mark.parametrize("row", BACKENDS.values(), ids=BACKENDS)
 def test_a_rows_file_holds_what_it_must(row: Backend) -> None:
     module = backend_module(row)
-    assert parameters(module.build) == parameters(BackendModule.build)
+    assert parameters(backend_module(row, row.builder).build) == parameters(BackendModule.build)
     assert parameters(module.load) == parameters(BackendModule.load)
 
 
 def test_names_and_precisions_that_are_not_there() -> None:
     with pytest.raises(EngineError, match="no backend 'abacus'"):
         find_backend("abacus")
-    with pytest.raises(EngineError, match=r"onnxruntime computes in fp32; found 'bf16'\. Export with --engine torch"):
+    with pytest.raises(
+        EngineError, match=r"onnxruntime computes in fp32; found 'bf16'\. Export with --engine torch or tensorrt"
+    ):
         check_precision("onnxruntime", "bf16")
     with pytest.raises(EngineError, match=r"found 'fp4'\. No backend here computes in it"):
         check_precision("torch", "fp4")
+
+
+def test_targets_are_for_backends_that_build_for_gpus() -> None:
+    check_targets("tensorrt", ("sm86",))
+    check_targets("torch", ())
+    with pytest.raises(EngineError, match=r"Engines of torch .* found targets sm86.*--engine tensorrt"):
+        check_targets("torch", ("sm86",))
 
 
 def test_a_backend_without_its_libraries_says_what_to_install() -> None:
@@ -53,7 +62,7 @@ def test_a_backend_without_its_libraries_says_what_to_install() -> None:
         backend_module(row)
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=[name for name, row in BACKENDS.items() if not row.needs_gpu])
 def built(request: pytest.FixtureRequest, toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engines:
     return build_engines(toy.model, request.param, tmp_path_factory.mktemp(request.param))
 

@@ -3,30 +3,98 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
 
 from x2sam_rt.cli.options import Bundle
 from x2sam_rt.cli.terminal import console, reporting
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from x2sam_rt.model.stage_contract import TensorSpec
     from x2sam_rt.runtime.bundle import Manifest
+    from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord
 
 
-def inspect(bundle: Bundle) -> None:
+def inspect(
+    bundle: Bundle,
+    layers: Annotated[
+        str | None, typer.Option(help="Print what TensorRT tells of this stage's layers, as JSON. Needs its GPU.")
+    ] = None,
+) -> None:
     """Show what a bundle holds: model, stages, precision, errors at export, what it was built with."""
     from x2sam_rt.runtime.bundle import load_manifest
 
     with reporting():
-        for table in manifest_tables(load_manifest(bundle)):
+        manifest = load_manifest(bundle)
+        if layers is not None:
+            print(_engine_layers(manifest, bundle, layers))
+            return
+        for table in manifest_tables(manifest):
             console.print(table)
+        if manifest.backend == "tensorrt":
+            for table in engine_tables(manifest, bundle):
+                console.print(table)
 
 
 def manifest_tables(manifest: Manifest) -> Iterator[Table]:
     yield _summary(manifest)
     yield _stages(manifest)
+
+
+def engine_tables(manifest: Manifest, folder: Path) -> Iterator[Table]:
+    """What TensorRT's builder was asked for and said, by stage."""
+    from x2sam_rt.runtime.engines import find_backend
+    from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord
+
+    paths = {c.name: folder / find_backend(manifest.backend).file.format(stage=c.name) for c in manifest.stages}
+    records = {name: EngineRecord.load(path) for name, path in paths.items()}
+    first = next(iter(records.values()))
+    title = f"engines by {first.library} {first.version} for {', '.join(first.targets)}; checked as graphs on the CPU"
+    table = Table("stage", "size", "built in", "layers asked for", "attention", "activations", "sizes", title=title)
+    for name, record in records.items():
+        table.add_row(
+            name,
+            f"{paths[name].stat().st_size / 2**20:.1f} MiB",
+            f"{record.seconds:.1f} s",
+            ", ".join(f"{count} {precision}" for precision, count in record.layers.items()),
+            _attention(record),
+            "not told" if record.activation_bytes is None else f"{record.activation_bytes / 2**20:.0f} MiB",
+            ", ".join(f"{dim} {size.least}…{size.most}" for dim, size in record.sizes.items()),
+        )
+    yield table
+
+
+def _engine_layers(manifest: Manifest, folder: Path, stage: str) -> str:
+    """Raises EngineError for another backend or stage, or where the engine cannot be loaded."""
+    from x2sam_rt.errors import EngineError
+    from x2sam_rt.runtime.engines import find_backend
+
+    contracts = {contract.name: contract for contract in manifest.stages}
+    if manifest.backend != "tensorrt" or stage not in contracts:
+        raise EngineError(
+            f"Found stage {stage!r} of a bundle for {manifest.backend}; wanted one of {', '.join(contracts)} of a "
+            "bundle for tensorrt."
+        )
+    from x2sam_rt.runtime.engines.tensorrt_engine import TensorRTEngine
+
+    engine = TensorRTEngine(contracts[stage], folder / find_backend(manifest.backend).file.format(stage=stage))
+    text = engine.layers()
+    engine.close()
+    return text
+
+
+def _attention(record: EngineRecord) -> str:
+    if not record.largest_scores_bytes:
+        return "none"
+    scores = f"{record.largest_scores_bytes / 2**20:.0f} MiB of scores"
+    if record.attention == "online":
+        return f"piece by piece, not {scores}"
+    held = record.activation_bytes is None or record.activation_bytes >= record.largest_scores_bytes
+    return f"one node, {'up to' if held else 'not'} {scores}"
 
 
 def _summary(manifest: Manifest) -> Table:

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from x2sam_rt.errors import BundleError
-from x2sam_rt.export.engines import build_engine
-from x2sam_rt.export.verify import reference_module, stage_error
+from x2sam_rt.export.engines import BuildChoice, build_and_measure
 from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
+from x2sam_rt.model.quantization import LanguageWeights
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.model.stages import stage_contracts
 from x2sam_rt.model.tokenizer import Tokenizer
@@ -33,7 +33,8 @@ from x2sam_rt.runtime.bundle import (
     file_sha256,
     record_files,
 )
-from x2sam_rt.runtime.engines import STAGE_WEIGHTS, check_precision, find_backend
+from x2sam_rt.runtime.engines import STAGE_WEIGHTS, check_precision, check_targets, find_backend
+from x2sam_rt.runtime.engines.engine import OnProgress
 from x2sam_rt.runtime.weights import LANGUAGE_WEIGHTS, split_weights
 from x2sam_rt.tasks.table import DEFAULT_WORDING
 
@@ -42,11 +43,15 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class ExportPlan:
-    """What is exported and how. backend: a name in `runtime.engines.BACKENDS`."""
+    """What is exported and how. backend: a name in `runtime.engines.BACKENDS`. targets: GPUs to build for, as "sm86";
+    empty = the backend's choice. language_weights: what the text model's weights are rounded to when the bundle is
+    loaded; the bundle holds them whole."""
 
     checkpoint: Checkpoint
     backend: str
     precision: Precision = "fp32"
+    targets: tuple[str, ...] = ()
+    language_weights: LanguageWeights = "full"
 
     @property
     def contracts(self) -> tuple[StageContract, ...]:
@@ -54,25 +59,32 @@ class ExportPlan:
 
 
 def export_bundle(
-    plan: ExportPlan, output: Path, *, overwrite: bool = False, on_step: OnStep = lambda step: None
+    plan: ExportPlan,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    on_step: OnStep = lambda step: None,
+    on_progress: OnProgress = lambda what, done: None,
 ) -> Manifest:
     """Builds every engine, measures each against PyTorch in fp32 and writes the bundle.
 
     Everything goes to a folder beside `output`, which is renamed when it is complete; a failed or killed export
     leaves nothing that could be loaded. The checkpoint's weights are cast to the plan's precision in place. on_step:
-    told what is done next.
+    told what is done next; on_progress: what a stage's builder does, and how much of it is done, 0…1.
 
     Raises BundleError when `output` exists (unless overwrite replaces a bundle there) or the disk cannot take it,
-    EngineError when a stage cannot be built, or the backend does not compute in the precision.
+    EngineError when a stage cannot be built, or the backend does not compute in the precision or for the targets.
     """
     check_precision(plan.backend, plan.precision)
+    check_targets(plan.backend, plan.targets)
     _check_output(output, overwrite)
     cast_weights(plan.checkpoint.model, dtype_of(plan.precision))
+    choice = BuildChoice(plan.backend, plan.precision, plan.targets)
     with _written_beside(output) as folder:
         errors = {}
         for contract in plan.contracts:
             on_step(contract.name)
-            errors[contract.name] = _write_stage(plan, contract, folder)
+            errors[contract.name] = build_and_measure(plan.checkpoint.model, contract, choice, folder, on_progress)
         on_step("weights")
         _write_weights(plan.checkpoint, folder)
         DEFAULT_WORDING.save(folder / WORDING)
@@ -80,15 +92,6 @@ def export_bundle(
         manifest = _manifest(plan, folder, errors)
         manifest.save(folder)
     return manifest
-
-
-def _write_stage(plan: ExportPlan, contract: StageContract, folder: Path) -> float:
-    """Builds the engine. Returns its error against PyTorch."""
-    model = plan.checkpoint.model
-    engine = build_engine(model, contract, plan.backend, folder, plan.precision)
-    error = stage_error(engine, reference_module(model, contract.name))
-    engine.close()
-    return error
 
 
 def _write_weights(checkpoint: Checkpoint, folder: Path) -> None:
@@ -118,6 +121,7 @@ def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manif
             platform=platform.platform(),
         ),
         errors=errors,
+        language_weights=plan.language_weights,
     )
 
 

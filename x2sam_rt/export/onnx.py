@@ -28,18 +28,28 @@ _TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
 def export_onnx(module: nn.Module, contract: StageContract, path: Path) -> None:
-    """Writes a stage, its projections folded, as `path`. Varying dimensions of the contract stay varying in the graph.
+    """Writes a stage, its projections folded, as `path`.
 
     Raises EngineError when the exporter or ONNX's checker refuses the stage.
+    """
+    save_graph(stage_graph(folded(module), contract, OPSET), path)
+    onnx.checker.check_model(str(path))
+
+
+def stage_graph(module: nn.Module, contract: StageContract, opset: int) -> onnx.ModelProto:
+    """A stage's graph. Varying dimensions of the contract stay varying in it. Kernels keep a body of standard operators
+    beside them, so that any ONNX runtime can run the graph.
+
+    Raises EngineError when the exporter refuses the stage.
     """
     inputs = example_inputs(contract)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                folded(module),
+                module,
                 tuple(inputs.values()),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=[tensor.name for tensor in contract.inputs],
                 output_names=[tensor.name for tensor in contract.outputs],
                 dynamic_shapes=_dynamic_shapes(contract),
@@ -50,10 +60,12 @@ def export_onnx(module: nn.Module, contract: StageContract, path: Path) -> None:
             f"Stage {contract.name} cannot be exported to ONNX with torch {torch.__version__}: {error}"
         ) from error
     assert program is not None
-    # Kernels keep a body of standard operators beside them, so that any ONNX runtime can run the graph.
-    model = onnx_ops.add_function_bodies(program.model_proto)
+    return onnx_ops.add_function_bodies(program.model_proto)
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Writes a graph; weights that one file cannot hold go beside it."""
     onnx.save(model, path, save_as_external_data=model.ByteSize() > _ONE_FILE, location=f"{path.name}.data")
-    onnx.checker.check_model(str(path))
 
 
 def _dynamic_shapes(contract: StageContract) -> tuple[dict[int, Any], ...]:

@@ -65,14 +65,14 @@ def add_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Raises EngineError when the model's opset is below 20, or when its deformable attentions differ in their levels.
     """
-    used = {node.op_type for node in _nodes(model) if node.domain == DOMAIN}
+    used = {node.op_type for node in nodes_of(model) if node.domain == DOMAIN}
     if not used:
         return model
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset < MIN_OPSET:
         raise EngineError(f"the kernels' ONNX bodies need opset {MIN_OPSET}, the model has {opset}; export it anew")
     present = {function.name for function in model.functions if function.domain == DOMAIN}
-    levels = _levels(node for node in _nodes(model) if node.op_type == "DeformableAttention")
+    levels = levels_of(model)
     wanted = {*used, *(callee for caller in used for callee in CALLS.get(caller, ()))}
     for name in sorted(wanted - present):
         model.functions.append(body(name, opset, levels))
@@ -81,8 +81,9 @@ def add_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _levels(nodes: Iterable[onnx.NodeProto]) -> int:
+def levels_of(model: onnx.ModelProto) -> int:
     """Levels of the model's deformable attentions (0: it has none): a body is written for one number of levels."""
+    nodes = (node for node in nodes_of(model) if node.op_type == "DeformableAttention")
     attributes = (attribute for node in nodes for attribute in node.attribute)
     sizes = {len(attribute.ints) // 2 for attribute in attributes if attribute.name == "spatial_shapes"}
     if len(sizes) > 1:
@@ -90,7 +91,8 @@ def _levels(nodes: Iterable[onnx.NodeProto]) -> int:
     return sizes.pop() if sizes else 0
 
 
-def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+def nodes_of(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a model: of its graph, of graphs within nodes, and of its functions."""
     yield from _walk(model.graph.node)
     for function in model.functions:
         yield from _walk(function.node)

@@ -21,15 +21,18 @@ STAGE_WEIGHTS = "stages/weights.safetensors"
 
 @dataclass(frozen=True)
 class Backend:
-    """name: as the manifest and the command line have it. module: with `build` and `load` (see `BackendModule`).
-    precisions: what it computes in. file: where a stage's engine lies in a bundle, `{stage}` for the stage's name.
-    packages: what it needs installed; their versions are recorded."""
+    """name: as the manifest and the command line have it. module: with `load`, and with `build` unless `builder` names
+    a module of the export's that has it (see `BackendModule`). precisions: what it computes in. file: where a stage's
+    engine lies in a bundle, `{stage}` for the stage's name. packages: what it needs installed; their versions are
+    recorded. needs_gpu: to run; its engines are built anywhere."""
 
     name: str
     module: str
     precisions: tuple[Precision, ...]
     file: str
     packages: tuple[str, ...]
+    builder: str | None = None
+    needs_gpu: bool = False
 
     @property
     def runs_weights(self) -> bool:
@@ -51,6 +54,15 @@ _ROWS = (
         precisions=("fp32", "bf16"),
         file=STAGE_WEIGHTS,
         packages=("torch",),
+    ),
+    Backend(
+        name="tensorrt",
+        module="x2sam_rt.runtime.engines.tensorrt_engine",
+        precisions=("fp32", "bf16"),
+        file="stages/{stage}.engine",
+        packages=(),  # one of two; which, and its version, stands beside each engine
+        builder="x2sam_rt.export.tensorrt.builder",
+        needs_gpu=True,
     ),
 )
 BACKENDS = {row.name: row for row in _ROWS}
@@ -74,3 +86,13 @@ def check_precision(name: str, precision: str) -> None:
     able = [row.name for row in _ROWS if precision in row.precisions]
     advice = f"Export with --engine {' or '.join(able)} for {precision}." if able else "No backend here computes in it."
     raise EngineError(f"{name} computes in {' or '.join(backend.precisions)}; found {precision!r}. {advice}")
+
+
+def check_targets(name: str, targets: tuple[str, ...]) -> None:
+    """Raises EngineError when GPUs are named for a backend whose engines run anywhere."""
+    if targets and not find_backend(name).needs_gpu:
+        able = [row.name for row in _ROWS if row.needs_gpu]
+        raise EngineError(
+            f"Engines of {name} are not built for one GPU or another; found targets {', '.join(targets)}. Leave "
+            f"--targets out, or export with --engine {' or '.join(able)}."
+        )

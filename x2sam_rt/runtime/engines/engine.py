@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
+from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import EngineError
 from x2sam_rt.model.precision import Precision
 from x2sam_rt.model.stage_contract import StageContract, Tensors
@@ -18,6 +19,7 @@ from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.engines import Backend
 
 BoundStage = Callable[[], None]
+OnProgress = Callable[[str, float], None]
 
 
 class Engine(Protocol):
@@ -63,28 +65,37 @@ def run_once(engine: Engine, inputs: Tensors) -> dict[str, Tensor]:
 @dataclass(frozen=True, eq=False)
 class StageToBuild:
     """What a backend makes an engine from, at export. module: the stage in PyTorch, its weights in `precision`.
-    write_onnx: writes it to a path as an ONNX graph, with varying sizes left open."""
+    config: of the model it belongs to. write_onnx: writes it to a path as an ONNX graph, with varying sizes left open.
+    targets: GPUs to build for, as "sm86"; empty = the backend's choice. on_progress: told what is done, and how much
+    of it, 0…1."""
 
     contract: StageContract
     module: nn.Module
     precision: Precision
+    config: ModelConfig
     write_onnx: Callable[[Path], None]
+    targets: tuple[str, ...] = ()
+    on_progress: OnProgress = lambda what, done: None
 
 
 class BackendModule(Protocol):
     """What a backend's file holds. Raise EngineError when the stage cannot be built or loaded here."""
 
-    def build(self, stage: StageToBuild, path: Path) -> None:
-        """Writes the stage's engine to `path`; other files of its own lie beside it and begin with its name."""
+    def build(self, stage: StageToBuild, path: Path) -> float | None:
+        """Writes the stage's engine to `path`; other files of its own lie beside it and begin with its name.
+
+        Returns its error against PyTorch (`export.verify.stage_error`) if what is built need not run here, else None:
+        then the export loads and measures it.
+        """
 
     def load(self, contract: StageContract, path: Path, module: nn.Module) -> Engine:
         """The engine at `path`. module: the stage in PyTorch; it has weights if the backend `runs_weights`."""
 
 
-def backend_module(backend: Backend) -> BackendModule:
-    """Raises EngineError when its libraries are not installed."""
+def backend_module(backend: Backend, name: str | None = None) -> BackendModule:
+    """The backend's file. name: of another of its modules. Raises EngineError when its libraries are not installed."""
     try:
-        return cast(BackendModule, import_module(backend.module))
+        return cast(BackendModule, import_module(name or backend.module))
     except ImportError as error:
         raise EngineError(
             f"Backend {backend.name} cannot run here: {error}. Install {' and '.join(backend.packages)}, or export the "

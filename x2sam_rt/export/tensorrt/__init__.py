@@ -1,0 +1,1 @@
+"""TensorRT engines from our own export: graph pass, parity, parser, profiles, builder."""
