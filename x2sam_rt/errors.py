@@ -75,6 +75,7 @@ EXTRAS = {
     "train": ("scipy", "matplotlib"),
     "captions": ("pycocoevalcap",),
     "vgd": ("scipy",),
+    "quant": ("torchao",),
 }
 
 

@@ -313,13 +313,19 @@ def test_when_masks_lose_consistency(seen: list[Segmentation], due: list[bool]) 
         ("every=5", ReAsk("every", frames=5)),
         ("on_change", ReAsk("on_change")),
         ("on_change=0.25", ReAsk("on_change", threshold=0.25)),
+        ("every=8:forget", ReAsk("every", keep_memory=False)),
+        ("on_change:forget:beside", ReAsk("on_change", keep_memory=False, wait=False)),
     ],
 )
 def test_policies_by_name(text: str, wanted: ReAsk) -> None:
     assert ReAsk.parse(text) == wanted
+    assert ReAsk.parse(str(wanted)) == wanted
 
 
-@pytest.mark.parametrize("text", ["", "every", "every=0", "every=x", "once=3", "on_change=2", "never", "every=2.5"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "every", "every=0", "every=x", "once=3", "on_change=2", "never", "every=2.5", "once:", "every=8:remember"],
+)
 def test_other_policies_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="wanted"):
         ReAsk.parse(text)

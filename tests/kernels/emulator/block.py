@@ -11,9 +11,8 @@ import numpy as np
 from emulator.arithmetic import Lanes, floats
 from emulator.steps import Code
 from emulator.tensor_cores import BYTES
-from emulator.warp import SHARED_WINDOW, Hazard, Warp
+from emulator.warp import POISON, SHARED_WINDOW, Hazard, Warp
 
-POISON = 0xFF  # of memory that nobody has written: NaN in every float type
 MOST_INSTRUCTIONS = 400  # a warp's turn
 MOST_TRANSACTION_BYTES = 2**20 - 1
 

@@ -378,9 +378,32 @@ class Code:
         return run
 
     def _cp(self, ins: Instruction) -> Step:
-        """cp.async.bulk.tensor into shared memory."""
-        if ins.modifiers[:3] != ("async", "bulk", "tensor") or "shared::cluster" not in ins.modifiers:
-            raise NotImplementedError(f"the emulator does not know {ins}")
+        """Copies into shared memory: of boxes by the copy engine, of 4 to 16 bytes by each thread."""
+        if ins.modifiers[1] == "commit_group":
+            return lambda warp: warp.copies.commit()
+        if ins.modifiers[1] == "wait_group":
+            return lambda warp: warp.copies.wait(warp, int(ins.operands[0], 0))
+        if ins.modifiers[1] in ("ca", "cg"):
+            return self._copy_of_threads(ins)
+        if ins.modifiers[1:3] == ("bulk", "tensor") and "shared::cluster" in ins.modifiers:
+            return self._copy_of_boxes(ins)
+        raise NotImplementedError(f"the emulator does not know {ins}")
+
+    def _copy_of_threads(self, ins: Instruction) -> Step:
+        target, source = self.address(ins.operands[0], "u32"), self.address(ins.operands[1])
+        size = int(ins.operands[2], 0)
+        given = self.read(ins.operands[3], "u32") if len(ins.operands) > 3 else None
+
+        def run(warp: Warp) -> None:
+            there = warp.active if given is None else warp.active & (np.broadcast_to(given(warp), 32) > 0)
+            data = np.zeros((32, size), np.uint8)
+            if there.any():
+                data = np.where(there[:, None], warp.block.load("global", source(warp), size, there), data)
+            warp.copies.start(warp, np.broadcast_to(target(warp), 32).copy(), data)
+
+        return run
+
+    def _copy_of_boxes(self, ins: Instruction) -> Step:
         target, barrier = self.address(ins.operands[0], "u32"), self.address(ins.operands[2], "u32")
         found = re.fullmatch(r"\[\s*([%\w@]+)\s*,\s*\{(.*)\}\s*\]", ins.operands[1])
         assert found is not None, ins
@@ -401,7 +424,7 @@ class Code:
         if ins.modifiers[0] == "commit_group":
             return lambda warp: warp.products.commit()
         if ins.modifiers[0] == "wait_group":
-            return lambda warp: warp.products.wait(warp, int(ins.operands[0]))
+            return lambda warp: warp.products.wait(warp, int(ins.operands[0], 0))
         return tensor_cores.warpgroup_product(self, ins)
 
     def _mma(self, ins: Instruction) -> Step:

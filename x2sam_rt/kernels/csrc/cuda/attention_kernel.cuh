@@ -1,15 +1,16 @@
 // The attention kernel: one warpgroup copies, two compute. Each computing warpgroup owns 64 queries and, while the
 // tensor cores multiply the previous block's probabilities with V, works on the next block's softmax.
 //
-// Status: compiled without spills, overlap read in the disassembly, layouts checked on the CPU; not yet run on a GPU.
+// Status: compiled without spills, overlap read in the disassembly, run by the tests' emulator; not yet run on a GPU.
 #pragma once
+
+#include <cuda.h>
+#include <cutlass/arch/reg_reconfig.h>
+
+#include <cute/arch/copy_sm90_tma.hpp>
 
 #include "attention_traits.cuh"
 #include "softmax.cuh"
-
-#include <cuda.h>
-#include <cute/arch/copy_sm90_tma.hpp>
-#include <cutlass/arch/reg_reconfig.h>
 
 namespace x2sam {
 
@@ -31,7 +32,7 @@ struct KernelParams {
   uint32_t part_blocks;     // key blocks per part
   uint32_t blocks;          // of all segments
   float scale_log2;
-  float skip_below;    // powers of two
+  float skip_below;  // powers of two
 };
 
 // The run of key blocks of this thread block, numbered through all segments.
@@ -57,8 +58,8 @@ CUTE_DEVICE void produce(const KernelParams& params, typename T::Shared& shared,
     Full::arrive_and_expect_tx(&shared.key_full[stage], T::kStageBytes);
     auto* target = shared.key.data() + stage * T::kKeyBlock * T::kDim;
     for (int chunk = 0; chunk < T::kDim / T::kRow; ++chunk) {
-      Copy::copy(&params.key, &shared.key_full[stage], kHint, target + chunk * T::kKeyBlock * T::kRow,
-                 chunk * T::kRow, row, segment);
+      Copy::copy(&params.key, &shared.key_full[stage], kHint, target + chunk * T::kKeyBlock * T::kRow, chunk * T::kRow,
+                 row, segment);
     }
   };
   auto copy_value = [&](uint32_t index) {
@@ -133,8 +134,8 @@ CUTE_DEVICE void consume(const KernelParams& params, typename T::Shared& shared,
   Tensor value = thread_pv.partition_fragment_B(smem_v);
   Tensor scores = partition_fragment_C(mma_qk, Shape<Int<kQueryTile>, Int<T::kKeyBlock>>{});
   Tensor acc = partition_fragment_C(mma_pv, Shape<Int<kQueryTile>, Int<T::kDim>>{});
-  Tensor probabilities = make_tensor<typename T::Element>(
-      partition_shape_A(mma_pv, Shape<Int<kQueryTile>, Int<T::kKeyBlock>>{}));
+  Tensor probabilities =
+      make_tensor<typename T::Element>(partition_shape_A(mma_pv, Shape<Int<kQueryTile>, Int<T::kKeyBlock>>{}));
   clear(acc);
   mma_pv.accumulate_ = GMMA::ScaleOut::One;
 
@@ -244,8 +245,10 @@ CUTE_DEVICE void consume(const KernelParams& params, typename T::Shared& shared,
     multiply_keys(index);
     wait_full(shared.value_full, index - 1);
     // without weight there is nothing to multiply, but a group to wait for all the same
-    if (live) multiply_values(index - 1);
-    else count_skipped();
+    if (live)
+      multiply_values(index - 1);
+    else
+      count_skipped();
     warpgroup_commit_batch();
     warpgroup_wait<1>();
     warpgroup_fence_operand(scores);

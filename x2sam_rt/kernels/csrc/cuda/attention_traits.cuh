@@ -1,13 +1,14 @@
 // Shapes, shared memory and matrix instructions of the attention kernel, per element type and head dimension.
 #pragma once
 
-#include "product_64x80.cuh"
+#include <cutlass/arch/barrier.h>
+#include <cutlass/numeric_types.h>
 
 #include <cute/arch/mma_sm90.hpp>
 #include <cute/atom/mma_traits_sm90_gmma.hpp>
 #include <cute/tensor.hpp>
-#include <cutlass/arch/barrier.h>
-#include <cutlass/numeric_types.h>
+
+#include "product_64x80.cuh"
 
 namespace x2sam {
 
@@ -15,9 +16,9 @@ using namespace cute;
 using bf16 = cutlass::bfloat16_t;
 using fp8 = cutlass::float_e4m3_t;
 
-constexpr int kQueryTile = 128;      // two consumer warpgroups of 64 queries
-constexpr int kConsumers = 256;      // threads
-constexpr int kThreads = 384;        // and one producer warpgroup, of which one thread works
+constexpr int kQueryTile = 128;  // two consumer warpgroups of 64 queries
+constexpr int kConsumers = 256;  // threads
+constexpr int kThreads = 384;    // and one producer warpgroup, of which one thread works
 
 // At d = 256 the accumulator takes 128 registers of a thread and Q 64 KB, so 80 keys is the most that leaves room for
 // two stages of K and V in 227 KB; below 80 the Q·K product waits for shared memory (128 bytes a cycle).
