@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from x2sam_rt.cli.options import Bundle, Names, Phrases, Regions, TaskName, Truncated, asked
+from x2sam_rt.cli.options import Bundle, Device, Names, Phrases, Regions, TaskName, Truncated, asked
 from x2sam_rt.cli.terminal import console, reporting, with_progress
 
 
@@ -23,6 +23,7 @@ def profile(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the profile as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write the profile as a PNG.")] = None,
     allow_truncated: Truncated = False,
+    device: Device = None,
 ) -> None:
     """Measure a stream: percentiles per stage, first-mask latency, frames per second, memory.
 
@@ -39,7 +40,7 @@ def profile(
         if task_name == "referring" and not prompt:
             prompt = ["the object"]
         instruction = asked(task_name, prompt, things, stuff, region, None)
-        with Runtime.load(bundle) as runtime:
+        with Runtime.load(bundle, device=device) as runtime:
             started = time.perf_counter()
             with VideoReader(video, allow_truncated=allow_truncated) as source:
                 measured = profile_run(with_progress(runtime, source, instruction), runtime.manifest, started)

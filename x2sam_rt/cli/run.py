@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from x2sam_rt.cli.options import Bundle, Names, Phrases, Regions, TaskName, Threshold, Truncated, Video, asked
+from x2sam_rt.cli.options import Bundle, Device, Names, Phrases, Regions, TaskName, Threshold, Truncated, Video, asked
 from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, with_progress
 from x2sam_rt.tasks.table import task
 
@@ -41,6 +41,7 @@ def run(
     davis: Annotated[Path | None, typer.Option(help="Folder for indexed PNGs in the DAVIS layout.")] = None,
     panoptic: Annotated[Path | None, typer.Option(help="Folder for COCO panoptic PNGs and JSON.")] = None,
     allow_truncated: Truncated = False,
+    device: Device = None,
 ) -> None:
     """Segment a video or an image.
 
@@ -62,7 +63,7 @@ def run(
             answer=answer,
             max_new_tokens=max_new_tokens,
         )
-        with Runtime.load(bundle) as runtime:
+        with Runtime.load(bundle, device=device) as runtime:
             if image:
                 writers = open_writers(image, None, output or [], davis, panoptic)
                 _print_result(run_image(runtime, image, instruction, writers))
