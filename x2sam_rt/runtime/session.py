@@ -20,6 +20,7 @@ from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
 from x2sam_rt.runtime.postprocess import FrameLogits, PostProcessor, make_postprocessor
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult, Segmentation
+from x2sam_rt.runtime.upload import FrameUpload
 from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import Media
 
@@ -42,6 +43,7 @@ class VideoSession:
         again: ReAsk = ONCE,
     ) -> None:
         self._pipeline: Pipeline | None = Pipeline(engines, config)
+        self._upload = FrameUpload(engines.device)
         self._asker = StreamAsker(language, media, again)
         self._config = config
         self._answer: Answer | None = None
@@ -94,7 +96,8 @@ class VideoSession:
         self._take_over(pipeline, self._asker.finish())
 
     def step(self, frame: np.ndarray[Any, Any] | Tensor) -> FrameResult:
-        """Segments the next frame: (H, W, 3) uint8 RGB of any size; results come back in that size.
+        """Segments the next frame: (H, W, 3) uint8 RGB of any size; results come back in that size. A tensor on the
+        runtime's GPU stays there.
 
         Raises FrameError for a frame that cannot be segmented (the stream goes on with the next one), SessionError
         after `close` or before any instruction; what an instruction asked with wait=False ran into (the frame can then
@@ -105,7 +108,7 @@ class VideoSession:
         if self._answer is None and not self._asker.waiting:
             raise SessionError("step before any instruction: call ask(…) or pass prompt= to stream(…) first.")
         with pipeline.timer("preprocess"):
-            taken = segmentor_input(pixels, self._config.image_size, self._config.resize)
+            taken = segmentor_input(self._upload(pixels), self._config.image_size, self._config.resize)
             self._asker.see(pipeline.next_frame, pixels)
         with pipeline.timer("language") if self._asker.at_work_next else contextlib.nullcontext():
             self._take_over(pipeline, self._asker.take_over(wait=self._answer is None))
