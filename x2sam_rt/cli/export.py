@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 
     from x2sam_rt.export.bundle_writer import ExportPlan
     from x2sam_rt.model.precision import Precision
+    from x2sam_rt.model.quantization import LanguageWeights
 
     EngineName = str
     PrecisionName = str
     LanguagePrecision = str
+    LanguageWeightsName = str
 else:  # what help, completion and the check of arguments show is what the table holds
     EngineName = StrEnum("EngineName", {name: name for name in BACKENDS})
     PrecisionName = StrEnum("PrecisionName", {name: name for row in BACKENDS.values() for name in row.precisions})
     LanguagePrecision = PrecisionName
+    LanguageWeightsName = StrEnum("LanguageWeightsName", ["full", "int8", "int4"])
 _COMPUTES = "; ".join(f"{row.name}: {', '.join(row.precisions)}" for row in BACKENDS.values())
 
 
@@ -39,6 +42,9 @@ def export(
     vlm: Annotated[str | None, typer.Option(help="Base Qwen3-VL of a training checkpoint: folder or hub name.")] = None,
     engine: Annotated[EngineName, typer.Option(help="What runs the stages.")] = "onnxruntime",
     precision: Annotated[PrecisionName, typer.Option(help=f"What it computes in. {_COMPUTES}.")] = "fp32",
+    language_weights: Annotated[
+        LanguageWeightsName, typer.Option(help="What the text model's weights are rounded to; int8, int4: [quant].")
+    ] = "full",
     targets: Annotated[
         str, typer.Option(help='GPUs that TensorRT engines are for: "sm86,sm89,sm120" (the default) or "this-gpu".')
     ] = "",
@@ -75,7 +81,8 @@ def export(
         path = embedded_checkpoint() if checkpoint == EMBEDDED else checkpoint
         opened = load_checkpoint(path, vlm=vlm, config=config, tokenizer=tokenizer)
         opened = resized(opened, Sizes(image_size, slots, vision_budget))
-        plan = ExportPlan(opened, backend, computes, names, language_precision=spoken, verify=not no_verify)
+        rounded = cast("LanguageWeights", str(language_weights))
+        plan = ExportPlan(opened, backend, computes, names, rounded, spoken, verify=not no_verify)
         console.print(_needs_table(plan))
         if plan_only:
             return

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 EPILOG = "Exit codes: 0 done · 1 an error, which says what to do · 2 wrong usage · 3 engines out of bounds."
 
 Bundle = Annotated[Path, typer.Argument(help="Folder made by `x2sam-rt export`.")]
+Device = Annotated[
+    str | None, typer.Option(help='"cpu", "cuda" or "cuda:N"; default: where the bundle\'s engines were built for.')
+]
 Video = Annotated[Path | None, typer.Option(help="Video file to stream.")]
 Phrases = Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to look for; repeat for several.")]
 TaskName = Annotated[str, typer.Option("--task", "-t", help=f"One of: {', '.join(TASKS)}.")]
@@ -31,6 +34,16 @@ CheckHashes = Annotated[
     bool, typer.Option("--check-hashes", help="Read every file whole and check its SHA-256, not a sample of it.")
 ]
 Threshold = Annotated[float | None, typer.Option(help="Least score of a result, 0…1; default: the task's own.")]
+Context = Annotated[
+    int | None,
+    typer.Option(help="Tokens of the longest prompt with its answer; default: what the published protocols need."),
+]
+AskAgain = Annotated[
+    str,
+    typer.Option(
+        help="When a video's instruction is asked again: once, every=8, on_change=0.5; :forget empties the memory then."
+    ),
+]
 Truncated = Annotated[bool, typer.Option("--allow-truncated", help="Keep the frames before a break in the file.")]
 
 

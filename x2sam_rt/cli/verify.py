@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import TimeRemainingColumn
 
-from x2sam_rt.cli.options import Bundle
+from x2sam_rt.cli.options import Bundle, Device
 from x2sam_rt.cli.terminal import console, progress_bar, reporting
 from x2sam_rt.errors import VerificationError
 
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 
 def verify(
     bundle: Bundle,
+    device: Device = None,
     quick: Annotated[bool, typer.Option("--quick", help="Every stage alone; no clips and no accuracy.")] = False,
 ) -> None:
     """Check a bundle's engines against PyTorch on this machine, stage by stage and over a whole clip."""
-    from x2sam_rt.export.verify import BOUNDS, planned_checks, verify_bundle
+    from x2sam_rt.export.verify import bounds_of, planned_checks, verify_bundle
     from x2sam_rt.runtime.bundle import load_manifest
 
     with reporting():
         manifest = load_manifest(bundle)
-        bounds = BOUNDS[manifest.precision]
+        bounds = bounds_of(manifest)
         with progress_bar(TimeRemainingColumn()) as progress:
             bar = progress.add_task("hashes", total=planned_checks(manifest, quick=quick))
             checks = []
-            for check in verify_bundle(bundle, quick=quick):
+            for check in verify_bundle(bundle, device, quick=quick):
                 checks.append(check)
                 progress.update(bar, advance=1, description=_name(check))
                 if not progress.console.is_terminal:
@@ -49,13 +50,15 @@ def verify(
 
 
 def _name(check: Check) -> str:
-    from x2sam_rt.export.verify import ClipCheck, StageCheck
+    from x2sam_rt.export.verify import ClipCheck, PromptCheck, StageCheck
 
     match check:
         case StageCheck():
             return f"{check.stage} ({check.sizes})"
         case ClipCheck():
             return f"frame {check.frame} of a clip"
+        case PromptCheck():
+            return f"rounded weights, {check.phrase}"
         case _:
             return f"accuracy, {check.part}"
 
@@ -64,10 +67,12 @@ def verification_tables(checks: Sequence[Check], bounds: Bounds) -> Iterator[Tab
     """One table per kind of check; kinds that were not run have none."""
     from rich.table import Table
 
-    from x2sam_rt.export.verify import AccuracyCheck, ClipCheck, StageCheck
+    from x2sam_rt.export.verify import AccuracyCheck, ClipCheck, PromptCheck, StageCheck
 
     stages = Table("stage", "sizes", "error", "", title=f"stages (error ≤ {bounds.error:g})")
     clip = Table("frame", "live slots", "error", "mask IoU", "", title=f"made-up clip (IoU ≥ {bounds.iou:g})")
+    limits = f"cosine ≥ {bounds.cosine:g}, IoU ≥ {bounds.prompt_iou:g}"
+    prompts = Table("question", "cosine", "mask IoU", "", title=f"rounded language model ({limits})")
     accuracy = Table("part", "clips", "J&F", "PyTorch fp32", "", title=f"accuracy (difference ≤ {bounds.j_and_f:g})")
     for check in checks:
         mark = "ok" if check.passed(bounds) else "[red]out of bounds[/red]"
@@ -76,6 +81,8 @@ def verification_tables(checks: Sequence[Check], bounds: Bounds) -> Iterator[Tab
                 stages.add_row(check.stage, check.sizes, f"{check.error:.1e}", mark)
             case ClipCheck():
                 clip.add_row(str(check.frame), str(check.live_slots), f"{check.error:.1e}", f"{check.iou:.5f}", mark)
+            case PromptCheck():
+                prompts.add_row(check.question, f"{check.cosine:.5f}", f"{check.iou:.4f}", mark)
             case AccuracyCheck():
                 accuracy.add_row(check.part, str(check.clips), f"{check.ours:.4f}", f"{check.reference:.4f}", mark)
-    yield from (table for table in (stages, clip, accuracy) if table.row_count)
+    yield from (table for table in (stages, clip, prompts, accuracy) if table.row_count)

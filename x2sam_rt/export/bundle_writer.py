@@ -20,6 +20,7 @@ from x2sam_rt.model.checkpoint.loading import Checkpoint, empty_model
 from x2sam_rt.model.checkpoint.stored import StoredWeights
 from x2sam_rt.model.checkpoint.tensor_file import OnBytes, TensorToWrite, write_shards, write_tensors
 from x2sam_rt.model.precision import Precision, dtype_of
+from x2sam_rt.model.quantization import LanguageWeights
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.model.stages import stage_contracts, stage_weights
 from x2sam_rt.model.tokenizer import Tokenizer
@@ -34,7 +35,7 @@ from x2sam_rt.runtime.bundle import (
 )
 from x2sam_rt.runtime.engines import STAGE_WEIGHTS, check_precision, check_targets, find_backend
 from x2sam_rt.runtime.engines.engine import OnProgress, backend_module
-from x2sam_rt.runtime.weights import language_weights, without_shared_table
+from x2sam_rt.runtime.weights import language_names, without_shared_table
 from x2sam_rt.tasks.table import DEFAULT_WORDING
 
 OnStep = Callable[[str], None]
@@ -43,13 +44,15 @@ OnStep = Callable[[str], None]
 @dataclass(frozen=True, eq=False)
 class ExportPlan:
     """What is exported and how. backend: a name in `runtime.engines.BACKENDS`. targets: GPUs to build for, as "sm86";
-    empty = the backend's choice. language_precision: of the language side's weights; None = as the stages. verify:
-    measure every stage against PyTorch."""
+    empty = the backend's choice. language_weights: what the text model's weights are rounded to when the bundle is
+    loaded; the bundle holds them whole. language_precision: of the language side's weights; None = as the stages.
+    verify: measure every stage against PyTorch."""
 
     checkpoint: Checkpoint
     backend: str
     precision: Precision = "fp32"
     targets: tuple[str, ...] = ()
+    language_weights: LanguageWeights = "full"
     language_precision: Precision | None = None
     verify: bool = True
 
@@ -126,7 +129,7 @@ def _build(plan: ExportPlan, contract: StageContract, folder: Path, on_progress:
 def _write_weights(plan: ExportPlan, folder: Path, on_progress: OnProgress) -> None:
     checkpoint = plan.checkpoint
     stored = without_shared_table(checkpoint.weights)
-    spoken = language_weights(stored)
+    spoken = language_names(stored)
     language = _to_write(checkpoint.weights, spoken, dtype_of(plan.language))
     # Also where the engines hold them: `verify` runs the PyTorch model on the user's own machine.
     stages = _to_write(checkpoint.weights, stored - spoken, dtype_of(plan.precision))
@@ -177,6 +180,7 @@ def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manif
         ),
         errors=errors,
         language_precision=plan.language,
+        language_weights=plan.language_weights,
     )
 
 

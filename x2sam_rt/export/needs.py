@@ -13,7 +13,7 @@ from x2sam_rt.model.checkpoint.stored import StoredWeights
 from x2sam_rt.model.precision import Precision, dtype_of
 from x2sam_rt.model.stages import STAGES, stage_weights
 from x2sam_rt.runtime.engines import find_backend
-from x2sam_rt.runtime.weights import language_weights, without_shared_table
+from x2sam_rt.runtime.weights import language_names, without_shared_table
 
 # Libraries, graphs and the activations of a stage that is checked.
 _PROCESS_BYTES = 3 * 2**29
@@ -43,7 +43,7 @@ def export_needs(checkpoint: Checkpoint, backend: str, precision: Precision, lan
     """Counted from shapes; nothing is read."""
     model, weights = empty_model(checkpoint.config), checkpoint.weights
     stored = without_shared_table(weights)
-    spoken = language_weights(stored)
+    spoken = language_names(stored)
     stages = {name: _count(weights, stage_weights(model, name)) for name in STAGES}
     language_count, stage_count = _count(weights, spoken), _count(weights, stored - spoken)
     own = find_backend(backend).runs_weights

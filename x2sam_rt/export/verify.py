@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from x2sam_rt.data.synthetic import SyntheticClip, clip_seed, evaluation_settings, make_clip
@@ -21,13 +22,16 @@ from x2sam_rt.model.checkpoint.loading import empty_model
 from x2sam_rt.model.precision import dtype_of, fp32_copy
 from x2sam_rt.model.preprocess import segmentor_input
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
+from x2sam_rt.model.quantization import QUANTIZATION_BOUNDS
 from x2sam_rt.model.stage_contract import Sizes, StageContract, Tensors
-from x2sam_rt.model.stages import EXAMPLE_SIZES, STAGES, example_inputs, stage_module
+from x2sam_rt.model.stages import EXAMPLE_SIZES, example_inputs, stage_module
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import Manifest, load_manifest
+from x2sam_rt.runtime.device import device_for
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, load_engine, run_once
 from x2sam_rt.runtime.engines.torch_engine import TorchEngine
+from x2sam_rt.runtime.language import LanguageRuntime
 from x2sam_rt.runtime.pipeline import Pipeline
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.runtime import Runtime
@@ -39,12 +43,14 @@ from x2sam_rt.tasks.instruction import Instruction
 class Bounds:
     """error: largest of a stage alone, relative to max(1, largest reference value). clip_error: the same of a frame's
     logits within a clip; None = any. iou: least, of the masks of a frame. j_and_f: largest difference of J&F, 0…1,
-    over the clips of a part."""
+    over the clips of a part. cosine, prompt_iou: least, of a rounded text model's prompt embeddings and masks."""
 
     error: float
     clip_error: float | None
     iou: float
     j_and_f: float
+    cosine: float = 1.0
+    prompt_iou: float = 1.0
 
 
 # A bf16 step rounds by 2⁻⁹, and a frame passes some sixty layers; on random weights, whose masks are all outline, a
@@ -55,6 +61,7 @@ BOUNDS = {"fp32": Bounds(1e-3, 1e-3, 0.999, 0.002), "bf16": Bounds(0.15, None, 0
 
 # Clips whose accuracy is compared: enough for a mean, few enough for a minute; a large model takes longer for each.
 _PARTS = ("referring", "object")
+_PHRASES = ("the red circle", "a dog", "the small star that moves left", "everything blue")
 _CLIPS, _LARGE = 8, 256
 
 
@@ -97,21 +104,41 @@ class AccuracyCheck:
         return abs(self.ours - self.reference) <= bounds.j_and_f
 
 
-Check = StageCheck | ClipCheck | AccuracyCheck
+@dataclass(frozen=True)
+class PromptCheck:
+    """One question, by the bundle's rounded text model and by full weights. cosine: least of its embeddings. iou: of
+    the masks both give on the same frame."""
+
+    question: str
+    cosine: float
+    iou: float
+
+    def passed(self, bounds: Bounds) -> bool:
+        return self.cosine >= bounds.cosine and self.iou >= bounds.prompt_iou
+
+
+Check = StageCheck | ClipCheck | PromptCheck | AccuracyCheck
+
+
+def bounds_of(manifest: Manifest) -> Bounds:
+    """By the precision of the engines, and what the text model's weights are rounded to."""
+    own, language = BOUNDS[manifest.precision], QUANTIZATION_BOUNDS[manifest.language_weights]
+    return replace(own, cosine=language.cosine, prompt_iou=language.iou, j_and_f=own.j_and_f + language.j_and_f)
 
 
 class ReferenceEngine:
     """The PyTorch model in fp32 on plain PyTorch kernels: ours must not vouch for themselves."""
 
     def __init__(self, contract: StageContract, module: nn.Module) -> None:
-        self.contract = contract.widened()
-        self._engine = TorchEngine(self.contract, module)
+        self.contract, self.device = contract.widened(), next(module.parameters()).device
+        self._engine = TorchEngine(self.contract, module, self.device)
 
     def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
         run = self._engine.bind(inputs, outputs)
 
         def run_on_plain_kernels() -> None:
-            with kernels_on("torch"):
+            # On GPUs cuDNN would round the factors of convolutions to 10 bits.
+            with kernels_on("torch"), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 run()
 
         return run_on_plain_kernels
@@ -131,7 +158,7 @@ def stage_error(engine: Engine, module: nn.Module, sizes: Sizes = EXAMPLE_SIZES)
 
     module: the stage in fp32.
     """
-    inputs = example_inputs(engine.contract, sizes)
+    inputs = {name: value.to(engine.device) for name, value in example_inputs(engine.contract, sizes).items()}
     wide = {name: value.float() if value.is_floating_point() else value for name, value in inputs.items()}
     ours, reference = run_once(engine, inputs), run_once(ReferenceEngine(engine.contract, module), wide)
     return max(relative_error(ours[name], reference[name]) for name in reference)
@@ -171,7 +198,7 @@ def _sizes_to_check(dims: Set[str], slots: int) -> list[dict[str, int]]:
 def check_clip(ours: Pipeline, reference: Pipeline, prompt: PromptEmbeddings, frames: int) -> Iterator[ClipCheck]:
     """Steps two pipelines through one made-up clip, memory and all. frames: past the bank's slots, so that it wraps."""
     for frame, picture in enumerate(_clip(reference.side, frames).frames):
-        pixels = segmentor_input(torch.from_numpy(picture), reference.side, "stretch").pixels
+        pixels = segmentor_input(torch.from_numpy(picture).to(ours.device), reference.side, "stretch").pixels
         live = len(reference.bank)
         one, other = ours.step(pixels, prompt), reference.step(pixels, prompt)
         errors = [relative_error(getattr(one, name), getattr(other, name)) for name in vars(other)]
@@ -186,58 +213,81 @@ def check_accuracy(ours: Segmenter, reference: Segmenter, clips: int) -> Iterato
             yield AccuracyCheck(part.name, one.samples, one.headline.value, other.headline.value)
 
 
+def check_prompts(ours: LanguageRuntime, full: LanguageRuntime, pipeline: Pipeline) -> Iterator[PromptCheck]:
+    """Questions about one made-up frame, which the same engines then segment by both answers."""
+    picture = torch.from_numpy(_clip(128, 1).frames[0])
+    pixels = segmentor_input(picture, pipeline.side, "stretch").pixels
+    for phrase in _PHRASES:
+        prompts = [_prompt(side, picture, phrase) for side in (ours, full)]
+        embeddings = (vars(prompt).values() for prompt in prompts)
+        cosine = min(float(F.cosine_similarity(a.float(), b.float()).min()) for a, b in zip(*embeddings, strict=True))
+        yield PromptCheck(phrase, cosine, mask_iou(*(_first_masks(pipeline, pixels, prompt) for prompt in prompts)))
+
+
+def _first_masks(pipeline: Pipeline, pixels: Tensor, prompt: PromptEmbeddings) -> Tensor:
+    pipeline.forget()
+    return pipeline.step(pixels, prompt).mask_logits > 0
+
+
 def mask_iou(ours: Tensor, reference: Tensor) -> float:
     """IoU of two sets of bool masks taken together; two empty sets agree."""
     union = int((ours | reference).sum())
     return int((ours & reference).sum()) / union if union else 1.0
 
 
-def verify_bundle(folder: Path, *, quick: bool = False) -> Iterator[Check]:
+def verify_bundle(folder: Path, device: str | None = None, *, quick: bool = False) -> Iterator[Check]:
     """Checks a bundle's engines against the PyTorch model with the same weights, on this machine.
 
     First every stage alone, with no other in memory; then a clip that fills the memory and wraps it, prompted through
-    the language model; if these are within bounds, the accuracy of both. The language side is PyTorch in both, and
-    computes with the weights that the bundle holds. quick: stages only. Every file's hash is checked before.
+    the language model; where that has rounded weights, what they change; if these are within bounds, the accuracy of
+    both. The language side is PyTorch in both, and
+    computes with the weights that the bundle holds. device: as for `Runtime.load`; both run
+    there. quick: stages only. Every file's hash is checked before.
 
-    Raises BundleError or EngineError when the bundle cannot be loaded.
+    Raises BundleError, EngineError or MissingExtra when the bundle cannot be loaded.
     """
     manifest = load_manifest(folder, check_hashes=True)
-    bounds, sound = BOUNDS[manifest.precision], True
-    clip = () if quick else _whole_clip(manifest, folder)
-    checks: Iterator[Check] = itertools.chain(_bundled_stages(manifest, folder), clip)
+    bounds, sound = bounds_of(manifest), True
+    place = device_for(find_backend(manifest.backend), device)
+    clip = () if quick else _whole_clip(manifest, folder, place)
+    checks: Iterator[Check] = itertools.chain(_bundled_stages(manifest, folder, place), clip)
     for check in checks:
         sound = sound and check.passed(bounds)
         yield check
     if sound and not quick:
-        yield from _accuracy(manifest, folder)
+        yield from _accuracy(manifest, folder, place)
 
 
 def planned_checks(manifest: Manifest, *, quick: bool = False) -> int:
     """How many checks `verify_bundle` yields when all pass."""
     slots = manifest.model.memory.slots
     stages = sum(len(_sizes_to_check(contract.varying, slots)) for contract in manifest.stages)
-    return stages if quick else stages + _clip_frames(manifest) + len(_PARTS)
+    rounded = len(_PHRASES) if manifest.language_weights != "full" else 0
+    return stages if quick else stages + _clip_frames(manifest) + rounded + len(_PARTS)
 
 
-def _bundled_stages(manifest: Manifest, folder: Path) -> Iterator[StageCheck]:
+def _bundled_stages(manifest: Manifest, folder: Path, device: torch.device) -> Iterator[StageCheck]:
     backend, dtype = find_backend(manifest.backend), dtype_of(manifest.precision)
     for contract in manifest.stages:
         if backend.runs_weights:
-            own = load_reference_stage(manifest, folder, contract.name, dtype)
+            own = load_reference_stage(manifest, folder, contract.name, dtype, device)
         else:
             own = stage_module(empty_model(manifest.model), contract.name)
-        engine = load_engine(backend, contract, folder, own)
-        wide = load_reference_stage(manifest, folder, contract.name, torch.float32)
+        engine = load_engine(backend, contract, folder, own, device)
+        wide = load_reference_stage(manifest, folder, contract.name, torch.float32, device)
         yield from check_stage(engine, wide, manifest.model.memory.slots)
         engine.close()
 
 
-def _whole_clip(manifest: Manifest, folder: Path) -> Iterator[ClipCheck]:
-    with Runtime.load(folder) as runtime:
-        modules = {name: load_reference_stage(manifest, folder, name, torch.float32) for name in STAGES}
-        reference = _reference_engines(manifest, modules)
-        pipelines = Pipeline(runtime.engines, manifest.model), Pipeline(reference, manifest.model)
-        yield from check_clip(*pipelines, _prompt(runtime), _clip_frames(manifest))
+def _whole_clip(manifest: Manifest, folder: Path, device: torch.device) -> Iterator[ClipCheck | PromptCheck]:
+    with Runtime.load(folder, device=str(device)) as runtime:
+        engines = _reference_engines(manifest, folder, device)
+        pipelines = Pipeline(runtime.engines, manifest.model), Pipeline(engines, manifest.model)
+        prompt = _prompt(runtime.language, torch.from_numpy(_clip(128, 1).frames[0]), *_PHRASES[:2])
+        yield from check_clip(*pipelines, prompt, _clip_frames(manifest))
+        if manifest.language_weights != "full":
+            full, _ = assemble(folder, manifest, load_language_model(manifest, folder, device), engines)
+            yield from check_prompts(runtime.language, full.language, pipelines[1])
 
 
 def _clip_frames(manifest: Manifest) -> int:
@@ -245,24 +295,21 @@ def _clip_frames(manifest: Manifest) -> int:
     return 2 * manifest.model.memory.slots + 2
 
 
-def _accuracy(manifest: Manifest, folder: Path) -> Iterator[AccuracyCheck]:
-    with Runtime.load(folder) as runtime:
-        language = load_language_model(manifest, folder)
-        modules = {name: load_reference_stage(manifest, folder, name, torch.float32) for name in STAGES}
-        other, reference = assemble(folder, manifest, language, _reference_engines(manifest, modules))
+def _accuracy(manifest: Manifest, folder: Path, device: torch.device) -> Iterator[AccuracyCheck]:
+    with Runtime.load(folder, device=str(device)) as runtime:
+        language, engines = load_language_model(manifest, folder, device), _reference_engines(manifest, folder, device)
+        _, reference = assemble(folder, manifest, language, engines)
         clips = _CLIPS if manifest.model.image_size <= _LARGE else 1
-        with other:
-            yield from check_accuracy(RuntimeSegmenter(runtime), reference, clips)
+        yield from check_accuracy(RuntimeSegmenter(runtime), reference, clips)
 
 
-def _reference_engines(manifest: Manifest, modules: Mapping[str, nn.Module]) -> Engines:
-    return Engines.of(ReferenceEngine(contract, modules[contract.name]) for contract in manifest.stages)
+def _reference_engines(manifest: Manifest, folder: Path, device: torch.device) -> Engines:
+    modules = (load_reference_stage(manifest, folder, c.name, torch.float32, device) for c in manifest.stages)
+    return Engines.of(ReferenceEngine(*pair) for pair in zip(manifest.stages, modules, strict=True))
 
 
-def _prompt(runtime: Runtime) -> PromptEmbeddings:
-    frame = torch.from_numpy(_clip(128, 1).frames[0])
-    instruction = Instruction(phrases=("the red circle", "a dog"))
-    answer = runtime.language.answer(instruction, "image", PromptFrames((frame,), {0: frame}))
+def _prompt(language: LanguageRuntime, picture: Tensor, *phrases: str) -> PromptEmbeddings:
+    answer = language.answer(Instruction(phrases=phrases), "image", PromptFrames((picture,), {}))
     assert answer.embeddings is not None, "a known answer has its <SEG>"
     return answer.embeddings
 

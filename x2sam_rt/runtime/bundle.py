@@ -11,6 +11,7 @@ from pathlib import Path
 from x2sam_rt.config import ModelConfig, read_dataclass
 from x2sam_rt.errors import BundleError, ConfigError
 from x2sam_rt.model.precision import Precision, dtype_of
+from x2sam_rt.model.quantization import LanguageWeights
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.model.stages import stage_contracts
 
@@ -43,10 +44,11 @@ class BuildEnvironment:
 
 @dataclass(frozen=True)
 class Manifest:
-    """backend: a name in `runtime.engines.BACKENDS`. errors: largest error of
-    each stage against PyTorch, relative to max(1, largest reference value); empty when the export did not measure.
-    checkpoint_sha256: of the file, or of the SHA-256s of all its shards, one after the other. language_precision: of
-    the language side's weights; `precision` is that of the stages."""
+    """backend: a name in `runtime.engines.BACKENDS`. checkpoint_sha256: of the source file, or of the SHA-256s of its
+    shards, one after the other. errors: largest error of each stage against PyTorch, relative to max(1, largest
+    reference value); empty when the export did not measure. language_precision: of the language side's weights;
+    `precision` is that of the stages. language_weights: what the text model's weights are rounded to when they are
+    loaded."""
 
     schema: int
     model: ModelConfig
@@ -59,6 +61,7 @@ class Manifest:
     environment: BuildEnvironment
     errors: dict[str, float]
     language_precision: Precision
+    language_weights: LanguageWeights = "full"
 
     @property
     def num_bytes(self) -> int:

@@ -17,7 +17,7 @@ from x2sam_rt.errors import EngineError
 from x2sam_rt.model.stage_contract import StageContract, TensorSpec
 from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord, SizeRange
 
-tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt")
 
 from tensorrt_stand_in import Device
 
@@ -56,7 +56,6 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     """A GPU of sm86 whose memory is the CPU's."""
     stand_in = Device(CONTRACT, stage)
     monkeypatch.setattr(tensorrt_engine, "trt", stand_in.bindings())
-    monkeypatch.setattr(tensorrt_engine, "_DEVICE", torch.device("cpu"))
     monkeypatch.setattr(tensorrt_engine, "_on_gpu", lambda tensor: True)
     monkeypatch.setattr(tensorrt_engine, "_current_stream", lambda: 7)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -75,7 +74,7 @@ def open_engine(folder: Path, record: EngineRecord = RECORD) -> TensorRTEngine:
     path = folder / "stage.engine"
     path.write_bytes(b"plan")
     record.save(path)
-    engine = backend_module(BACKENDS["tensorrt"]).load(CONTRACT, path, torch.nn.Identity())
+    engine = backend_module(BACKENDS["tensorrt"]).load(CONTRACT, path, torch.nn.Identity(), torch.device("cpu"))
     assert isinstance(engine, TensorRTEngine)
     return engine
 

@@ -66,8 +66,8 @@ class Checkpoint:
 
 
 def empty_model(config: ModelConfig) -> X2SAM:
-    """The model without memory for its weights (meta tensors); its constant tables are real."""
-    with init_empty_weights(include_buffers=False):
+    """The model without memory for its weights (meta tensors); its constant tables are real, on the CPU."""
+    with torch.device("cpu"), init_empty_weights(include_buffers=False):
         return X2SAM(config).eval()
 
 
