@@ -58,7 +58,7 @@ def _name(check: Check) -> str:
         case ClipCheck():
             return f"frame {check.frame} of a clip"
         case PromptCheck():
-            return f"rounded weights, {check.phrase}"
+            return f"rounded weights, {check.question}"
         case _:
             return f"accuracy, {check.part}"
 
