@@ -79,9 +79,12 @@ def _engine_layers(manifest: Manifest, folder: Path, stage: str) -> str:
             f"Found stage {stage!r} of a bundle for {manifest.backend}; wanted one of {', '.join(contracts)} of a "
             "bundle for tensorrt."
         )
+    import torch
+
     from x2sam_rt.runtime.engines.tensorrt_engine import TensorRTEngine
 
-    engine = TensorRTEngine(contracts[stage], folder / find_backend(manifest.backend).file.format(stage=stage))
+    backend = find_backend(manifest.backend)
+    engine = TensorRTEngine(contracts[stage], folder / backend.file.format(stage=stage), torch.device(backend.home))
     text = engine.layers()
     engine.close()
     return text

@@ -50,8 +50,10 @@ class Runtime:
         check_hashes: bool = True,
         context: int | None = None,
     ) -> Runtime:
-        """Reads a bundle. device: "cpu", "cuda" or "cuda:N", where everything is done; None = "cuda:0" for engines that
-        were built for GPUs, else "cpu". check_hashes: False skips the SHA-256 of the files (their presence and size are checked).
+        """Reads a bundle.
+
+        device: "cpu", "cuda" or "cuda:N", where everything is done; None = "cuda:0" for engines that were built for
+        GPUs, else "cpu". check_hashes: False skips the SHA-256 of the files (their presence and size are checked).
         context: tokens of the longest prompt with its answer, for which memory is taken here (`language.cache_bytes`);
         None = what the longest prompt of the published protocols needs.
 

@@ -38,6 +38,8 @@ def load(contract: StageContract, path: Path, module: nn.Module, device: torch.d
 
 
 class OnnxRuntimeEngine:
+    recordable = False  # its CUDA provider works on a stream of its own
+
     def __init__(self, contract: StageContract, path: Path, device: torch.device) -> None:
         self.contract, self.device = contract, device
         options = onnxruntime.SessionOptions()
