@@ -55,7 +55,7 @@ class CudaRecorder:
         return graph.replay
 
     def _warm_up(self, prepare: Work) -> None:
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):

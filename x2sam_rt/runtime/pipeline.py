@@ -49,7 +49,7 @@ class MaskPrediction:
 class _BoundPrompt:
     """The stages that depend on a prompt. decode: on a frame's own features, then on conditioned ones. remember: one
     for each slot of the bank. frames: all of a frame at once for each number of live slots, where frames are recorded;
-    then `remember` is into the bank's stage."""
+    then none is needed of `remember`."""
 
     source: PromptEmbeddings
     prediction: MaskPrediction
@@ -170,9 +170,9 @@ class Pipeline:
             for pixel in (self.features.pixel, self.conditioned)
         )
         if self._recorded:
-            remember = (self._bind_memory_encoder(prediction, self.bank.staged),)
-            frames = tuple(self._graph(live, (own, conditioned), remember[0]) for live in range(self.bank.slots + 1))
-            return _BoundPrompt(prompt, prediction, (own, conditioned), remember, frames)
+            staged = self._bind_memory_encoder(prediction, self.bank.staged)
+            frames = tuple(self._graph(live, (own, conditioned), staged) for live in range(self.bank.slots + 1))
+            return _BoundPrompt(prompt, prediction, (own, conditioned), (), frames)
         slots = map(self.bank.slot, range(self.bank.slots))
         remember = tuple(self._bind_memory_encoder(prediction, slot) for slot in slots)
         return _BoundPrompt(prompt, prediction, (own, conditioned), remember, None)
