@@ -226,11 +226,11 @@ class ReferenceFrame(nn.Module):
         conditioned = features
         if self._memory:
             with self.timer("memory_attention"):
-                frame_offsets = torch.tensor([self._frame - frame for frame, _ in self._memory])
+                frame_offsets = torch.tensor([self._frame - frame for frame, _ in self._memory], device=pixels.device)
                 conditioned = self.memory_attention(features, [slot for _, slot in self._memory], frame_offsets)
         with self.timer("mask_decoder"):
             masks, states = self.decoder(conditioned, mask_features, prompt.seg, prompt.tokens)
-            real = torch.ones(len(prompt.conditions), dtype=torch.bool)
+            real = torch.ones(len(prompt.conditions), dtype=torch.bool, device=pixels.device)
             prediction = Prediction(masks, self.class_predictor(states, prompt.conditions, real))
         with self.timer("memory_encoder"):
             self._memory.append((self._frame, self.memory_encoder(features, prediction)))
