@@ -5,13 +5,13 @@ VENV := .venv
 # requirement pulls in a larger build.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
-NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/cpu/*.,h cpp))
+NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/emulator/*.cpp)
 
 .PHONY: venv demo test lint clean
 
 venv: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml CMakeLists.txt $(wildcard x2sam_rt/kernels/csrc/cpu/*)
+$(VENV)/installed: pyproject.toml CMakeLists.txt $(wildcard x2sam_rt/kernels/csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "$(TORCH)"

@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from x2sam_rt.data.dataset import Dataset
 from x2sam_rt.data.make_vgd import Source, VgdPlan, make_vgd
 from x2sam_rt.data.readers import PromptedExample, read_dataset
-from x2sam_rt.data.visual_prompts import PROMPT_KINDS, draw_prompts
+from x2sam_rt.data.visual_prompts import draw_prompts
 from x2sam_rt.evaluation.metrics import (
     VIPSEG_WINDOWS,
     AveragePrecision,
@@ -59,7 +59,7 @@ from x2sam_rt.runtime.postprocess.rule import FrameLogits
 from x2sam_rt.tasks.instruction import Instruction, PostProcessOptions
 from x2sam_rt.tasks.marks import Mark, spell
 from x2sam_rt.tasks.published import category_name, coco_category_name, published_wording, wordings_of
-from x2sam_rt.tasks.regions import Prompt
+from x2sam_rt.tasks.regions import PROMPT_KINDS, Prompt
 from x2sam_rt.tasks.table import DEFAULT_WORDING, Conditions, Media
 from x2sam_rt.tasks.wording import Wording
 

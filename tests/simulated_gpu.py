@@ -1,5 +1,5 @@
-"""A GPU that is not there: tensors say they are on `cuda:0` and compute on the CPU, so that the whole runtime can be
-run as on a GPU and its numbers compared.
+"""A GPU that is not there: tensors say they are on `cuda:0` and compute on the CPU, so that the whole runtime can run
+as on a GPU and its numbers compared.
 
 What a real one would refuse is refused: tensors of two devices in one operation, an address asked for on the host.
 What costs time there is counted: reading a value on the host, and every copy between the two.

@@ -70,7 +70,13 @@ class MissingExtra(X2SamError):
 
 
 # Packages that pyproject.toml lists under each extra and that are imported here.
-EXTRAS = {"plot": ("matplotlib",), "train": ("scipy", "matplotlib"), "captions": ("pycocoevalcap",)}
+EXTRAS = {
+    "plot": ("matplotlib",),
+    "train": ("scipy", "matplotlib"),
+    "captions": ("pycocoevalcap",),
+    "vgd": ("scipy",),
+    "quant": ("torchao",),
+}
 
 
 def require_extra(extra: str) -> None:

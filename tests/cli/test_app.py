@@ -145,7 +145,10 @@ def test_eval_measures_bundles_side_by_side(onnx_bundle: Path, tmp_path: Path) -
     assert result.exit_code == 0, result.output
     for shown in ("onnxruntime fp32", "memory=off", "J&F", "frame p50"):
         assert shown in result.stdout
-    assert {path.suffix for path in (tmp_path / "results").iterdir()} == {".json", ".svg", ".png"}
+    files = [path for path in (tmp_path / "results").iterdir() if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".svg", ".png"}
+    columns = [path.name for path in (tmp_path / "results/samples").iterdir()]
+    assert sorted(columns) == ["onnxruntime_fp32", "onnxruntime_fp32_memory=off"]
     written = json.loads((tmp_path / "results/results.json").read_text())
     printed = json.loads(call(*common, "--backend", "torch", "--json").stdout)
     assert [variant["backend"] for variant in (*written["variants"], *printed["variants"])] == [

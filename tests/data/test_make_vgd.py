@@ -13,9 +13,9 @@ from pycocotools import mask as coco_mask
 
 from x2sam_rt.data.make_vgd import SOURCES, Source, VgdPlan, make_vgd, write_synthetic
 from x2sam_rt.data.readers import PromptedExample, read_dataset
-from x2sam_rt.data.visual_prompts import PROMPT_KINDS
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.media.image import read_image
+from x2sam_rt.tasks.regions import PROMPT_KINDS
 
 RECORDINGS = Path(__file__).parents[1] / "fixtures/evaluation"
 SIZE = (24, 32)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from x2sam_rt.data.visual_prompts import PROMPT_KINDS, draw_prompts
+from x2sam_rt.data.visual_prompts import draw_prompts
+from x2sam_rt.tasks.regions import PROMPT_KINDS
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures/evaluation/vgd_prompts.json").read_text())["cases"]
 

@@ -10,12 +10,12 @@ from x2sam_rt.evaluation.evaluators import Score
 from x2sam_rt.evaluation.report import draw_evaluation, evaluation_table, write_evaluation
 from x2sam_rt.evaluation.results import Evaluation, Machine, PartResult, Speed, VariantResult, this_machine, versions
 
-FAST, NO_SPEED = Speed(12.34, 20.0, 3.0, 7), Speed(None, None, None, 0)
+FAST, NO_SPEED = Speed(12.34, 20.0, 3.0, 0.5, 7), Speed(None, None, None, None, 0)
 SCORES = (Score("J&F", 0.8125, 31, headline=True), Score("J", 0.5, 31))
 PART = PartResult("objects", 9, 0, {}, True, SCORES, (), FAST)
-VARIANT = VariantResult("torch fp32", "bundle", "ab12", "torch", "fp32", True, 4, None, None, (PART,), FAST)
+VARIANT = VariantResult("torch fp32", "bundle", "ab12", "torch", "fp32", True, 4, None, None, "once", (PART,), FAST)
 MACHINE = Machine("cpu", "isa", 1, None, "system")
-EVALUATION = Evaluation("made", "val", "published", None, None, MACHINE, {"torch": "2"}, (VARIANT,))
+EVALUATION = Evaluation("made", "val", "published", None, MACHINE, {"torch": "2"}, (VARIANT,))
 
 
 def text(evaluation: Evaluation) -> str:

@@ -12,6 +12,7 @@ from x2sam_rt.data.readers import AnnotatedExample, PromptedExample
 from x2sam_rt.errors import ConfigError, DataError, PromptError
 from x2sam_rt.evaluation.protocol import RULES, Cutting, Presentation, Protocol, protocol_name, wording_count
 from x2sam_rt.media.types import BoolMask
+from x2sam_rt.runtime.asking import ReAsk
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.marks import LinkedText, spell
 from x2sam_rt.tasks.regions import Prompt
@@ -232,5 +233,5 @@ def test_protocols_that_are_none() -> None:
     with pytest.raises(ConfigError, match="limit of 0"):
         Protocol(limit=0)
     with pytest.raises(ConfigError, match="ask once per chunk"):
-        Protocol(ask_every=3)
+        Presentation("mine", None, PUBLISHED, again=ReAsk("every"))
     assert all(rule.cutting is None or rule.cutting.length in (8, 16) for rule in RULES.values())

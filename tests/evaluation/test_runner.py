@@ -30,6 +30,7 @@ from x2sam_rt.evaluation.sample_log import SampleLog
 from x2sam_rt.evaluation.segmenter import Prediction, Segmenter, Showing, predicted, shown_frames
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 from x2sam_rt.evaluation.variants import plan_variants
+from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.bundle import MANIFEST, file_sha256, load_manifest
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import STAGE_WEIGHTS
@@ -288,13 +289,11 @@ def test_a_stream_is_asked_again(torch_bundle: Path) -> None:
     """The frames before the second question are those of a stream asked once."""
     example = short(frames=5)
     results = {}
-    for every in (None, 2):
-        with loaded(torch_bundle) as segmenter:
-            showing = Showing((0,), ask_every=every)
-            with segmenter.predict(example, showing) as prediction:
-                results[every] = [result.scores for result in prediction.frames]
-    assert results[None][:2] == results[2][:2]
-    assert results[None][2:] != results[2][2:]
+    for again in (ONCE, ReAsk("every", frames=2)):
+        with loaded(torch_bundle) as segmenter, segmenter.predict(example, Showing((0,), again=again)) as prediction:
+            results[again.policy] = [result.scores for result in prediction.frames]
+    assert results["once"][:2] == results["every"][:2]
+    assert results["once"][2:] != results["every"][2:]
 
 
 def test_limits_and_names() -> None:

@@ -1,7 +1,8 @@
 """Compiles every Triton kernel for a GPU that need not be there and prints their resources as JSON.
 
-Run by test_cuda_build.py in a process of its own, because the interpreter's tests switch Triton to interpreting.
-Usage: triton_cross_compile.py CAPABILITY (80, 90).
+Run by the tests in a process of its own, because the interpreter's tests switch Triton to interpreting.
+Usage: triton_cross_compile.py CAPABILITY (80, 90) [FOLDER]. With a folder: those of attention at d = 64 only, whose PTX
+is written there for the emulator.
 """
 
 from __future__ import annotations
@@ -50,6 +51,18 @@ def cases(capability: int) -> dict[str, tuple[Any, dict[str, Any], dict[str, int
     }
 
 
+def emulated_cases(capability: int) -> dict[str, tuple[Any, dict[str, Any], dict[str, int]]]:
+    kernel, constants, options = attention_case(capability, 64, skip=False)
+    small = {"DIM": 64, "TILE": attention.ROW_TILE}
+    return {
+        "attention": attention_case(capability, 64, skip=False),
+        "attention_skip": attention_case(capability, 64, skip=True),
+        "self_attention": (kernel, constants | {"HAS_BIAS": False, "WRITE_LSE": False}, options),
+        "bias": (attention_kernels.slot_bias, small, {}),
+        "merge": (attention_kernels.merge_rows, small, {}),
+    }
+
+
 def argument_type(kernel: str, name: str) -> str:
     if name in {"lse", "log_scores", "biases"} or (kernel in {"scores", "bias"} and name == "out"):
         return "*fp32"
@@ -84,14 +97,17 @@ def compile_case(name: str, kernel: Any, constants: dict[str, Any], options: dic
     return triton.compile(source, target=target, options=options)
 
 
-def main(capability: int) -> None:
+def main(capability: int, folder: Path | None) -> None:
     target = GPUTarget("cuda", capability, 32)
     report = {}
-    for name, (kernel, constants, options) in cases(capability).items():
+    for name, (kernel, constants, options) in (cases if folder is None else emulated_cases)(capability).items():
         compiled = compile_case(name, kernel, constants, options, target)
-        report[name] = {"shared": compiled.metadata.shared} | resources(compiled.asm["cubin"])
+        report[name] = {"shared": compiled.metadata.shared, "warps": compiled.metadata.num_warps}
+        report[name] |= resources(compiled.asm["cubin"])
+        if folder is not None:
+            (folder / f"{name}.ptx").write_text(compiled.asm["ptx"])
     print(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

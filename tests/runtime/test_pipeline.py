@@ -18,7 +18,7 @@ from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.pipeline import Pipeline
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=[name for name, row in BACKENDS.items() if not row.needs_gpu])
 def engines(request: pytest.FixtureRequest, toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engines:
     return build_engines(toy.model, request.param, tmp_path_factory.mktemp(request.param))
 

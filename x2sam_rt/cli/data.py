@@ -88,6 +88,10 @@ def make_vgd(
 
     Example: x2sam-rt data make-vgd yt19 --root YTVIS19 -o datas/vid_vgdseg/ytvis_vgd
     """
+    from x2sam_rt.errors import require_extra
+
+    with reporting():
+        require_extra("vgd")
     from x2sam_rt.data.make_vgd import VgdPlan, write_synthetic
     from x2sam_rt.data.make_vgd import make_vgd as make
     from x2sam_rt.errors import DataError

@@ -60,7 +60,7 @@ def run_demo(folder: Path) -> None:
         started = time.perf_counter()
         with VideoReader(clip) as video:
             frames = with_progress(runtime, video, Instruction(phrases=(prompt,)), writers)
-            profile = profile_run(frames, runtime.manifest, started)
+            profile = profile_run(frames, runtime, started)
     console.print(profile_table(profile))
     write_profile(profile, folder / "profile.json")
     draw_profile(profile, folder / "profile.png")

@@ -37,7 +37,9 @@ def evaluate(
     precision: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
     knob: Annotated[
         list[str] | None,
-        typer.Option(help="What to vary: memory=on,off, slots=1,2,4, length=8,16,whole, wording=0,1,bundle."),
+        typer.Option(
+            help="What to vary: memory=on,off, slots=1,4, length=8,16,whole, wording=0,bundle, ask=once,every=8."
+        ),
     ] = None,
     wordings: Annotated[str | None, typer.Option(help='"all": every published wording, and their spread.')] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out and count what cannot be read.")] = False,
@@ -68,8 +70,9 @@ def evaluate(
     with reporting():
         if output is not None and table is None:
             require_extra("plot")
-        how = Protocol(protocol_name(protocol), limit, ask_every, skip_bad)
-        knobs = [*(knob or ()), *_all_wordings(wordings, wording_count(dataset))]
+        how = Protocol(protocol_name(protocol), limit, skip_bad)
+        again = [] if ask_every is None else [f"ask=every={ask_every}"]
+        knobs = [*(knob or ()), *again, *_all_wordings(wordings, wording_count(dataset))]
         variants = plan_variants(bundles, backend or (), precision or (), knobs)
         if table is not None:
             _run_paper(table, variants, how, root, folder or [], paper_scores, bert, output, device)

@@ -15,12 +15,15 @@ EMBEDDED = "toy"
 
 if TYPE_CHECKING:
     from x2sam_rt.model.precision import Precision
+    from x2sam_rt.model.quantization import LanguageWeights
 
     EngineName = str
     PrecisionName = str
+    LanguageWeightsName = str
 else:  # what help, completion and the check of arguments show is what the table holds
     EngineName = StrEnum("EngineName", {name: name for name in BACKENDS})
     PrecisionName = StrEnum("PrecisionName", {name: name for row in BACKENDS.values() for name in row.precisions})
+    LanguageWeightsName = StrEnum("LanguageWeightsName", ["full", "int8", "int4"])
 _COMPUTES = "; ".join(f"{row.name}: {', '.join(row.precisions)}" for row in BACKENDS.values())
 
 
@@ -32,6 +35,9 @@ def export(
     vlm: Annotated[str | None, typer.Option(help="Base Qwen3-VL of a training checkpoint: folder or hub name.")] = None,
     engine: Annotated[EngineName, typer.Option(help="What runs the stages.")] = "onnxruntime",
     precision: Annotated[PrecisionName, typer.Option(help=f"What it computes in. {_COMPUTES}.")] = "fp32",
+    language_weights: Annotated[
+        LanguageWeightsName, typer.Option(help="What the text model's weights are rounded to; int8, int4: [quant].")
+    ] = "full",
     targets: Annotated[
         str, typer.Option(help='GPUs that TensorRT engines are for: "sm86,sm89,sm120" (the default) or "this-gpu".')
     ] = "",
@@ -61,8 +67,9 @@ def export(
 
         path = embedded_checkpoint() if checkpoint == EMBEDDED else Path(checkpoint)
         loaded = load_checkpoint(path, vlm=vlm, config=config, tokenizer=tokenizer)
+        weights = cast("LanguageWeights", str(language_weights))
         names = tuple(name.strip() for name in targets.split(",") if name.strip())
-        plan = ExportPlan(loaded, str(engine), cast("Precision", str(precision)), names)
+        plan = ExportPlan(loaded, str(engine), cast("Precision", str(precision)), names, weights)
         manifest = export_bundle(
             plan,
             output,

@@ -31,6 +31,16 @@ Regions = Annotated[
     ),
 ]
 Threshold = Annotated[float | None, typer.Option(help="Least score of a result, 0…1; default: the task's own.")]
+Context = Annotated[
+    int | None,
+    typer.Option(help="Tokens of the longest prompt with its answer; default: what the published protocols need."),
+]
+AskAgain = Annotated[
+    str,
+    typer.Option(
+        help="When a video's instruction is asked again: once, every=8, on_change=0.5; :forget empties the memory then."
+    ),
+]
 Truncated = Annotated[bool, typer.Option("--allow-truncated", help="Keep the frames before a break in the file.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from x2sam_rt.cli.options import Bundle, Device, Names, Phrases, Regions, TaskName, Truncated, asked
+from x2sam_rt.cli.options import AskAgain, Bundle, Context, Device, Names, Phrases, Regions, TaskName, Truncated, asked
 from x2sam_rt.cli.terminal import console, reporting, with_progress
 
 
@@ -20,6 +20,8 @@ def profile(
     things: Names = "",
     stuff: Names = "",
     region: Regions = None,
+    ask_again: AskAgain = "once",
+    context: Context = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the profile as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write the profile as a PNG.")] = None,
     allow_truncated: Truncated = False,
@@ -31,6 +33,7 @@ def profile(
     """
     from x2sam_rt.errors import require_extra
     from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
     from x2sam_rt.runtime.runtime import Runtime
 
@@ -40,10 +43,11 @@ def profile(
         if task_name == "referring" and not prompt:
             prompt = ["the object"]
         instruction = asked(task_name, prompt, things, stuff, region, None)
-        with Runtime.load(bundle, device=device) as runtime:
+        again = ReAsk.parse(ask_again)
+        with Runtime.load(bundle, device=device, context=context) as runtime:
             started = time.perf_counter()
             with VideoReader(video, allow_truncated=allow_truncated) as source:
-                measured = profile_run(with_progress(runtime, source, instruction), runtime.manifest, started)
+                measured = profile_run(with_progress(runtime, source, instruction, again=again), runtime, started)
         console.print(profile_table(measured))
         if json_path is not None:
             write_profile(measured, json_path)

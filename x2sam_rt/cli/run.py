@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from x2sam_rt.cli.options import Bundle, Device, Names, Phrases, Regions, TaskName, Threshold, Truncated, Video, asked
+from x2sam_rt.cli.options import (
+    AskAgain,
+    Bundle,
+    Context,
+    Device,
+    Names,
+    Phrases,
+    Regions,
+    TaskName,
+    Threshold,
+    Truncated,
+    Video,
+    asked,
+)
 from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, with_progress
 from x2sam_rt.tasks.table import task
 
@@ -31,6 +44,11 @@ def run(
         str | None, typer.Option(help="Take this text as the answer, with its <p>…</p> and <SEG>.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Where a generated answer is cut off.")] = 2048,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="A text that ends a generated answer where it begins; repeat for several.")
+    ] = None,
+    ask_again: AskAgain = "once",
+    context: Context = None,
     threshold: Threshold = None,
     output: Annotated[
         list[Path] | None,
@@ -48,6 +66,7 @@ def run(
     Example: x2sam-rt run bundle --video clip.mp4 --prompt "the jumping boy" -o masked.mp4
     """
     from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.run import answer_video, run_image
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.writers.opening import open_writers
@@ -62,8 +81,10 @@ def run(
             generate=generate,
             answer=answer,
             max_new_tokens=max_new_tokens,
+            stop=tuple(stop or ()),
         )
-        with Runtime.load(bundle, device=device) as runtime:
+        again = ReAsk.parse(ask_again)
+        with Runtime.load(bundle, device=device, context=context) as runtime:
             if image:
                 writers = open_writers(image, None, output or [], davis, panoptic)
                 _print_result(run_image(runtime, image, instruction, writers))
@@ -73,7 +94,7 @@ def run(
             else:
                 with VideoReader(media, allow_truncated=allow_truncated) as source:
                     writers = open_writers(media, source.frame_rate, output or [], davis, panoptic)
-                    for frame in with_progress(runtime, source, instruction, writers):
+                    for frame in with_progress(runtime, source, instruction, writers, again):
                         last = frame.result
                 _print_result(last)
                 console.print(f"{last.index + 1} frames; last frame above.")

@@ -26,6 +26,7 @@ from x2sam_rt.media.colors import color_of
 
 if TYPE_CHECKING:
     from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.results import FrameResult
     from x2sam_rt.runtime.run import RunFrame
     from x2sam_rt.runtime.runtime import Runtime
@@ -78,9 +79,14 @@ def linked_text(result: FrameResult) -> Text:
 
 
 def with_progress(
-    runtime: Runtime, video: VideoReader, instruction: Instruction, writers: Sequence[ResultWriter] = ()
+    runtime: Runtime,
+    video: VideoReader,
+    instruction: Instruction,
+    writers: Sequence[ResultWriter] = (),
+    again: ReAsk | None = None,
 ) -> Iterator[RunFrame]:
-    """Runs a file with a progress bar over its frames."""
+    """Runs a file with a progress bar over its frames. again: None = the instruction is asked once."""
+    from x2sam_rt.runtime.asking import ONCE
     from x2sam_rt.runtime.run import run_video
 
     with progress_bar() as progress:
@@ -90,6 +96,7 @@ def with_progress(
             video,
             instruction,
             writers,
+            again=again or ONCE,
             on_ready=lambda count: progress.update(bar, description="segment", total=count),
         )
         for frame in frames:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from x2sam_rt.cli.terminal import console, error_console, progress_bar, reporting
@@ -54,10 +55,18 @@ def toy(
 @app.command(epilog=_EPILOG)
 def finetune(
     checkpoint: Annotated[Path, typer.Argument(help="Trained checkpoint, file or folder.")],
-    dataset: Annotated[str, typer.Option(help="Name of the data set's reader.")],
-    root: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    dataset: Annotated[
+        list[str],
+        typer.Option(help="A reader's name; repeat for several. \"paper\": all of the paper's that are there."),
+    ],
+    root: Annotated[Path, typer.Option(help="Folder of the data set; of several, X2SAM's folder of all sets.")],
     output: Output,
-    split: Annotated[str, typer.Option(help="Part of the data set to learn from.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="Split to learn from; default: each set's own for training.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder in SA-1B's form for the mask decoder's stage; default: the same data.")
+    ] = None,
     vlm: Annotated[str | None, typer.Option(help="Base Qwen3-VL of a training checkpoint: folder or hub name.")] = None,
     config: Annotated[Path | None, typer.Option(help="Model configuration; default: beside the checkpoint.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer folder; default: beside the checkpoint.")] = None,
@@ -69,6 +78,9 @@ def finetune(
     alpha: Annotated[float | None, typer.Option(min=0, help="Of new adapters; default twice the rank.")] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames of a clip.")] = 8,
     accumulate: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 4,
+    accumulate_videos: Annotated[
+        int | None, typer.Option(min=1, help="Clips per step; default: as many, or 1 beside images.")
+    ] = None,
     amp: Annotated[bool, typer.Option(help="Compute in bf16 where that is safe.")] = False,
     device: Annotated[str, typer.Option(help='"cpu", "cuda", "cuda:1", …')] = "cpu",
     save_every: Annotated[int, typer.Option(min=1, help="Steps between saved states.")] = 500,
@@ -85,9 +97,10 @@ def finetune(
 
         plan = FinetunePlan(
             checkpoint=checkpoint,
-            dataset=dataset,
+            datasets=tuple(dataset),
             root=root,
             split=split,
+            masks=masks,
             vlm=vlm,
             config=config,
             tokenizer=tokenizer,
@@ -99,6 +112,7 @@ def finetune(
             alpha=alpha,
             frames=frames,
             accumulate=accumulate,
+            accumulate_videos=accumulate_videos,
             amp=amp,
             device=device,
             save_every=save_every,
@@ -106,6 +120,8 @@ def finetune(
         )
         tuning = Finetuning(plan)
         recipe = tuning.make_recipe()
+        for name, reason in tuning.left_out:
+            error_console.print(f"[yellow]left out:[/yellow] {name}: {escape(reason)}", soft_wrap=True)
         with _watched(recipe, output) as bar:
             tuning.run(output, recipe, resume=resume).start(lambda _steps: bar)
     base = f" --vlm {vlm}" if vlm else ""

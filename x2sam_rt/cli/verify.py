@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def verify(bundle: Bundle, device: Device = None) -> None:
     """Check a bundle's engines against PyTorch on this machine, stage by stage and over a whole clip."""
-    from x2sam_rt.export.verify import BOUNDS, verify_bundle
+    from x2sam_rt.export.verify import bounds_of, verify_bundle
     from x2sam_rt.runtime.bundle import load_manifest
 
     with reporting():
@@ -27,7 +27,7 @@ def verify(bundle: Bundle, device: Device = None) -> None:
             for check in verify_bundle(bundle, device):
                 checks.append(check)
                 progress.update(bar, advance=1)
-        bounds = BOUNDS[load_manifest(bundle).precision]
+        bounds = bounds_of(load_manifest(bundle))
         for table in verification_tables(checks, bounds):
             console.print(table)
         failed = [check for check in checks if not check.passed(bounds)]
@@ -43,10 +43,12 @@ def verification_tables(checks: Sequence[Check], bounds: Bounds) -> Iterator[Tab
     """One table per kind of check; kinds that were not run have none."""
     from rich.table import Table
 
-    from x2sam_rt.export.verify import AccuracyCheck, ClipCheck, StageCheck
+    from x2sam_rt.export.verify import AccuracyCheck, ClipCheck, PromptCheck, StageCheck
 
     stages = Table("stage", "sizes", "error", "", title=f"stages (error ≤ {bounds.error:g})")
     clip = Table("frame", "live slots", "error", "mask IoU", "", title=f"made-up clip (IoU ≥ {bounds.iou:g})")
+    limits = f"cosine ≥ {bounds.cosine:g}, IoU ≥ {bounds.prompt_iou:g}"
+    prompts = Table("question", "cosine", "mask IoU", "", title=f"rounded language model ({limits})")
     accuracy = Table("part", "clips", "J&F", "PyTorch fp32", "", title=f"accuracy (difference ≤ {bounds.j_and_f:g})")
     for check in checks:
         mark = "ok" if check.passed(bounds) else "[red]out of bounds[/red]"
@@ -55,6 +57,8 @@ def verification_tables(checks: Sequence[Check], bounds: Bounds) -> Iterator[Tab
                 stages.add_row(check.stage, check.sizes, f"{check.error:.1e}", mark)
             case ClipCheck():
                 clip.add_row(str(check.frame), str(check.live_slots), f"{check.error:.1e}", f"{check.iou:.5f}", mark)
+            case PromptCheck():
+                prompts.add_row(check.question, f"{check.cosine:.5f}", f"{check.iou:.4f}", mark)
             case AccuracyCheck():
                 accuracy.add_row(check.part, str(check.clips), f"{check.ours:.4f}", f"{check.reference:.4f}", mark)
-    yield from (table for table in (stages, clip, accuracy) if table.row_count)
+    yield from (table for table in (stages, clip, prompts, accuracy) if table.row_count)

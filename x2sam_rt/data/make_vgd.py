@@ -23,13 +23,14 @@ from x2sam_rt.data.readers.files import frame_file, in_layout, of_example, read_
 from x2sam_rt.data.readers.folders import DataFolder
 from x2sam_rt.data.readers.masks import decode_segmentation
 from x2sam_rt.data.readers.prompted import FRAMES_PER_ID
-from x2sam_rt.data.synthetic import SHAPES, clip_seed, evaluation_settings, make_clip
-from x2sam_rt.data.visual_prompts import PROMPT_KINDS, VisualPrompts, draw_prompts
+from x2sam_rt.data.synthetic import SHAPES, SyntheticClip, clip_seed, evaluation_settings, make_clip
+from x2sam_rt.data.visual_prompts import VisualPrompts, draw_prompts
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.media.atomic import atomic_file
 from x2sam_rt.media.image import decode_ids, read_image, write_image
 from x2sam_rt.media.rle import encode_mask
 from x2sam_rt.media.types import BoolMask, Pixels
+from x2sam_rt.tasks.regions import PROMPT_KINDS
 
 Source = Literal["yt19", "vipseg", "synthetic"]
 SOURCES: tuple[Source, ...] = ("yt19", "vipseg", "synthetic")
@@ -310,7 +311,8 @@ def link_frames(plan: VgdPlan) -> None:
 
 
 def write_synthetic(root: Path, clips: int, split: str = "val") -> None:
-    """Clips of the made-up world, of seeds that training never draws, as YouTube-VIS has videos: a category per shape.
+    """Clips of the made-up world as YouTube-VIS has videos, a category per shape. Those of the split "train" are
+    training's own, all others are of seeds that training never draws.
 
     root: a folder that make_vgd can be given as that of the source "synthetic". Raises DataError for no clips.
     """
@@ -318,28 +320,34 @@ def write_synthetic(root: Path, clips: int, split: str = "val") -> None:
         raise DataError(f"{clips} clips of the made-up world were asked for; wanted 1 or more.")
     videos: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for index in range(clips):
-        clip = make_clip(clip_seed("seen", index), evaluation_settings())
-        files = [f"clip_{index:04d}/{frame:05d}.png" for frame in range(len(clip.frames))]
-        for file, pixels in zip(files, clip.frames, strict=True):
-            path = root / split / "JPEGImages" / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_image(path, pixels)
-        _, height, width, _ = clip.frames.shape
-        videos.append({"id": index + 1, "file_names": files, "height": height, "width": width, "length": len(files)})
-        for number, made in enumerate(clip.objects):
-            masks = list(clip.mask(number))
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "video_id": index + 1,
-                    "category_id": SHAPES.index(made.shape) + 1,
-                    "iscrowd": 0,
-                    "segmentations": [encode_mask(mask) if mask.any() else None for mask in masks],
-                    "areas": [int(mask.sum()) or None for mask in masks],
-                }
-            )
+    for number in range(1, clips + 1):
+        clip = make_clip(clip_seed("train" if split == "train" else "seen", number - 1), evaluation_settings())
+        videos.append(_write_clip(root / split / "JPEGImages", clip, number))
+        first = len(annotations) + 1
+        annotations += [_track(clip, place, number, first + place) for place in range(len(clip.objects))]
     categories = [{"id": number, "name": name} for number, name in enumerate(SHAPES, 1)]
     document = {"videos": videos, "annotations": annotations, "categories": categories}
     with atomic_file(root / split / "instances.json") as temporary:
         temporary.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _write_clip(folder: Path, clip: SyntheticClip, number: int) -> dict[str, Any]:
+    """Writes the frames, and returns the entry of the video."""
+    _, height, width, _ = clip.frames.shape
+    files = [f"clip_{number:04d}/{frame:05d}.png" for frame in range(len(clip.frames))]
+    (folder / files[0]).parent.mkdir(parents=True, exist_ok=True)
+    for file, pixels in zip(files, clip.frames, strict=True):
+        write_image(folder / file, pixels)
+    return {"id": number, "file_names": files, "height": height, "width": width, "length": len(files)}
+
+
+def _track(clip: SyntheticClip, place: int, video: int, id: int) -> dict[str, Any]:
+    masks = list(clip.mask(place))
+    return {
+        "id": id,
+        "video_id": video,
+        "category_id": SHAPES.index(clip.objects[place].shape) + 1,
+        "iscrowd": 0,
+        "segmentations": [encode_mask(mask) if mask.any() else None for mask in masks],
+        "areas": [int(mask.sum()) or None for mask in masks],
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +38,6 @@ class VisualPrompts:
     def of(self, kind: PromptKind) -> BoolMask:
         drawn: BoolMask = getattr(self, kind)
         return drawn
-
-
-PROMPT_KINDS: tuple[PromptKind, ...] = tuple(field.name for field in fields(VisualPrompts))  # type: ignore[misc]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.table import Table
 
 from x2sam_rt.data.readers import READERS
-from x2sam_rt.data.visual_prompts import PROMPT_KINDS
 from x2sam_rt.errors import ConfigError, DataError
 from x2sam_rt.evaluation.parts import Part, open_parts
 from x2sam_rt.evaluation.results import Evaluation
+from x2sam_rt.tasks.regions import PROMPT_KINDS
 
 
 @dataclass(frozen=True, eq=False)

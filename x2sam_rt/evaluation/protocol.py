@@ -15,6 +15,7 @@ from x2sam_rt.data.readers import AnnotatedExample, PromptedExample
 from x2sam_rt.errors import ConfigError
 from x2sam_rt.evaluation.segmenter import Showing
 from x2sam_rt.media.types import BoolMask
+from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES
 from x2sam_rt.tasks.published import published_wording, wordings_of
 from x2sam_rt.tasks.regions import Prompt, RegionPrompt
@@ -146,23 +147,19 @@ def protocol_name(text: str) -> ProtocolName:
 class Protocol:
     """name: "published": clips are cut as for X2SAM's figures, each chunk with a question and an empty memory of its
     own, the language model seeing its frames. "live": one stream per clip; the language model sees its first frame.
-    limit: examples of each part at most, from the first; None = all. ask_every: live, see `Showing`. skip_bad: what
+    limit: examples of each part at most, from the first; None = all. skip_bad: what
     cannot be read or segmented is left out and counted, instead of ending the run.
 
-    Raises ConfigError for a limit below 1, and for asking again in chunks.
+    Raises ConfigError for a limit below 1.
     """
 
     name: ProtocolName = "published"
     limit: int | None = None
-    ask_every: int | None = None
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        for what, value in (("limit", self.limit), ("ask_every", self.ask_every)):
-            if value is not None and value < 1:
-                raise ConfigError(f"A {what} of {value}; wanted 1 or more.")
-        if self.name == "published" and self.ask_every is not None:
-            raise ConfigError("Published figures ask once per chunk; ask again with --protocol live.")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"A limit of {self.limit}; wanted 1 or more.")
 
     @property
     def published(self) -> bool:
@@ -171,8 +168,11 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Presentation:
-    """A protocol for one data set and split, with what a variant changes: see `Knobs` for length and wording.
-    order: in which the data set lists its categories, see `Instruction`."""
+    """A protocol for one data set and split, with what a variant changes: see `Knobs` for length, wording and
+    again. order: in which the data set lists its categories, see `Instruction`.
+
+    Raises ConfigError for asking again in chunks.
+    """
 
     dataset: str
     split: str | None
@@ -181,9 +181,12 @@ class Presentation:
     wording: int | Literal["bundle"] | None = None
     forget: bool = False
     order: tuple[int, ...] = ()
+    again: ReAsk = ONCE
     _rule: Rule = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.protocol.published and self.again != ONCE:
+            raise ConfigError("Published figures ask once per chunk; ask again with --protocol live.")
         object.__setattr__(self, "_rule", RULES.get(self.dataset, _OTHERWISE))
 
     def pieces(self, example: Example) -> Iterator[Example]:
@@ -202,7 +205,7 @@ class Presentation:
 
     def showing(self, piece: Example) -> Showing:
         """How a piece is put to the model."""
-        return Showing(self._language_frames(piece), self._words(piece.media), self.forget, self.protocol.ask_every)
+        return Showing(self._language_frames(piece), self._words(piece.media), self.forget, self.again)
 
     def _cutting(self, example: Example) -> Cutting:
         cutting = self._rule.cutting or Cutting()

@@ -25,13 +25,15 @@ _PACKAGES = ("x2sam-rt", "torch", "onnxruntime", "numpy")
 class Speed:
     """Milliseconds. frame_p50_ms, frame_p95_ms: a frame from its pixels to its masks, without the instruction; the
     first frame of a clip, which remembers nothing, counts only where there are no others (images). instruction_p50_ms:
-    what the language side takes for an instruction, the writing of captions and answers included. None: no such
-    thing was timed. frames: how many the percentiles come from.
+    what the language side takes for an instruction, the writing of captions and answers included. asking_mean_ms: what
+    asking again costs, shared out over all frames of videos but the first ones. None: no such thing was timed. frames:
+    how many the percentiles come from.
     """
 
     frame_p50_ms: float | None
     frame_p95_ms: float | None
     instruction_p50_ms: float | None
+    asking_mean_ms: float | None
     frames: int
 
 
@@ -42,6 +44,7 @@ class SpeedMeter:
         self._first: list[float] = []
         self._later: list[float] = []
         self._instructions: list[float] = []
+        self._asking: list[float] = []
 
     def watch(self, prediction: Prediction) -> Prediction:
         """The same prediction, timed while one goes through its frames."""
@@ -49,22 +52,34 @@ class SpeedMeter:
         return replace(prediction, frames=self._timed(prediction))
 
     def state(self) -> State:
-        """[first frames, later frames, instructions], in milliseconds."""
-        return [[round(one, 3) for one in times] for times in (self._first, self._later, self._instructions)]
+        """[first frames, later frames, instructions, asking again], in milliseconds."""
+        return [[round(one, 3) for one in times] for times in self._all]
 
     def merge(self, state: State) -> None:
-        for times, more in zip((self._first, self._later, self._instructions), state, strict=True):
+        for times, more in zip(self._all, state, strict=True):
             times += more
+
+    @property
+    def _all(self) -> tuple[list[float], ...]:
+        return self._first, self._later, self._instructions, self._asking
 
     def speed(self) -> Speed:
         frames = self._later or self._first
-        return Speed(_percentile(frames, 50), _percentile(frames, 95), _percentile(self._instructions, 50), len(frames))
+        return Speed(
+            _percentile(frames, 50),
+            _percentile(frames, 95),
+            _percentile(self._instructions, 50),
+            float(np.mean(self._asking)) if self._asking else None,
+            len(frames),
+        )
 
     def _timed(self, prediction: Prediction) -> Iterator[FrameResult]:
         for result in prediction.frames:
             stages = [milliseconds for stage, milliseconds in result.timings.items() if stage != "language"]
             if stages:  # none where the model drew no masks
                 (self._later if result.index else self._first).append(sum(stages))
+            if result.index:
+                self._asking.append(result.timings.get("language", 0.0))
             yield result
 
 
@@ -95,8 +110,8 @@ class PartResult:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """label: as in the table. slots: how many past frames the memory holds. length, wording: see `Knobs`. speed: over
-    all parts but the controls."""
+    """label: as in the table. slots: how many past frames the memory holds. length, wording, ask: see `Knobs`.
+    speed: over all parts but the controls."""
 
     label: str
     bundle: str
@@ -107,6 +122,7 @@ class VariantResult:
     slots: int
     length: int | str | None
     wording: int | str | None
+    ask: str
     parts: tuple[PartResult, ...]
     speed: Speed
 
@@ -122,13 +138,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """protocol: "published" or "live". limit: how many examples of each part at most. ask_every: see `Showing`."""
+    """protocol: "published" or "live". limit: how many examples of each part at most."""
 
     dataset: str
     split: str | None
     protocol: str
     limit: int | None
-    ask_every: int | None
     machine: Machine
     versions: dict[str, str]
     variants: tuple[VariantResult, ...]

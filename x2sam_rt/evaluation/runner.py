@@ -64,7 +64,6 @@ def run_variants(job: Job, variants: Sequence[Variant], on_sample: OnSample = la
         job.split,
         job.protocol.name,
         job.protocol.limit,
-        job.protocol.ask_every,
         this_machine(),
         versions(),
         variants=tuple(results),
@@ -100,6 +99,7 @@ def _run_variant(job: Job, variant: Variant, label: str, on_sample: OnSample) ->
         slots=manifest.model.memory.slots,
         length=knobs.length,
         wording=knobs.wording,
+        ask=str(knobs.ask),
         parts=tuple(found),
         speed=overall.speed(),
     )
@@ -114,7 +114,6 @@ def _open_log(job: Job, variant: Variant, label: str, part: Part) -> SampleLog:
         "split": job.split,
         "part": part.name,
         "protocol": job.protocol.name,
-        "ask_every": job.protocol.ask_every,
         "checkpoint_sha256": variant.manifest.checkpoint_sha256,
         "backend": variant.choice[0],
         "precision": variant.choice[1],
@@ -122,6 +121,7 @@ def _open_log(job: Job, variant: Variant, label: str, part: Part) -> SampleLog:
         "slots": variant.knobs.slots,
         "length": variant.knobs.length,
         "wording": variant.knobs.wording,
+        "ask": str(variant.knobs.ask),
         "x2sam-rt": version("x2sam-rt"),
     }
     return SampleLog(path, identity)
@@ -144,7 +144,9 @@ def measure_part(
     Raises DataError and EngineError naming the example, unless the protocol skips what is bad.
     """
     evaluator = part.evaluator(protocol.published)
-    shown = Presentation(part.dataset, part.split, protocol, knobs.length, knobs.wording, part.forget, part.order)
+    shown = Presentation(
+        part.dataset, part.split, protocol, knobs.length, knobs.wording, part.forget, part.order, knobs.ask
+    )
     log = log or SampleLog(None, {})
     samples = part.samples if protocol.limit is None else part.samples[: protocol.limit]
     for sample in samples:

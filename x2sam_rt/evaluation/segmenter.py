@@ -15,6 +15,7 @@ from torch import Tensor
 
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import DataError, EngineError, FrameError, NoMasksError, PromptError
+from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult, Segmentation
 from x2sam_rt.runtime.runtime import Runtime
@@ -30,14 +31,14 @@ _NOTHING = -1
 class Showing:
     """How an example is put to the model. language_frames: the frames the language model sees, by number. wording: of
     questions and known answers; None = the bundle's own. forget: every frame is segmented as the first of its stream,
-    by the same answer: the control that shows what the memory is worth. ask_every: ask again after so many frames, on
-    the last ones seen; None = one answer. What has visual prompts is asked once, as their frame goes out of sight.
+    by the same answer: the control that shows what the memory is worth. again: when a video's instruction is
+    asked again.
     """
 
     language_frames: tuple[int, ...]
     wording: Wording | None = None
     forget: bool = False
-    ask_every: int | None = None
+    again: ReAsk = ONCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ class RuntimeSegmenter:
         kind = ForgetfulSession if showing.forget else VideoSession
         runtime = self._runtime
         language = runtime.language if showing.wording is None else runtime.language.worded(showing.wording)
-        return kind(runtime.engines, language, runtime.manifest.model, media)
+        return kind(runtime.engines, language, runtime.manifest.model, media, showing.again)
 
 
 class ForgetfulSession(VideoSession):
@@ -133,16 +134,8 @@ def _prediction(session: VideoSession, example: Example, showing: Showing) -> Pr
     assert session.answer is not None, "a clip was given, so the answer is there"
     answer = "".join(written) or example.instruction.answer or ""
     elapsed = _since(started)
-    return Prediction(_steps(session, example, showing), session.answer.text, answer, True, elapsed)
-
-
-def _steps(session: VideoSession, example: Example, showing: Showing) -> Iterator[FrameResult]:
-    every = None if example.instruction.regions else showing.ask_every
-    for index, frame in enumerate(example.frames):
-        if every and index and index % every == 0:
-            with contextlib.suppress(NoMasksError):  # then the answer in force stays
-                session.ask(example.instruction)
-        yield session.step(frame)
+    frames = (session.step(frame) for frame in example.frames)
+    return Prediction(frames, session.answer.text, answer, True, elapsed)
 
 
 def _refused(example: Example, error: NoMasksError, started: float) -> Prediction:

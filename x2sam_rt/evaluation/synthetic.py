@@ -9,11 +9,12 @@ from typing import Literal
 import numpy as np
 
 from x2sam_rt.data.dataset import Dataset, Metric
-from x2sam_rt.data.example import Example
-from x2sam_rt.data.synthetic import SHAPES, STUFF, clip_seed, evaluation_settings, make_clip, make_example
+from x2sam_rt.data.example import Example, Target
+from x2sam_rt.data.synthetic import SHAPES, STUFF, clip_seed, evaluation_settings, make_clip, make_example, make_stream
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.evaluators import AnswerEvaluator, Evaluator, LinkingEvaluator, evaluator_of
 from x2sam_rt.evaluation.parts import MakeEvaluator, Part
+from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import Media
 
 Clips = Literal["clear", "desaturated", "occluded"]
@@ -114,16 +115,50 @@ _ROWS = (
 )
 
 
+@dataclass(frozen=True)
+class StreamSample:
+    """Stream `index`: of its frames the language model is shown the first, and later what asking again shows it."""
+
+    name: str
+    index: int
+
+    def load(self) -> Example:
+        stream = make_stream(clip_seed("seen", self.index))
+        return Example(
+            name=self.name,
+            media="video",
+            frames=stream.frames,
+            instruction=Instruction(phrases=(stream.phrase,)),
+            conditions=1,
+            targets=(Target(0, stream.masks, 0),),
+            seen=1,
+        )
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """Streams in which what is named changes."""
+
+    name: str
+    count: int
+    pairs: Pairs = "seen"
+
+    def parts(self) -> list[Part]:
+        samples = tuple(StreamSample(f"synthetic/{self.name}/{index}", index) for index in range(self.count))
+        return [Part.of(Dataset(self.name, "j_and_f", samples))]
+
+
 # Clips many times as long as those that the model learned from: does it gain or lose by what it remembers?
 _LONG = (
     _Row("referring", "referring", "video", 12, "j_and_f", phrases=1, frames=64),
     _Row("object", "object", "video", 12, "j_and_f", frames=64),
     _Row("panoptic", "panoptic", "video", 8, "panoptic_video", frames=64),
+    _Streams("streams", 12),
 )
-SYNTHETIC: Mapping[str, Sequence[_Row]] = {"synthetic": _ROWS, "synthetic-long": _LONG}
+SYNTHETIC: Mapping[str, Sequence[_Row | _Streams]] = {"synthetic": _ROWS, "synthetic-long": _LONG}
 
 
-def synthetic_parts(pairs: str | None = None, rows: Sequence[_Row] = _ROWS) -> tuple[Part, ...]:
+def synthetic_parts(pairs: str | None = None, rows: Sequence[_Row | _Streams] = _ROWS) -> tuple[Part, ...]:
     """Always the same examples. pairs: "seen" or "unseen" for the parts that ask about colours and shapes that
     training showed together, or never did; None = both. Raises DataError for another name."""
     if pairs not in (None, *PAIRS):

@@ -11,6 +11,7 @@ from typing import Literal
 from x2sam_rt.errors import ConfigError, EngineError
 from x2sam_rt.evaluation.backends import REFERENCE, BackendChoice
 from x2sam_rt.evaluation.protocol import Length
+from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.bundle import Manifest, load_manifest
 
 
@@ -19,18 +20,21 @@ class Knobs:
     """memory: False segments every frame as the first of its stream. slots: how many past frames are remembered; None
     = as many as the model was trained with. length: frames of a chunk, "whole" = one chunk per clip; None = the data
     set's own. wording: number of the published wording, "bundle" = the bundle's own words; None = number 0 for data
-    sets with published figures, the bundle's words for others."""
+    sets with published figures, the bundle's words for others. ask: when a video's instruction is asked again, on
+    the frames seen last; live only."""
 
     memory: bool = True
     slots: int | None = None
     length: Length | None = None
     wording: int | Literal["bundle"] | None = None
+    ask: ReAsk = ONCE
 
     @property
     def label(self) -> str:
         """What differs from the defaults; empty where nothing does."""
         parts = [] if self.memory else ["memory=off"]
-        given = (("slots", self.slots), ("length", self.length), ("wording", self.wording))
+        ask = None if self.ask == ONCE else self.ask
+        given = (("slots", self.slots), ("length", self.length), ("wording", self.wording), ("ask", ask))
         return " ".join([*parts, *(f"{name}={value}" for name, value in given if value is not None)])
 
 
@@ -97,9 +101,9 @@ def _choices(manifest: Manifest, backends: Sequence[str], precisions: Sequence[s
 
 
 def parse_knobs(texts: Sequence[str]) -> list[Knobs]:
-    """ "memory=on,off", "slots=1,4", "length=8,whole" and "wording=0,1,bundle" as all their combinations. Raises
-    ConfigError for anything else."""
-    memory, slots = [True], list[int | None]([None])
+    """ "memory=on,off", "slots=1,4", "length=8,whole", "wording=0,1,bundle" and "ask=once,every=8" (see `ReAsk.parse`)
+    as all their combinations. Raises ConfigError for anything else."""
+    memory, slots, ask = [True], list[int | None]([None]), [ONCE]
     lengths, wordings = list[Length | None]([None]), list[int | Literal["bundle"] | None]([None])
     for text in texts:
         name, _, values = text.partition("=")
@@ -112,13 +116,16 @@ def parse_knobs(texts: Sequence[str]) -> list[Knobs]:
                 lengths = ["whole" if value == "whole" else _count(name, value, 2) for value in values.split(",")]
             case "wording":
                 wordings = ["bundle" if value == "bundle" else _count(name, value, 0) for value in values.split(",")]
+            case "ask":
+                ask = [ReAsk.parse(value) for value in values.split(",")]
             case _:
                 raise ConfigError(
-                    f"There is no knob {name!r}; write memory=on,off, slots=1,2,4, length=8,16,whole or wording=0,1."
+                    f"There is no knob {name!r}; write memory=on,off, slots=1,2,4, length=8,16,whole, wording=0,1 or "
+                    "ask=once,every=8."
                 )
     # Without memory their number changes nothing.
-    chosen = itertools.product(memory, slots, lengths, wordings)
-    knobs = (Knobs(on, count if on else None, length, wording) for on, count, length, wording in chosen)
+    chosen = itertools.product(memory, slots, lengths, wordings, ask)
+    knobs = (Knobs(on, count if on else None, length, wording, policy) for on, count, length, wording, policy in chosen)
     return list(dict.fromkeys(knobs))
 
 

@@ -19,6 +19,7 @@ from x2sam_rt.errors import BundleError
 from x2sam_rt.export.engines import BuildChoice, build_and_measure
 from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
+from x2sam_rt.model.quantization import LanguageWeights
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.model.stages import stage_contracts
 from x2sam_rt.model.tokenizer import Tokenizer
@@ -43,12 +44,14 @@ OnStep = Callable[[str], None]
 @dataclass(frozen=True, eq=False)
 class ExportPlan:
     """What is exported and how. backend: a name in `runtime.engines.BACKENDS`. targets: GPUs to build for, as "sm86";
-    empty = the backend's choice."""
+    empty = the backend's choice. language_weights: what the text model's weights are rounded to when the bundle is
+    loaded; the bundle holds them whole."""
 
     checkpoint: Checkpoint
     backend: str
     precision: Precision = "fp32"
     targets: tuple[str, ...] = ()
+    language_weights: LanguageWeights = "full"
 
     @property
     def contracts(self) -> tuple[StageContract, ...]:
@@ -118,6 +121,7 @@ def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manif
             platform=platform.platform(),
         ),
         errors=errors,
+        language_weights=plan.language_weights,
     )
 
 

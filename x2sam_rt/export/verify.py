@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from x2sam_rt.data.synthetic import SyntheticClip, clip_seed, evaluation_settings, make_clip
@@ -20,11 +21,14 @@ from x2sam_rt.kernels import kernels_on
 from x2sam_rt.model.precision import cast_weights, fp32_copy
 from x2sam_rt.model.preprocess import segmentor_input
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
+from x2sam_rt.model.quantization import QUANTIZATION_BOUNDS
 from x2sam_rt.model.stage_contract import Sizes, StageContract, Tensors
 from x2sam_rt.model.stages import EXAMPLE_SIZES, STAGES, example_inputs, stage_module
 from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.bundle import Manifest
 from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, run_once
 from x2sam_rt.runtime.engines.torch_engine import TorchEngine
+from x2sam_rt.runtime.language import LanguageRuntime
 from x2sam_rt.runtime.pipeline import Pipeline
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.runtime import Runtime
@@ -36,12 +40,14 @@ from x2sam_rt.tasks.instruction import Instruction
 class Bounds:
     """error: largest of a stage alone, relative to max(1, largest reference value). clip_error: the same of a frame's
     logits within a clip; None = any. iou: least, of the masks of a frame. j_and_f: largest difference of J&F, 0…1,
-    over the clips of a part."""
+    over the clips of a part. cosine, prompt_iou: least, of a rounded text model's prompt embeddings and masks."""
 
     error: float
     clip_error: float | None
     iou: float
     j_and_f: float
+    cosine: float = 1.0
+    prompt_iou: float = 1.0
 
 
 # A bf16 step rounds by 2⁻⁹, and a frame passes some sixty layers; on random weights, whose masks are all outline, a
@@ -52,6 +58,7 @@ BOUNDS = {"fp32": Bounds(1e-3, 1e-3, 0.999, 0.002), "bf16": Bounds(0.15, None, 0
 
 # Clips whose accuracy is compared: enough for a mean, few enough for a minute; a large model takes longer for each.
 _PARTS = ("referring", "object")
+_PHRASES = ("the red circle", "a dog", "the small star that moves left", "everything blue")
 _CLIPS, _LARGE = 8, 256
 
 
@@ -94,7 +101,26 @@ class AccuracyCheck:
         return abs(self.ours - self.reference) <= bounds.j_and_f
 
 
-Check = StageCheck | ClipCheck | AccuracyCheck
+@dataclass(frozen=True)
+class PromptCheck:
+    """One question, by the bundle's rounded text model and by full weights. cosine: least of its embeddings. iou: of
+    the masks both give on the same frame."""
+
+    question: str
+    cosine: float
+    iou: float
+
+    def passed(self, bounds: Bounds) -> bool:
+        return self.cosine >= bounds.cosine and self.iou >= bounds.prompt_iou
+
+
+Check = StageCheck | ClipCheck | PromptCheck | AccuracyCheck
+
+
+def bounds_of(manifest: Manifest) -> Bounds:
+    """By the precision of the engines, and what the text model's weights are rounded to."""
+    own, language = BOUNDS[manifest.precision], QUANTIZATION_BOUNDS[manifest.language_weights]
+    return replace(own, cosine=language.cosine, prompt_iou=language.iou, j_and_f=own.j_and_f + language.j_and_f)
 
 
 class ReferenceEngine:
@@ -181,6 +207,22 @@ def check_accuracy(ours: Segmenter, reference: Segmenter, clips: int) -> Iterato
             yield AccuracyCheck(part.name, one.samples, one.headline.value, other.headline.value)
 
 
+def check_prompts(ours: LanguageRuntime, full: LanguageRuntime, pipeline: Pipeline) -> Iterator[PromptCheck]:
+    """Questions about one made-up frame, which the same engines then segment by both answers."""
+    picture = torch.from_numpy(_clip(128, 1).frames[0])
+    pixels = segmentor_input(picture, pipeline.side, "stretch").pixels
+    for phrase in _PHRASES:
+        prompts = [_prompt(side, picture, phrase) for side in (ours, full)]
+        embeddings = (vars(prompt).values() for prompt in prompts)
+        cosine = min(float(F.cosine_similarity(a.float(), b.float()).min()) for a, b in zip(*embeddings, strict=True))
+        yield PromptCheck(phrase, cosine, mask_iou(*(_first_masks(pipeline, pixels, prompt) for prompt in prompts)))
+
+
+def _first_masks(pipeline: Pipeline, pixels: Tensor, prompt: PromptEmbeddings) -> Tensor:
+    pipeline.forget()
+    return pipeline.step(pixels, prompt).mask_logits > 0
+
+
 def mask_iou(ours: Tensor, reference: Tensor) -> float:
     """IoU of two sets of bool masks taken together; two empty sets agree."""
     union = int((ours | reference).sum())
@@ -190,9 +232,9 @@ def mask_iou(ours: Tensor, reference: Tensor) -> float:
 def verify_bundle(folder: Path, device: str | None = None) -> Iterator[Check]:
     """Checks a bundle's engines against the PyTorch model with the same weights, on this machine.
 
-    First every stage alone, then a clip that fills the memory and wraps it, prompted through the language model; if
-    these are within bounds, the accuracy of both. device: as for `Runtime.load`; both run there. Raises BundleError or
-    EngineError when the bundle cannot be loaded.
+    First every stage alone, then a clip that fills the memory and wraps it, prompted through the language model; where
+    that has rounded weights, what they change; if these are within bounds, the accuracy of both. device: as for
+    `Runtime.load`; both run there. Raises BundleError, EngineError or MissingExtra when the bundle cannot be loaded.
     """
     with Runtime.load(folder, device=device) as runtime:
         manifest, config = runtime.manifest, runtime.manifest.model
@@ -201,22 +243,22 @@ def verify_bundle(folder: Path, device: str | None = None) -> Iterator[Check]:
         reference = Engines.of(ReferenceEngine(contract, modules[contract.name]) for contract in manifest.stages)
         pipelines = Pipeline(runtime.engines, config), Pipeline(reference, config)
         stages = check_stages(runtime.engines, modules, config.memory.slots)
-        clip = check_clip(*pipelines, _prompt(runtime), frames=2 * config.memory.slots + 2)
-        checks: Iterator[StageCheck | ClipCheck] = itertools.chain(stages, clip)
+        prompt = _prompt(runtime.language, torch.from_numpy(_clip(128, 1).frames[0]), *_PHRASES[:2])
+        clip = check_clip(*pipelines, prompt, frames=2 * config.memory.slots + 2)
+        full, other = assemble(folder, manifest, model, reference)
+        rounded = manifest.language_weights != "full"
+        prompts = check_prompts(runtime.language, full.language, pipelines[1]) if rounded else iter(())
+        checks: Iterator[StageCheck | ClipCheck | PromptCheck] = itertools.chain(stages, clip, prompts)
         sound = True
         for check in checks:
-            sound = sound and check.passed(BOUNDS[manifest.precision])
+            sound = sound and check.passed(bounds_of(manifest))
             yield check
         if sound:
-            ours = RuntimeSegmenter(runtime)
-            _, other = assemble(folder, manifest, model, reference)
-            yield from check_accuracy(ours, other, _CLIPS if config.image_size <= _LARGE else 1)
+            yield from check_accuracy(RuntimeSegmenter(runtime), other, _CLIPS if config.image_size <= _LARGE else 1)
 
 
-def _prompt(runtime: Runtime) -> PromptEmbeddings:
-    frame = torch.from_numpy(_clip(128, 1).frames[0])
-    instruction = Instruction(phrases=("the red circle", "a dog"))
-    answer = runtime.language.answer(instruction, "image", PromptFrames((frame,), {0: frame}))
+def _prompt(language: LanguageRuntime, picture: Tensor, *phrases: str) -> PromptEmbeddings:
+    answer = language.answer(Instruction(phrases=phrases), "image", PromptFrames((picture,), {}))
     assert answer.embeddings is not None, "a known answer has its <SEG>"
     return answer.embeddings
 

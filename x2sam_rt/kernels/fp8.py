@@ -1,6 +1,6 @@
 """Quantisation to e4m3 for the opt-in fp8 memory attention; a slot's keys and values are quantised once and kept.
 
-Status: the numbers are checked on the CPU; not yet run on a GPU.
+Status: the numbers are checked on the CPU, and in the tests' emulator with the kernel; not yet run on a GPU.
 
 Keys are smoothed first: what all keys of a slot have in common carries no information between them, but would take
 most of e4m3's range. q·(k − mean) + q·mean = q·k, and q·mean joins the slot's bias, which is computed in float32.

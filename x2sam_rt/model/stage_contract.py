@@ -77,7 +77,7 @@ class StageContract:
         self._check(self.outputs, outputs, sizes)
 
     def outputs_for(self, inputs: Tensors) -> dict[str, Tensor]:
-        """Buffers for the results, beside these inputs, filled with NaN: an unwritten value cannot pass for a result.
+        """Buffers for the results, where these inputs are, filled with NaN: an unwritten value is no result.
 
         Raises EngineError as `check` does.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -23,6 +24,10 @@ from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import Media
 
 OnAnswer = Callable[[Answer, int], None]
+Policy = Literal["once", "every", "on_change"]
+_SPELLED = re.compile(
+    r"(once|every=(?P<frames>\d{1,9})|on_change(=(?P<threshold>[01]?\.?\d{1,6}))?)(?P<more>(:forget)?(:beside)?)"
+)
 _PUBLISHED = 8  # frames of the clips the model was trained on and is evaluated on
 _NICENESS = 19  # the least a thread can ask for: frames go before answers
 
@@ -40,7 +45,7 @@ class ReAsk:
     without masks then says that there is nothing new: the one in force stays.
     """
 
-    policy: Literal["once", "every", "on_change"] = "once"
+    policy: Policy = "once"
     frames: int = _PUBLISHED
     threshold: float = 0.5
     keep_memory: bool = True
@@ -54,18 +59,28 @@ class ReAsk:
 
     @classmethod
     def parse(cls, text: str) -> ReAsk:
-        """`once`, `every=8`, `on_change` or `on_change=0.5`. Raises ConfigError for anything else."""
-        policy, _, number = text.partition("=")
-        try:
-            if policy == "every" and number:
-                return cls("every", frames=int(number))
-            if policy == "on_change":
-                return cls("on_change", threshold=float(number)) if number else cls("on_change")
-        except ValueError:
-            policy = ""
-        if policy == "once" and not number:
-            return cls()
-        raise ConfigError(f"{text!r} says not when to ask again; wanted once, every=8, on_change or on_change=0.5.")
+        """`once`, `every=8`, `on_change` or `on_change=0.5`; behind it `:forget` (keep_memory=False) and `:beside`
+        (wait=False). Raises ConfigError for anything else."""
+        found = _SPELLED.fullmatch(text)
+        if found is None:
+            raise ConfigError(
+                f"{text!r} does not say when to ask again; wanted once, every=8 or on_change=0.5, with :forget behind "
+                "it to empty the memory."
+            )
+        frames, threshold, more = found["frames"], found["threshold"], found["more"]
+        policy: Policy = "every" if frames else "once" if text.startswith("once") else "on_change"
+        return cls(
+            policy,
+            frames=int(frames) if frames else _PUBLISHED,
+            threshold=float(threshold) if threshold else 0.5,
+            keep_memory=":forget" not in more,
+            wait=":beside" not in more,
+        )
+
+    def __str__(self) -> str:
+        """As `parse` takes it."""
+        number = {"once": "", "every": f"={self.frames}", "on_change": f"={self.threshold:g}"}[self.policy]
+        return self.policy + number + ":forget" * (not self.keep_memory) + ":beside" * (not self.wait)
 
 
 ONCE = ReAsk()
@@ -217,6 +232,15 @@ class StreamAsker:
             self._first = question, wait
             return None
         return self._start(question, wait)
+
+    def use(self, question: Question, answer: Answer) -> Taken:
+        """Takes an answer that is there already, as if it had been asked for now."""
+        question.instruction.require_media(self._media)
+        self._first = None
+        self._background.drop()
+        self._again.asked()
+        self._in_force = replace(question, frames=question.frames or PromptFrames((), {}))
+        return Taken(self._in_force, answer)
 
     def take_over(self, *, wait: bool) -> Taken | None:
         """What takes over with the frame seen last, if anything does. wait: for an answer that is being worked on.

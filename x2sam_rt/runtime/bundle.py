@@ -11,6 +11,7 @@ from pathlib import Path
 from x2sam_rt.config import ModelConfig, read_dataclass
 from x2sam_rt.errors import BundleError, ConfigError
 from x2sam_rt.model.precision import Precision, dtype_of
+from x2sam_rt.model.quantization import LanguageWeights
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.model.stages import stage_contracts
 
@@ -36,7 +37,8 @@ class BuildEnvironment:
 @dataclass(frozen=True)
 class Manifest:
     """backend: a name in `runtime.engines.BACKENDS`. checkpoint_sha256: of the source file. errors: largest error of
-    each stage against PyTorch, measured at export, relative to max(1, largest reference value)."""
+    each stage against PyTorch, measured at export, relative to max(1, largest reference value). language_weights: what
+    the text model's weights are rounded to when they are loaded."""
 
     schema: int
     model: ModelConfig
@@ -48,6 +50,7 @@ class Manifest:
     checkpoint_sha256: str
     environment: BuildEnvironment
     errors: dict[str, float]
+    language_weights: LanguageWeights = "full"
 
     @property
     def num_bytes(self) -> int:

@@ -48,7 +48,7 @@ def _named(name: str | torch.device) -> torch.device:
 
 
 def _what_is_missing() -> str:
-    if torch.version.cuda is None:
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
         return (
             f"PyTorch {torch.__version__} here was built without CUDA. Install one that was "
             "(https://pytorch.org/get-started/locally)."

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from x2sam_rt.errors import require_extra
 from x2sam_rt.media.atomic import atomic_file
-from x2sam_rt.runtime.bundle import Manifest
 from x2sam_rt.runtime.run import RunFrame
+from x2sam_rt.runtime.runtime import Runtime
 
 TOTAL = "frame"
 
@@ -37,6 +37,7 @@ class Profile:
     """stages: in the order they run, `frame` = all of them together, decoding and writing included. The first frame
     counts into first_mask_ms only: it carries the instruction and the engines' first allocations.
 
+    context, cache_mb: tokens of the longest prompt, and MiB that were taken for them when the bundle was loaded.
     resident_mb: resident memory, MiB, at the frame numbers of memory_frames.
     """
 
@@ -46,6 +47,8 @@ class Profile:
     machine: str
     threads: int
     torch: str
+    context: int
+    cache_mb: float
     first_mask_ms: float
     frames_per_second: float
     stages: dict[str, StageTimes]
@@ -56,7 +59,7 @@ class Profile:
         return asdict(self)
 
 
-def profile_run(frames: Iterable[RunFrame], manifest: Manifest, started: float, samples: int = 200) -> Profile:
+def profile_run(frames: Iterable[RunFrame], runtime: Runtime, started: float, samples: int = 200) -> Profile:
     """Takes a run frame by frame. started: `time.perf_counter()` before the run, so that the first mask's latency holds
     everything a user waits for. samples: about how many readings of the memory are kept.
     """
@@ -73,11 +76,13 @@ def profile_run(frames: Iterable[RunFrame], manifest: Manifest, started: float, 
     kept = memory[:: max(1, len(memory) // samples)]
     return Profile(
         frames=len(timings),
-        backend=manifest.backend,
-        precision=manifest.precision,
+        backend=runtime.manifest.backend,
+        precision=runtime.manifest.precision,
         machine=f"{platform.processor() or platform.machine()}, {platform.system()}",
         threads=torch.get_num_threads(),
         torch=torch.__version__,
+        context=runtime.language.context,
+        cache_mb=runtime.language.cache_bytes / 2**20,
         first_mask_ms=first_mask_ms,
         frames_per_second=(len(timings) - 1) / elapsed if len(timings) > 1 else 0.0,
         stages=stage_times(timings[1:] or timings),
@@ -108,6 +113,7 @@ def profile_table(profile: Profile) -> Table:
         title=title,
         caption=(
             f"first mask {profile.first_mask_ms:.0f} ms · {profile.frames_per_second:.1f} frames/s · "
+            f"language cache {profile.cache_mb:.0f} MiB for {profile.context} tokens · "
             f"resident {profile.resident_mb[0]:.0f} → {profile.resident_mb[-1]:.0f} MiB"
         ),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from x2sam_rt.media.image import read_image
 from x2sam_rt.media.video import VideoReader
+from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.prompt_frames import read_prompt_frames
 from x2sam_rt.runtime.results import FrameResult
@@ -35,17 +36,18 @@ def run_video(
     writers: Sequence[ResultWriter] = (),
     *,
     on_text: OnText | None = None,
+    again: ReAsk = ONCE,
     on_ready: Callable[[int | None], None] = lambda frames: None,
 ) -> Iterator[RunFrame]:
     """Streams an opened file, one result per frame. The file is read once more before: the instruction is answered on
-    frames of all of it. on_ready: told the number of frames (None = unknown) once that is done. A writer whose stream
-    breaks off discards its output.
+    frames of all of it. again: when it is asked again, on the frames streamed last. on_ready: told the number of frames
+    (None = unknown) once the instruction is answered. A writer whose stream breaks off discards its output.
 
     Raises VideoError, PromptError.
     """
     with contextlib.ExitStack() as stack:
         clip = read_prompt_frames(video.path, instruction, allow_truncated=video.allow_truncated)
-        session = stack.enter_context(runtime.stream(instruction, frames=clip, on_text=on_text))
+        session = stack.enter_context(runtime.stream(instruction, frames=clip, on_text=on_text, again=again))
         for writer in writers:
             stack.enter_context(writer)
         on_ready(video.num_frames)

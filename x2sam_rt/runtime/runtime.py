@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,12 +23,12 @@ from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
 from x2sam_rt.runtime.growing_text import OnText
-from x2sam_rt.runtime.language import LanguageRuntime
+from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import VideoSession
 from x2sam_rt.runtime.weights import load_model
-from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import DEFAULT_WORDING, Media
 from x2sam_rt.tasks.wording import Wording
 
@@ -88,15 +89,15 @@ class Runtime:
 
     def stream(
         self,
-        prompt: str | Instruction | None = None,
+        prompt: str | Instruction | Answer | None = None,
         *,
         frames: PromptFrames | None = None,
         on_text: OnText | None = None,
         again: ReAsk = ONCE,
     ) -> VideoSession:
-        """A new stream. prompt: the first instruction; a plain text asks for what it refers to. frames: what to
-        answer it on (a file's evenly spaced ones); without them the first frame is used. again: when instructions are
-        asked again."""
+        """A new stream. prompt: the first instruction, or its answer; a plain text asks for what it refers to. frames:
+        what to answer it on (a file's evenly spaced ones); without them the first frame is used. again: when
+        instructions are asked again."""
         return self._open("video", prompt, frames, on_text, again)
 
     def segment_image(
@@ -105,6 +106,13 @@ class Runtime:
         """One still image, (H, W, 3) uint8 RGB."""
         with self._open("image", prompt, None, on_text) as session:
             return session.step(image)
+
+    def answer_all(
+        self, prompts: Sequence[str | Instruction], frames: PromptFrames, media: Media = "video"
+    ) -> list[Answer]:
+        """Several instructions on the same frames, for streams to begin with. The frames go through the language model
+        once, and those instructions together whose answers are known beforehand. Raises as `VideoSession.ask`."""
+        return self.language.answer_all([as_instruction(prompt) for prompt in prompts], media, frames)
 
     @property
     def device(self) -> torch.device:
@@ -137,7 +145,7 @@ class Runtime:
     def _open(
         self,
         media: Media,
-        prompt: str | Instruction | None,
+        prompt: str | Instruction | Answer | None,
         frames: PromptFrames | None,
         on_text: OnText | None,
         again: ReAsk = ONCE,

@@ -61,7 +61,7 @@ class VideoSession:
 
     def ask(
         self,
-        prompt: str | Instruction,
+        prompt: str | Instruction | Answer,
         *,
         frames: PromptFrames | None = None,
         keep_memory: bool = True,
@@ -71,18 +71,23 @@ class VideoSession:
     ) -> None:
         """Changes the instruction; the next frame uses it. Before the first frame it waits for that frame.
 
-        frames: what to answer on, instead of the frames seen. keep_memory: False forgets what was segmented so far.
-        on_text: gets generated text as it grows. on_answer: is told the answer and the number of the first frame that
-        uses it, when it takes over. wait: False answers on another thread (`on_text` is called there), while frames
-        go on under the answer in force; the new one takes over with the first frame after it is there. Of several
-        instructions the last one wins, and those before it are given up.
+        prompt: an `Answer` is one that is there already (`Runtime.answer_all`), and is taken as it is. frames: what to
+        answer on, instead of the frames seen. keep_memory: False forgets what was segmented so far. on_text: gets
+        generated text as it grows. on_answer: is told the answer and the number of the first frame that uses it, when
+        it takes over. wait: False answers on another thread (`on_text` is called there), while frames go on under the
+        answer in force; the new one takes over with the first frame after it is there. Of several instructions the
+        last one wins, and those before it are given up.
 
         Raises PromptError, and NoMasksError (with the text) when the model answers without masks; the instruction in
         force then stays. With wait=False the next `step` or `wait_for_answer` raises these, once.
         """
         pipeline = self._require_open()
-        question = Question(as_instruction(prompt), frames, keep_memory, on_text, on_answer)
-        self._take_over(pipeline, self._asker.ask(question, wait=wait))
+        instruction = prompt.instruction if isinstance(prompt, Answer) else as_instruction(prompt)
+        question = Question(instruction, frames, keep_memory, on_text, on_answer)
+        if isinstance(prompt, Answer):
+            self._take_over(pipeline, self._asker.use(question, prompt))
+        else:
+            self._take_over(pipeline, self._asker.ask(question, wait=wait))
 
     def wait_for_answer(self) -> None:
         """Returns when nothing that was asked with wait=False is left to be answered; the answer then is in force.

@@ -39,7 +39,7 @@ class _PinnedPiece:
     def __init__(self, shape: torch.Size) -> None:
         self.shape = shape
         self._memory = torch.empty(shape, dtype=torch.uint8, device="cpu", pin_memory=True)
-        self._sent: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def send(self, frame: Tensor, device: torch.device) -> Tensor:
         self._sent.synchronize()  # of the frame before last: done long ago

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from x2sam_rt.errors import BundleError
 from x2sam_rt.model.checkpoint.files import read_tensor_file
 from x2sam_rt.model.checkpoint.loading import empty_model
+from x2sam_rt.model.quantization import quantize_language
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import Manifest
 from x2sam_rt.runtime.device import CPU
@@ -32,13 +33,16 @@ def split_weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor
 
 
 def load_model(manifest: Manifest, folder: Path, device: torch.device = CPU) -> X2SAM:
-    """What a bundle's backend needs of the PyTorch model. Raises EngineError for a backend that is not there."""
+    """What a bundle's backend needs of the PyTorch model. Raises EngineError for a backend that is not there,
+    MissingExtra for rounded weights without what reads them."""
     load = load_reference_model if find_backend(manifest.backend).runs_weights else load_language_model
-    return load(manifest, folder, device)
+    model = load(manifest, folder, device)
+    quantize_language(model, manifest.language_weights)
+    return model
 
 
 def load_language_model(manifest: Manifest, folder: Path, device: torch.device = CPU) -> X2SAM:
-    """The model of a bundle with the language side's weights only; the stages have none."""
+    """The model of a bundle with the language side's weights only, not rounded; the stages have none."""
     model = empty_model(manifest.model)
     _move_tables(model, device)
     _load(model, folder / LANGUAGE_WEIGHTS, _language_names(model), device)
@@ -46,7 +50,7 @@ def load_language_model(manifest: Manifest, folder: Path, device: torch.device =
 
 
 def load_reference_model(manifest: Manifest, folder: Path, device: torch.device = CPU) -> X2SAM:
-    """The whole PyTorch model of a bundle."""
+    """The whole PyTorch model of a bundle, its weights not rounded."""
     model = load_language_model(manifest, folder, device)
     _load(model, folder / STAGE_WEIGHTS, set(model.state_dict()) - _language_names(model), device)
     return model

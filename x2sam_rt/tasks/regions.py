@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,8 @@ from x2sam_rt.errors import PromptError, VideoError
 from x2sam_rt.media.image import read_mask
 from x2sam_rt.media.types import BoolMask
 
-PromptKind = Literal["point", "box", "scribble", "mask"]
+PromptKind = Literal["point", "scribble", "box", "mask"]
+PROMPT_KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
 Vertex = tuple[float, float]
 
 # The radii the published model was trained with, in pixels of the original frame.

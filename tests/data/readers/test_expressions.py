@@ -221,6 +221,20 @@ def test_davis_as_published(tmp_path: Path, inner: str) -> None:
     np.testing.assert_array_equal(dataset[3].targets[0].masks[1], indices(1) == 2)
 
 
+def test_davis_as_x2sam_has_it(root: Path) -> None:
+    """The expressions converted, under "val"; frames and masks as published."""
+    home = root / "datas" / "vid_refseg" / "davis17"
+    (home / "davis_supervised" / "JPEGImages").mkdir(parents=True)
+    (home / "davis_supervised" / "Annotations").mkdir()
+    (root / "meta_expressions" / "valid").rename(root / "meta_expressions" / "val")
+    (root / "meta_expressions").rename(home / "meta_expressions")
+    for kind in ("JPEGImages", "Annotations"):
+        (root / "train" / kind).rename(home / "davis_supervised" / kind / "480p")
+    first, second = read_dataset("ref-davis17", root / "datas", "valid")
+    assert (first.name, first.instruction.phrases) == ("ref-davis17/valid/dogs/0", ("the dog",))
+    np.testing.assert_array_equal(second.targets[0].masks[1], indices(1) == 1)
+
+
 def test_davis_lines_that_are_none(tmp_path: Path) -> None:
     test_davis_as_published(tmp_path, "")
     (tmp_path / "davis_text_annotations" / "Davis17_annot2.txt").write_text('dogs 1 "a box"\ndogs "a box"\n')

@@ -10,19 +10,23 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from typer.testing import CliRunner
 
+from x2sam_rt.cli.app import app
 from x2sam_rt.errors import EngineError
+from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.export.onnx import save_graph
 from x2sam_rt.kernels import onnx_ops
 from x2sam_rt.model.checkpoint.loading import Checkpoint
-from x2sam_rt.model.precision import Precision, cast_weights
+from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
 from x2sam_rt.model.stage_contract import StageContract, TensorSpec
 from x2sam_rt.model.stages import stage_contract, stage_module
 from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.bundle import Manifest, load_manifest
 from x2sam_rt.runtime.engines.engine import StageToBuild
 from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord, SizeRange
 
-pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'x2sam-rt[tensorrt]'")
+pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt")
 
 from x2sam_rt.export.tensorrt.bodies import OPSET
 from x2sam_rt.export.tensorrt.builder import (
@@ -39,7 +43,6 @@ from x2sam_rt.export.tensorrt.targets import known_targets, resolve_targets
 from x2sam_rt.runtime.engines.tensorrt_engine import deserialize
 from x2sam_rt.runtime.engines.tensorrt_library import VERSION
 
-STAGES = ("frame_encoder", "memory_attention", "mask_decoder", "memory_encoder", "vision_encoder")
 VARYING = {
     "frame_encoder": set(),
     "memory_attention": {"slots"},
@@ -51,72 +54,95 @@ TARGETS = ("sm86", "sm120")
 needs_no_driver = pytest.mark.skipif(torch.cuda.is_available(), reason="shows what is said where there is no driver")
 
 
-@pytest.fixture(scope="module")
-def bf16(toy: Checkpoint) -> X2SAM:
-    return cast_weights(copy.deepcopy(toy.model), torch.bfloat16)
-
-
-def built(model: X2SAM, dtype: torch.dtype, name: str, folder: Path, **changes: object) -> Built:
-    contract, path = stage_contract(name, model.config, dtype), folder / f"{name}.engine"
-    precision: Precision = "fp32" if dtype == torch.float32 else "bf16"
-    told: list[tuple[str, float]] = []
-
-    def tell(what: str, done: float) -> None:
-        told.append((what, done))
-
-    stage = StageToBuild(contract, stage_module(model, name), precision, model.config, lambda path: None, TARGETS, tell)
-    error = build(stage, path)
-    return Built(EngineRecord.load(path), error, told)
-
-
 @dataclass(frozen=True)
-class Built:
-    record: EngineRecord
-    error: float
+class Exported:
+    """A bundle of the toy in bf16. told: what the builders said they did, and how much of it."""
+
+    folder: Path
+    manifest: Manifest
     told: list[tuple[str, float]]
 
+    def engine(self, stage: str) -> Path:
+        return self.folder / "stages" / f"{stage}.engine"
+
 
 @pytest.fixture(scope="module")
-def bf16_stages(bf16: X2SAM, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Built]]:
-    folder = tmp_path_factory.mktemp("engines")
-    return folder, {stage: built(bf16, torch.bfloat16, stage, folder) for stage in STAGES}
+def exported(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder, told = tmp_path_factory.mktemp("tensorrt") / "bundle", list[tuple[str, float]]()
+    apart = replace(toy, model=copy.deepcopy(toy.model))  # an export casts the weights in place
+    plan = ExportPlan(apart, "tensorrt", "bf16", TARGETS)
+    manifest = export_bundle(plan, folder, on_progress=lambda what, done: told.append((what, done)))
+    return Exported(folder, manifest, told)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_builds_in_bf16_for_several_gpus(bf16_stages: tuple[Path, dict[str, Built]], stage: str) -> None:
-    folder, stages = bf16_stages
-    result = stages[stage]
-    assert (folder / f"{stage}.engine").stat().st_size > 1e5
-    assert result.record.parity <= 1e-5
+def built(model: X2SAM, precision: Precision, name: str, folder: Path) -> tuple[EngineRecord, float]:
+    """A stage's engine built alone: its record, and its error."""
+    contract, path = stage_contract(name, model.config, dtype_of(precision)), folder / f"{name}.engine"
+    stage = StageToBuild(contract, stage_module(model, name), precision, model.config, lambda path: None, TARGETS)
+    error = build(stage, path)
+    return EngineRecord.load(path), error
+
+
+@pytest.mark.parametrize("stage", VARYING)
+def test_every_stage_builds_in_bf16_for_several_gpus(exported: Exported, stage: str) -> None:
+    record = EngineRecord.load(exported.engine(stage))
+    assert exported.engine(stage).stat().st_size > 1e5
+    assert record.targets == TARGETS
+    assert set(record.sizes) == VARYING[stage]
+    assert record.parity <= 1e-5
     # The weights are the same and the arithmetic is fp32's; what is left are constants the graph rounds to bf16.
-    assert result.error <= 2e-2
-    assert result.record.targets == TARGETS
-    assert set(result.record.sizes) == VARYING[stage]
-    assert result.record.attention == "fused"
-    assert result.record.layers["bf16"] > 100
-    assert result.record.seconds > 0
-    assert result.record.activation_bytes is not None
-    assert not list(folder.glob(".*")), "files of the export were left"
+    assert exported.manifest.errors[stage] <= 2e-2
+    assert record.attention == "fused"
+    assert record.layers["bf16"] > 100
+    assert record.seconds > 0
+    assert record.activation_bytes is not None
+
+
+def test_the_bundle_holds_engines_and_their_records_and_nothing_of_the_work(exported: Exported) -> None:
+    found = sorted(path.name for path in (exported.folder / "stages").iterdir())
+    wanted = [f"{stage}.engine{end}" for stage in VARYING for end in ("", ".json")]
+    assert found == sorted([*wanted, "weights.safetensors"])
+    assert {f"stages/{name}" for name in found} <= set(load_manifest(exported.folder).files)
+
+
+def test_progress_is_told(exported: Exported) -> None:
+    shares = [done for _, done in exported.told]
+    assert shares.count(1.0) == len(VARYING)
+    first = shares[: shares.index(1.0) + 1]
+    assert first == sorted(first)
+    assert first[0] < 0.5
+
+
+def test_inspect_tells_how_engines_were_built(exported: Exported) -> None:
+    shown = CliRunner().invoke(app, ["inspect", str(exported.folder)], env={"COLUMNS": "300"})
+    text = " ".join(shown.stdout.split())
+    assert shown.exit_code == 0, shown.output
+    assert f"engines by tensorrt_rtx {VERSION} for sm86, sm120; checked as graphs on the CPU" in text
+    record = EngineRecord.load(exported.engine("memory_attention"))
+    assert f"{record.layers['bf16']} bf16" in text
+    assert "slots 1…" in text
+    wrong = CliRunner().invoke(app, ["inspect", str(exported.folder), "--layers", "nothing"])
+    assert (wrong.exit_code, "Found stage 'nothing'" in wrong.stderr) == (1, True)
+
+
+@needs_no_driver
+@pytest.mark.parametrize("command", [["verify"], ["inspect", "--layers", "mask_decoder"]], ids=["verify", "layers"])
+def test_what_needs_the_gpu_says_so(exported: Exported, command: list[str]) -> None:
+    shown = CliRunner().invoke(app, [*command, str(exported.folder)])
+    assert shown.exit_code == 1
+    assert "built for sm86, sm120; found no NVIDIA GPU and driver here" in " ".join(shown.stderr.split())
 
 
 def test_memory_encoder_builds_in_fp32(toy: Checkpoint, tmp_path: Path) -> None:
-    result = built(toy.model, torch.float32, "memory_encoder", tmp_path)
-    assert result.error <= 1e-5
-    assert "bf16" not in result.record.layers
+    record, error = built(toy.model, "fp32", "memory_encoder", tmp_path)
+    assert error <= 1e-5
+    assert "bf16" not in record.layers
 
 
-def test_two_builds_give_the_same_bytes(bf16: X2SAM, bf16_stages: tuple[Path, dict[str, Built]]) -> None:
-    folder, _ = bf16_stages
-    first = (folder / "memory_encoder.engine").read_bytes()
-    built(bf16, torch.bfloat16, "memory_encoder", folder)
-    assert (folder / "memory_encoder.engine").read_bytes() == first
-
-
-def test_progress_is_told(bf16_stages: tuple[Path, dict[str, Built]]) -> None:
-    shares = [done for _, done in bf16_stages[1]["memory_encoder"].told]
-    assert shares == sorted(shares)
-    assert shares[0] < 0.5
-    assert shares[-1] == 1.0
+def test_two_builds_give_the_same_bytes(exported: Exported, toy: Checkpoint, tmp_path: Path) -> None:
+    model = cast_weights(copy.deepcopy(toy.model), torch.bfloat16)
+    built(model, "bf16", "memory_encoder", tmp_path)
+    assert (tmp_path / "memory_encoder.engine").read_bytes() == exported.engine("memory_encoder").read_bytes()
 
 
 # Attention alone, at the sizes of a 1024×1024 frame: 256² queries; as many keys, or five slots of 64².
@@ -170,15 +196,14 @@ def test_fp32_attention_to_many_tokens_goes_piece_by_piece(tmp_path: Path) -> No
     assert held < 2 * SCORES_LIMIT  # against 16 GiB
 
 
-def test_an_engine_that_holds_the_scores_is_refused(tmp_path: Path, bf16_stages: tuple[Path, dict[str, Built]]) -> None:
+RECORD = EngineRecord("tensorrt_rtx", VERSION, TARGETS, {}, 0.0, {}, "fused", 0.0, None, 0)
+
+
+def test_an_engine_that_holds_the_scores_is_refused(tmp_path: Path) -> None:
     network = attention(tmp_path, TensorProto.FLOAT, 65536)
     scores = attention_scores(network, {})
     assert build_plan(network, scores, replace(LARGE, scores_limit=2**40)), "all may be held, so it is decomposed"
-    record = replace(
-        bf16_stages[1]["memory_encoder"].record,
-        activation_bytes=activation_bytes(),
-        largest_scores_bytes=scores[0].num_bytes,
-    )
+    record = replace(RECORD, activation_bytes=activation_bytes(), largest_scores_bytes=scores[0].num_bytes)
     with pytest.raises(EngineError, match=r"is 32\.\d+ GiB; its attention's scores would be 16\.00 GiB.*refused"):
         refuse_held_scores("stage", record, SCORES_LIMIT)
     with pytest.raises(EngineError, match="memory of its engine is not known"):
@@ -187,10 +212,10 @@ def test_an_engine_that_holds_the_scores_is_refused(tmp_path: Path, bf16_stages:
 
 
 def test_the_stage_chooses_pieces_where_fp32_scores_are_too_many(toy: Checkpoint, tmp_path: Path) -> None:
-    result = built(toy.model, torch.float32, "vision_encoder", tmp_path)
-    assert result.record.attention == "online"
-    assert result.record.largest_scores_bytes == 16 * 2 * 16384**2 * 4  # pairs, heads, patches², bytes
-    assert result.record.parity <= 1e-5
+    record, _ = built(toy.model, "fp32", "vision_encoder", tmp_path)
+    assert record.attention == "online"
+    assert record.largest_scores_bytes == 16 * 2 * 16384**2 * 4  # pairs, heads, patches², bytes
+    assert record.parity <= 1e-5
 
 
 # What goes wrong, and what is said of it.
@@ -280,6 +305,5 @@ def test_bf16_for_turing_is_the_builders_error(tmp_path: Path) -> None:
 def test_without_a_driver_loading_says_what_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "attention.engine"
     path.write_bytes(build_plan(attention(tmp_path, TensorProto.BFLOAT16, 64), [], LARGE))
-    record = EngineRecord("tensorrt_rtx", VERSION, TARGETS, {}, 0.0, {}, "fused", 0.0, None, 0)
     with pytest.raises(EngineError, match=r"cannot load this engine \(.*CUDA driver.*built for sm86, sm120; found no"):
-        deserialize(path, record)
+        deserialize(path, RECORD)

@@ -89,9 +89,10 @@ def look_up_3(a: Lanes, b: Lanes, c: Lanes, table: Lanes) -> Lanes:
 
 
 def bit_field(a: Lanes, position: Lanes, length: Lanes) -> Lanes:
-    """Unsigned bfe of 32 bits."""
-    mask = shift_left(np.ones_like(a, dtype=np.uint32), length) - np.uint32(1)
-    return shift_right(a, position & np.uint32(255)) & mask
+    """bfe of 32 bits; a signed one extends its highest bit."""
+    unused = np.uint32(32) - (length & np.uint32(255))
+    high = shift_left(a.view(np.uint32), unused - (position & np.uint32(255))).view(a.dtype)
+    return shift_right(high, unused)
 
 
 def funnel_left(low: Lanes, high: Lanes, count: Lanes) -> Lanes:
@@ -202,7 +203,7 @@ SIMPLE: dict[str, Function] = {
     "xor": operator.xor, "not": np.invert, "neg": operator.neg, "abs": np.abs, "div": truncated_quotient,
     "rem": remainder, "ex2": ex2, "lg2": np.log2, "sqrt": np.sqrt, "selp": lambda a, b, p: np.where(p, a, b),
     "rcp": lambda x: np.float32(1) / x, "copysign": lambda sign, x: np.copysign(x, sign), "shl": shift_left,
-    "shr": shift_right, "prmt": permute_bytes, "lop3": look_up_3, "bfe": bit_field,
+    "shr": shift_right, "prmt": permute_bytes, "lop3": look_up_3,
 }  # fmt: skip
 
 
@@ -228,6 +229,8 @@ def function(ins: Instruction) -> tuple[Function, list[str], str] | None:
         return SIMPLE["selp"], [kind, kind, "pred"], kind
     if ins.name == "shf":
         return (funnel_left if ins.modifiers[0] == "l" else funnel_right), ["u32"] * 3, "u32"
+    if ins.name == "bfe":
+        return bit_field, [kind, "u32", "u32"], kind
     if ins.name in ("shl", "shr"):
         return SIMPLE[ins.name], [kind, "u32"], kind
     if ins.name in SIMPLE:

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 IDENTIFIER = re.compile(r"[%$A-Za-z_][\w$]*")
+PARAMETER = re.compile(
+    r"\.param\s+(?:\.align\s+(?P<align>\d+)\s+)?\.(?P<kind>\w+)\s+(?:\.ptr\s.*\s)?(?P<name>[\w$]+)(?:\[(?P<count>\d+)\])?"
+)
 BYTES = {"b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "f16": 2, "bf16": 2, "b32": 4, "u32": 4, "s32": 4}
 BYTES |= {"f32": 4, "b64": 8, "u64": 8, "s64": 8, "f64": 8}
 
@@ -31,13 +34,14 @@ class Instruction:
 
 @dataclass
 class Kernel:
-    """parameters, shared: offsets of the variables, in bytes. registers: their types. labels: instruction numbers."""
+    """parameters, shared: offsets, in bytes. cluster: its blocks. registers: types. labels: instruction numbers."""
 
     name: str
     parameters: dict[str, int]
     parameter_sizes: list[int]
     shared: dict[str, int]
     shared_bytes: int
+    cluster: int = 1
     registers: dict[str, str] = field(default_factory=dict)
     instructions: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
@@ -49,13 +53,14 @@ def parse(text: str) -> dict[str, Kernel]:
     text = re.sub(r"^\s*\.(loc|file|pragma)\b[^\n]*", "", text, flags=re.M)
     shared, shared_bytes = _layout(re.findall(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[(\d*)\]", text))
     kernels = {}
-    for head in re.finditer(r"\.entry\s+([\w$]+)\s*\((.*?)\)[^{;]*\{", text, flags=re.S):
-        declared = re.findall(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+(?:\.ptr[^,)]*?\s)?([\w$]+)(?:\[(\d+)\])?",
-                              head.group(2))  # fmt: skip
-        sizes = [BYTES[kind] * int(count or 1) for _, kind, _, count in declared]
-        aligned = [(align or str(BYTES[kind]), name, str(size))
-                   for (align, kind, name, _), size in zip(declared, sizes, strict=True)]  # fmt: skip
+    for head in re.finditer(r"\.entry\s+([\w$]+)\s*\((.*?)\)([^{;]*)\{", text, flags=re.S):
+        declared = [PARAMETER.fullmatch(part) for part in split(head.group(2))]
+        sizes = [BYTES[found["kind"]] * int(found["count"] or 1) for found in declared if found]
+        aligned = [(found["align"] or str(BYTES[found["kind"]]), found["name"], str(size))
+                   for found, size in zip(declared, sizes, strict=True) if found]  # fmt: skip
         kernel = Kernel(head.group(1), _layout(aligned)[0], sizes, shared, shared_bytes)
+        blocks = re.search(r"\.reqnctapercluster\s+(\d+)", head.group(3))
+        kernel.cluster = int(blocks.group(1)) if blocks else 1
         _Body(kernel).read(text, head.end())
         kernels[kernel.name] = kernel
     return kernels

@@ -18,7 +18,8 @@ struct Launch {
   size_t shared;
   void* stream;
 };
-using LaunchCallback = int (*)(const char* kernel, int device, Size3 grid, Size3 block, size_t shared, void** arguments);
+using LaunchCallback = int (*)(const char* kernel, int device, Size3 grid, Size3 block, size_t shared,
+                               void** arguments);
 using MapCallback = int (*)(int type, unsigned rank, void* address, const uint64_t* sizes, const uint64_t* strides,
                             const uint32_t* box, int swizzle);
 
@@ -69,7 +70,8 @@ void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
 char __cudaInitModule(void**) { return 0; }
 void __cudaRegisterVar(void**, char*, char*, const char*, int, size_t, int, int) {}
-void __cudaRegisterFunction(void**, const char* host, char*, const char* kernel, int, void*, void*, void*, void*, int*) {
+void __cudaRegisterFunction(void**, const char* host, char*, const char* kernel, int, void*, void*, void*, void*,
+                            int*) {
   kernels[host] = kernel;
 }
 int __cudaGetKernel(const void** kernel, const void* host) {
@@ -101,7 +103,8 @@ int cudaLaunchKernel(const void* host, Size3 grid, Size3 block, void** arguments
 }
 int cudaFuncSetAttribute(const void* host, int attribute, int value) {
   ++calls["cudaFuncSetAttribute"];
-  if (attribute != kSharedLimitAttribute || value < 0 || static_cast<size_t>(value) > kSharedAtMost) return kInvalidValue;
+  if (attribute != kSharedLimitAttribute || value < 0 || static_cast<size_t>(value) > kSharedAtMost)
+    return kInvalidValue;
   shared_limits[{current_device, host}] = value;
   return 0;
 }

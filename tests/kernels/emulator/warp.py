@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from emulator.steps import Code
 
 LANES = np.arange(32)
+POISON = 0xFF  # of memory that nobody has written: NaN in every float type
 SHARED_WINDOW = 1 << 56  # generic addresses from here are shared memory
 AGAIN, PAUSE = "again", "pause"  # what a step may return: it could not be done yet; it was, but others should go on
 
@@ -23,6 +25,27 @@ Step = Callable[["Warp"], str | None]
 
 class Hazard(Exception):
     """Something that a GPU would punish, or forgive at random."""
+
+
+class ThreadCopies:
+    """A warp's copies of small pieces (cp.async). They arrive as late as they may."""
+
+    def __init__(self) -> None:
+        self.open: list[tuple[Lanes, Lanes, Lanes]] = []
+        self.groups: deque[list[tuple[Lanes, Lanes, Lanes]]] = deque()
+
+    def start(self, warp: Warp, target: Lanes, data: Lanes) -> None:
+        warp.block.store("shared", target, np.full_like(data, POISON), warp.active)
+        self.open.append((target, data, warp.active))
+
+    def commit(self) -> None:
+        self.groups.append(self.open)
+        self.open = []
+
+    def wait(self, warp: Warp, most: int) -> None:
+        while len(self.groups) > most:
+            for target, data, lanes in self.groups.popleft():
+                warp.block.store("shared", target, data, lanes)
 
 
 class Warp:
@@ -45,9 +68,12 @@ class Warp:
         self.special = {"tid.x": thread, "ntid.x": block.threads, "laneid": LANES, "warpid": number}
         self.special |= {f"ctaid.{axis}": block.index[i] for i, axis in enumerate("xyz")}
         self.special |= {f"nctaid.{axis}": block.grid[i] for i, axis in enumerate("xyz")}
+        self.special |= {"cluster_ctarank": block.rank}
         self.special |= {"tid.y": 0, "tid.z": 0, "ntid.y": 1, "ntid.z": 1}
         self.products = tensor_cores.Products()
+        self.copies = ThreadCopies()
         self.pending: dict[tuple[int, int], int] = {}
+        self.generation = 0  # of the cluster's barrier it arrived at
         self.arrived = False  # at a barrier it waits at
         self.barrier_result = False
 
@@ -70,6 +96,9 @@ class Warp:
                 return outcome
         return None
 
+    def where(self) -> str:
+        return self.code.steps[self.pc].text[:60]
+
     def branch(self, target: int, taken: Lanes) -> None:
         """The lanes that take it, of the active ones."""
         if taken.all() or (taken == self.active).all():
@@ -82,7 +111,7 @@ class Warp:
         """The active lanes are done."""
         if not self.waiting:
             self.finished = True
-            self.block.events += 1
+            self.block.happened()
             return
         self.pc = min(self.waiting)
         self.active = self.waiting.pop(self.pc)

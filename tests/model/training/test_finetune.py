@@ -17,8 +17,9 @@ from x2sam_rt.model.checkpoint.files import read_tensor_file
 from x2sam_rt.model.checkpoint.loading import empty_model, load_checkpoint, training_layout
 from x2sam_rt.model.training.adapters import merged_state_dict
 from x2sam_rt.model.training.curve import CurvePoint, read_curve
-from x2sam_rt.model.training.finetune import TRAINED_WHOLE, FinetunePlan, Finetuning, source
+from x2sam_rt.model.training.finetune import TRAINED_WHOLE, FinetunePlan, Finetuning
 from x2sam_rt.model.training.launch import CHECKPOINT_FILE, write_checkpoint
+from x2sam_rt.model.training.sources import find_sources
 from x2sam_rt.model.training.toy.model import make_tokenizer
 from x2sam_rt.model.training.trainer import LOG_FILE, LossValues
 from x2sam_rt.model.x2sam import X2SAM
@@ -45,7 +46,7 @@ def plan(davis: Path, tokenizer: Path) -> FinetunePlan:
     """Of a training checkpoint with adapters."""
     return FinetunePlan(
         LORA,
-        "ref-davis17",
+        ("ref-davis17",),
         davis,
         vlm=BASE,
         tokenizer=tokenizer,
@@ -178,7 +179,7 @@ def test_bf16_learns_the_same(plan: FinetunePlan, tmp_path: Path) -> None:
 
 
 def test_clips_are_drawn_of_all_examples(plan: FinetunePlan) -> None:
-    drawn = source(plan)
+    (drawn,) = find_sources(plan.datasets, plan.root, plan.split, plan.frames, plan.seed).sources
     examples = [drawn.make(index) for index in range(4)]
     assert {example.name for example in examples} == {
         f"ref-davis17/train/{v}/{n}" for v in ("bear", "ant") for n in "01"
@@ -191,6 +192,6 @@ def test_clips_are_drawn_of_all_examples(plan: FinetunePlan) -> None:
 
 def test_a_data_set_that_is_not_there_is_named(plan: FinetunePlan) -> None:
     with pytest.raises(DataError, match="no reader for 'davis'"):
-        Finetuning(replace(plan, dataset="davis")).make_recipe()
+        Finetuning(replace(plan, datasets=("davis",))).make_recipe()
     with pytest.raises(DataError, match="no such folder"):
         Finetuning(replace(plan, root=Path("nowhere"))).make_recipe()

@@ -17,7 +17,7 @@ from x2sam_rt.errors import EngineError
 from x2sam_rt.model.stage_contract import StageContract, TensorSpec
 from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord, SizeRange
 
-tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt")
 
 from tensorrt_stand_in import Device
 

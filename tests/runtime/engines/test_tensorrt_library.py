@@ -17,7 +17,7 @@ LIBRARY = Path(tensorrt_build.__file__).with_name("tensorrt_library.py")
 def test_without_tensorrt_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(EngineError, match=r"Found no TensorRT, .* `pip install 'x2sam-rt\[tensorrt\]'`"):
+    with pytest.raises(EngineError, match=r'Found no TensorRT, .* `pip install "x2sam-rt\[tensorrt\]"`'):
         runpy.run_path(str(LIBRARY))
 
 

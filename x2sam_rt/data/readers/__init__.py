@@ -19,7 +19,7 @@ from x2sam_rt.data.readers.expressions import (
     read_revos,
 )
 from x2sam_rt.data.readers.folders import DataFolder, open_folder
-from x2sam_rt.data.readers.instances import read_coco_instance, read_youtube_vis
+from x2sam_rt.data.readers.instances import read_coco_instance, read_sa_1b, read_youtube_vis
 from x2sam_rt.data.readers.label_maps import read_coco_panoptic, read_coco_semantic, read_vipseg, read_vspw
 from x2sam_rt.data.readers.phrases import LONG, SHORT, read_grefcoco, read_reasonseg, read_refcoco
 from x2sam_rt.data.readers.prompted import (
@@ -33,8 +33,8 @@ from x2sam_rt.data.readers.prompted import (
     read_youtube_vos,
 )
 from x2sam_rt.data.readers.sample import Contents, FileSample
-from x2sam_rt.data.visual_prompts import PROMPT_KINDS
 from x2sam_rt.errors import DataError
+from x2sam_rt.tasks.regions import PROMPT_KINDS
 from x2sam_rt.tasks.table import Media
 
 __all__ = [
@@ -71,6 +71,7 @@ READERS: dict[str, Reader] = {
     "coco-panoptic": Reader("panoptic", "image", "panoptic_image", read_coco_panoptic, _COCO_SPLITS, _COCO),
     "coco-semantic": Reader("semantic", "image", "semantic", read_coco_semantic, _COCO_SPLITS, _COCO),
     "coco-instance": Reader("instance", "image", "ap_image", read_coco_instance, _COCO_SPLITS, _COCO),
+    "sa-1b": Reader("instance", "image", "ap_image", read_sa_1b, ("train",), "sa-1b"),
     "ade20k-panoptic": Reader("panoptic", "image", "panoptic_image", read_ade20k_panoptic, _TRAINED, _ADE),
     "ade20k-semantic": Reader("semantic", "image", "semantic", read_ade20k_semantic, _TRAINED, _ADE),
     "ade20k-instance": Reader("instance", "image", "ap_image", read_ade20k_instance, _TRAINED, _ADE),

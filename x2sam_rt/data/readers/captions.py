@@ -197,7 +197,8 @@ def _located(text: str, labels: Sequence[str]) -> Caption:
 def read_gcg_video(folder: DataFolder) -> Contents:
     """V-GLaMM's grounded captions (Munasinghe et al., 2024), whichever of its sources are there. Raises DataError."""
     dense = folder.look("video_gcg/instruction_data/{split}.json")
-    mevis, vidstg = folder.look("mevis_gcg/valid_u"), folder.look("vidstg_gcg/val_captions")
+    of_test = ("mevis_gcg/valid_u", "vidstg_gcg/val_captions") if folder.split == "test" else ()
+    mevis, vidstg = (folder.look(place) for place in of_test) if of_test else (None, None)
     samples: list[CaptionSample] = []
     if dense is not None:
         samples += _dense(folder, dense)
@@ -206,9 +207,7 @@ def read_gcg_video(folder: DataFolder) -> Contents:
     if vidstg is not None:
         samples += _of_vidstg(folder, vidstg)
     if not samples:
-        folder.find(
-            "captions", "video_gcg/instruction_data/{split}.json", "mevis_gcg/valid_u", "vidstg_gcg/val_captions"
-        )
+        folder.find("captions", "video_gcg/instruction_data/{split}.json", *of_test)
     return Contents(tuple(samples))
 
 

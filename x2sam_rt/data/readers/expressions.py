@@ -17,7 +17,7 @@ Ref-DAVIS17 as published (X2SAM: vid_refseg/davis17, frames in davis_supervised)
     <root>/ImageSets/2017/val.txt                                           below DAVIS/ or davis_supervised/, too
     <root>/JPEGImages/480p/<video>/<frame>.jpg, Annotations/480p/<video>/<frame>.png
 
-All four files together are the expressions, by object (X2SAM).
+All four files together are the expressions, by object (X2SAM), unless meta_expressions are there: then these.
 
 ReVOS (X2SAM: vid_reaseg/revos) and MeViS (a folder per split), whose expressions may mean several objects:
 
@@ -59,6 +59,7 @@ from x2sam_rt.tasks.published import category_name
 
 REASONING, REFERRING = "reasoning", "referring"
 _DAVIS_LISTS = ("Davis17_annot1", "Davis17_annot1_full_video", "Davis17_annot2", "Davis17_annot2_full_video")
+_DAVIS_PLACES = ("davis_supervised/{kind}/480p", "DAVIS/{kind}/480p", "{kind}/480p")
 _DAVIS_LINE = re.compile(r'(\S+)\s+(\d+)\s+"(.*)"\s*')
 
 
@@ -148,30 +149,31 @@ class ExpressionSample(FileSample):
 
 def read_ref_youtube_vos(folder: DataFolder) -> Contents:
     """Ref-YouTube-VOS (Seo et al., ECCV 2020). Raises DataError."""
-    return _read_meta(
-        folder, "meta_expressions/{split}/meta_expressions.json", "{split}/JPEGImages", "{split}/Annotations"
-    )
+    return _read_meta(folder, ("{split}/{kind}",))
 
 
 def read_ref_davis17(folder: DataFolder) -> Contents:
     """Ref-DAVIS17 (Khoreva et al., ACCV 2018): valid. Raises DataError."""
-    if folder.look("davis_text_annotations") is None:
-        return read_ref_youtube_vos(folder)
-    inner = next((name for name in ("davis_supervised", "DAVIS") if (folder.root / name).is_dir()), ".")
-    pattern = f"{inner}/{{}}/480p".format
-    images, masks = folder.find("frames", pattern("JPEGImages")), folder.find("masks", pattern("Annotations"))
-    videos = _davis_videos(folder, inner)
+    if folder.look("meta_expressions") is not None or folder.look("davis_text_annotations") is None:
+        return _read_meta(folder, ("{split}/{kind}", *_DAVIS_PLACES))
+    images, masks = (folder.find(kind, *_places(_DAVIS_PLACES, kind)) for kind in ("JPEGImages", "Annotations"))
     samples = [
         ObjectSample(folder.example(video, number), list_frames(images / video), masks / video, phrase, object)
-        for video, phrases in _davis_expressions(folder, videos).items()
+        for video, phrases in _davis_expressions(folder, _davis_videos(folder)).items()
         for number, (object, phrase) in enumerate(phrases)
     ]
     return Contents(tuple(samples))
 
 
-def _davis_videos(folder: DataFolder, inner: str) -> list[str]:
+def _places(patterns: Sequence[str], kind: str) -> list[str]:
+    return [pattern.replace("{kind}", kind) for pattern in patterns]
+
+
+def _davis_videos(folder: DataFolder) -> list[str]:
     short = {"valid": "val"}.get(folder.split, folder.split)
-    places = (f"{place}/ImageSets/2017/{short}.txt" for place in (inner, ".", "davis_unsupervised"))
+    places = (
+        f"{inner}/ImageSets/2017/{short}.txt" for inner in (".", "DAVIS", "davis_supervised", "davis_unsupervised")
+    )
     return folder.find("list of videos", *places).read_text(encoding="utf-8").split()
 
 
@@ -190,12 +192,13 @@ def _davis_expressions(folder: DataFolder, videos: Sequence[str]) -> dict[str, l
     return {video: sorted(phrases, key=lambda one: one[0]) for video, phrases in found.items()}
 
 
-def _read_meta(folder: DataFolder, meta: str, images: str, masks: str) -> Contents:
+def _read_meta(folder: DataFolder, places: Sequence[str]) -> Contents:
+    """places: where frames and masks may be, with {kind} for what."""
     spelled = ("valid", "val") if folder.split in ("valid", "val") else (folder.split,)
-    path = folder.find("expressions", *(meta.replace("{split}", split) for split in spelled))
+    path = folder.find("expressions", *(f"meta_expressions/{split}/meta_expressions.json" for split in spelled))
     document = read_json(path)
-    frames = folder.find("frames", images)
-    if (truth := folder.look(masks)) is None:
+    frames = folder.find("frames", *_places(places, "JPEGImages"))
+    if (truth := folder.look(*_places(places, "Annotations"))) is None:
         raise DataError(
             f"{frames.parent}: has no Annotations folder, so the split {folder.split!r} has no ground truth here. "
             "Fetch its masks, or use a split that has."

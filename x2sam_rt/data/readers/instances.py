@@ -1,4 +1,4 @@
-"""Instances by category, whose truth is COCO's JSON: COCO itself, YouTube-VIS.
+"""Instances by category, whose truth is COCO's JSON: COCO itself, YouTube-VIS; and masks of no category: SA-1B.
 
 COCO (X2SAM: img_genseg/coco2017; split val2017, …):
 
@@ -14,6 +14,12 @@ YouTube-VIS, 2019 (X2SAM: vid_genseg/ytvis19) and 2021 (vid_ovseg/ytvis21), a JS
 It is COCO's with videos: "videos" [{id, file_names}], "annotations" [{id, video_id, category_id, iscrowd,
 segmentations: [run lengths or null, one per frame]}], "categories" [{id, name}]. Each image and each video is an
 example.
+
+SA-1B, or masks of one's own in its form, for learning what masks are like:
+
+    <root>/<any folder>/<image>.jpg and <image>.json beside it
+
+The JSON: "annotations" [{id, segmentation: run lengths}]. Everything is an "object".
 """
 
 from __future__ import annotations
@@ -27,7 +33,7 @@ from typing import Any
 from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers.annotated import AnnotatedExample
 from x2sam_rt.data.readers.categories import CategoryList
-from x2sam_rt.data.readers.files import Frames, frame_file, in_layout, read_json
+from x2sam_rt.data.readers.files import Frames, frame_file, in_layout, is_frame, read_json
 from x2sam_rt.data.readers.folders import DataFolder
 from x2sam_rt.data.readers.masks import PackedMasks, segmentation_mask
 from x2sam_rt.data.readers.sample import Contents, FileSample
@@ -35,6 +41,8 @@ from x2sam_rt.errors import DataError
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.published import category_name, coco_category_name
 from x2sam_rt.tasks.table import Media
+
+_ANY = "object"  # what SA-1B's masks are called, which have no category
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,3 +169,40 @@ def _track(entry: Mapping[str, Any], categories: CategoryList, origin: str, mask
 def _require_truth(document: Mapping[str, Any], path: Path, split: str) -> None:
     if not document.get("annotations"):
         raise DataError(f"{path}: lists no annotations, so the split {split!r} has no ground truth.")
+
+
+@dataclass(frozen=True, eq=False)
+class AnyMasksSample(FileSample):
+    """origin: its JSON, which is read with the image: there are millions."""
+
+    origin: Path
+
+    def labels(self) -> tuple[Path, ...]:
+        return (self.origin,)
+
+    def example(self, frames: Frames) -> Example:
+        document = read_json(self.origin)
+        with in_layout(self.origin, "SA-1B"):
+            tracks = [Track(int(entry["id"]), 0, False, (entry["segmentation"],)) for entry in document["annotations"]]
+        return Example(
+            name=self.name,
+            media="image",
+            frames=frames.pixels,
+            instruction=Instruction("instance", things=(_ANY,)),
+            conditions=1,
+            targets=tuple(track.target(frames, self.origin) for track in tracks),
+        )
+
+
+def read_sa_1b(folder: DataFolder) -> Contents:
+    """SA-1B (Kirillov et al., ICCV 2023). Raises DataError."""
+    images = sorted(path for path in folder.root.rglob("*") if is_frame(path))
+    if not images:
+        raise DataError(f"{folder.root}: holds no images, at any depth. Check the folder.")
+    samples = [
+        AnyMasksSample(
+            folder.example(path.relative_to(folder.root).with_suffix("")), (path,), path.with_suffix(".json")
+        )
+        for path in images
+    ]
+    return Contents(tuple(samples), CategoryList.of([{"id": 1, "name": _ANY}]))

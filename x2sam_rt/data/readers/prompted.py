@@ -44,11 +44,10 @@ from x2sam_rt.data.readers.files import Frames, frame_file, in_layout, list_fram
 from x2sam_rt.data.readers.folders import DataFolder
 from x2sam_rt.data.readers.masks import PackedMasks, read_indices, require_object, segmentation_mask
 from x2sam_rt.data.readers.sample import Contents, FileSample
-from x2sam_rt.data.visual_prompts import PROMPT_KINDS
 from x2sam_rt.errors import DataError
 from x2sam_rt.media.types import BoolMask
 from x2sam_rt.tasks.instruction import Instruction
-from x2sam_rt.tasks.regions import POINT_RADIUS, SCRIBBLE_RADIUS, Prompt, PromptKind, RegionPrompt
+from x2sam_rt.tasks.regions import POINT_RADIUS, PROMPT_KINDS, SCRIBBLE_RADIUS, Prompt, PromptKind, RegionPrompt
 from x2sam_rt.tasks.table import Media
 
 SEEN, UNSEEN = "seen", "unseen"

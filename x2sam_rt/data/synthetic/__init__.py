@@ -12,6 +12,7 @@ from x2sam_rt.data.synthetic.settings import (
     ClipSettings,
     evaluation_settings,
 )
+from x2sam_rt.data.synthetic.streams import make_stream
 
 __all__ = [
     "COLOURS",
@@ -27,5 +28,6 @@ __all__ = [
     "evaluation_settings",
     "make_clip",
     "make_example",
+    "make_stream",
     "synthetic_example",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,26 +23,29 @@ _JITTER = 12  # of a colour, grey levels
 _DRIFT = 8  # pixels of a 128-pixel frame that a background moves by in a clip, at most
 
 
-def make_clip(seed: Sequence[int] | int, settings: ClipSettings) -> SyntheticClip:
-    """The clip of that seed (numbers of 0 or more); the same seed and settings give the same clip.
+def make_clip(
+    seed: Sequence[int] | int, settings: ClipSettings, edit: Callable[[Scene], Scene] = lambda scene: scene
+) -> SyntheticClip:
+    """The clip of that seed (numbers of 0 or more); the same seed and settings give the same clip. edit: what is to
+    be different in its scene, all else being the same.
 
     At least half of every object is visible in the first frame.
     """
     numbers = (seed,) if isinstance(seed, int) else tuple(seed)
     for attempt in range(_ATTEMPTS):
-        clip = _attempt(np.random.default_rng((*numbers, attempt)), settings)
+        clip = _attempt(np.random.default_rng((*numbers, attempt)), settings, edit)
         if clip is not None:
             return clip
     raise AssertionError(f"no clip of seed {numbers} shows its objects in the first frame: {settings}")
 
 
-def _attempt(rng: np.random.Generator, settings: ClipSettings) -> SyntheticClip | None:
+def _attempt(rng: np.random.Generator, settings: ClipSettings, edit: Callable[[Scene], Scene]) -> SyntheticClip | None:
     """None where an object starts more than half hidden."""
     scene = draw_scene(rng, settings)
     background = _draw_background(rng, settings)
-    scene = scene.shuffled(rng)
+    scene = edit(scene).shuffled(rng)
     count = len(scene.objects)
-    canvas = _Canvas.over(background, scene.desaturated, count, max(map(scene.reach, range(count))))
+    canvas = _Canvas.over(background, scene.desaturated, count, _border(scene, settings.side))
     whole = np.zeros((settings.frames, count), dtype=np.int64)
     for number in rng.permutation(count):
         whole[:, number] = _paint_object(rng, canvas, scene, int(number))
@@ -64,6 +67,13 @@ def _attempt(rng: np.random.Generator, settings: ClipSettings) -> SyntheticClip 
         overlap=canvas.overlap,
         centres=np.stack([track.centres for track in scene.tracks], axis=1),
     )
+
+
+def _border(scene: Scene, side: int) -> int:
+    """Pixels around the picture that hold what its objects reach beyond it."""
+    reach = max(scene.reach(number) for number in range(len(scene.objects)))
+    beyond = max(float(np.maximum(-track.centres, track.centres - side).max()) for track in scene.tracks)
+    return reach + max(0, int(np.ceil(beyond)))
 
 
 def _paint_object(rng: np.random.Generator, canvas: _Canvas, scene: Scene, number: int) -> npt.NDArray[np.int64]:

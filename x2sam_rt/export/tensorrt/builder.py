@@ -93,27 +93,61 @@ def build(stage: StageToBuild, path: Path) -> float:
     Raises EngineError when the stage cannot be exported, changed, parsed or built, when the changed graph computes
     something else, or when the engine would hold an attention's scores beyond the limit.
     """
-    targets = resolve_targets(stage.targets or DEFAULT_TARGETS)
-    return build_stage(stage, BuildOptions(targets, size_ranges(stage.contract, stage.config)), path)
-
-
-def build_stage(stage: StageToBuild, options: BuildOptions, path: Path) -> float:
-    """As `build`."""
-    contract = stage.contract
+    contract, options = stage.contract, build_options(stage)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{contract.name}.") as temporary:
         folder = Path(temporary)
         # One graph's weights at a time: those of a visual tower are gigabytes.
         original = stage_graph(stage.module, contract, OPSET)
         expected = run_on_cpu(original, contract, folder / "original.onnx")
-        graphs = _changed(original, contract, options, folder)
+        changed = change_stage(original, contract, options, folder)
         del original
-        computed = run_on_cpu(graphs.on_cpu, contract, folder / "changed.onnx")
+        computed = run_on_cpu(changed.on_cpu, contract, folder / "changed.onnx")
         parity = check_parity(contract.name, computed, expected)
         error = largest_error(computed, run_pytorch(fp32_copy(stage.module), contract))
-        network, attention, scores = _parsed(graphs.built, contract, folder), graphs.attention, graphs.scores
-        del graphs
-    started = time.perf_counter()
-    plan = build_plan(network, scores, options, stage.on_progress)
+        write_engine(changed, options, parity, path, stage.on_progress)
+    return error
+
+
+def build_options(stage: StageToBuild) -> BuildOptions:
+    """Raises EngineError for targets that engines cannot be built for."""
+    targets = resolve_targets(stage.targets or DEFAULT_TARGETS)
+    return BuildOptions(targets, size_ranges(stage.contract, stage.config))
+
+
+@dataclass(frozen=True, eq=False)
+class ChangedStage:
+    """A stage as TensorRT takes it. on_cpu: the same graph for ONNX Runtime, which holds the scores of an Attention
+    node: those beyond the limit go piece by piece there. scores: what each attention's would take, were they held."""
+
+    network: Network
+    attention: AttentionForm
+    scores: list[Scores]
+    on_cpu: onnx.ModelProto
+
+
+def change_stage(
+    original: onnx.ModelProto, contract: StageContract, options: BuildOptions, folder: Path
+) -> ChangedStage:
+    """original: the exported graph. folder: for files that are of no use afterwards."""
+    fused = tensorrt_graph(original)
+    network = _parsed(fused, contract, folder)
+    scores = attention_scores(network, options.sizes)
+    large = [number for number, score in enumerate(scores) if score.num_bytes > options.scores_limit]
+    if not large:
+        return ChangedStage(network, "fused", scores, fused)
+    in_pieces = attend_online(fused, large)
+    if any(tensor.dtype == "bfloat16" for tensor in contract.inputs):
+        return ChangedStage(network, "fused", scores, in_pieces)
+    # In fp32 there is no dedicated kernel for an Attention node.
+    return ChangedStage(_parsed(in_pieces, contract, folder), "online", scores, in_pieces)
+
+
+def write_engine(
+    changed: ChangedStage, options: BuildOptions, parity: float, path: Path, on_progress: OnProgress
+) -> None:
+    """Builds the engine and writes it with its record, of which parity is part. Raises EngineError."""
+    network, started = changed.network, time.perf_counter()
+    plan = build_plan(network, changed.scores, options, on_progress)
     record = EngineRecord(
         library=LIBRARY,
         version=VERSION,
@@ -121,37 +155,14 @@ def build_stage(stage: StageToBuild, options: BuildOptions, path: Path) -> float
         sizes=options.sizes,
         seconds=round(time.perf_counter() - started, 3),
         layers=layers_by_precision(network),
-        attention=attention,
+        attention=changed.attention,
         parity=parity,
         activation_bytes=activation_bytes(),
-        largest_scores_bytes=max((score.num_bytes for score in scores), default=0),
+        largest_scores_bytes=max((score.num_bytes for score in changed.scores), default=0),
     )
-    refuse_held_scores(contract.name, record, options.scores_limit)
+    refuse_held_scores(network.contract.name, record, options.scores_limit)
     path.write_bytes(plan)
     record.save(path)
-    return error
-
-
-@dataclass(frozen=True, eq=False)
-class _Graphs:
-    """built: what TensorRT gets. on_cpu: the same for ONNX Runtime, which holds the scores of an Attention node: those
-    beyond the limit go piece by piece there. scores: what each attention's would take."""
-
-    attention: AttentionForm
-    built: onnx.ModelProto
-    on_cpu: onnx.ModelProto
-    scores: list[Scores]
-
-
-def _changed(original: onnx.ModelProto, contract: StageContract, options: BuildOptions, folder: Path) -> _Graphs:
-    fused = tensorrt_graph(original)
-    scores = attention_scores(_parsed(fused, contract, folder), options.sizes)
-    large = [number for number, score in enumerate(scores) if score.num_bytes > options.scores_limit]
-    in_pieces = attend_online(fused, large) if large else fused
-    # In fp32 there is no dedicated kernel for an Attention node.
-    if large and all(tensor.dtype != "bfloat16" for tensor in contract.inputs):
-        return _Graphs("online", in_pieces, in_pieces, scores)
-    return _Graphs("fused", fused, in_pieces, scores)
 
 
 def _parsed(graph: onnx.ModelProto, contract: StageContract, folder: Path) -> Network:

@@ -24,7 +24,7 @@ def resolve_targets(targets: Sequence[str]) -> tuple[str, ...]:
     if not IS_RTX and found != [_this_gpu()]:
         raise EngineError(
             f"TensorRT builds for the GPU it runs on only; found targets {', '.join(found)}. Export on the target "
-            f"machine with --targets {THIS_GPU}, or install TensorRT for RTX: `pip install 'x2sam-rt[tensorrt]'`."
+            f'machine with --targets {THIS_GPU}, or install TensorRT for RTX: `pip install "x2sam-rt[tensorrt]"`.'
         )
     wrong = [target for target in found if IS_RTX and target not in known_targets()]
     if wrong or not found:

@@ -1,6 +1,6 @@
 """Memory attention in Triton: the portable path (compute capability 8.0 and newer).
 
-Status: checked in Triton's interpreter and compiled for sm_80 and sm_90a; not yet run on a GPU.
+Status: checked in Triton's interpreter, and compiled for sm_80 and sm_90a in the tests' emulator; not yet run on a GPU.
 
 One head. Keys come in segments: the slots of the memory ring, read where they lie through their strides, or pieces
 of one long key tensor. A program takes one tile of queries and a run of segments; with several runs per tile the

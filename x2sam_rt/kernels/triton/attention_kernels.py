@@ -3,7 +3,7 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
 """The device side of memory attention in Triton; `attention` launches it.
 
-Status: checked in Triton's interpreter and compiled for sm_80 and sm_90a; not yet run on a GPU.
+Status: checked in Triton's interpreter, and compiled for sm_80 and sm_90a in the tests' emulator; not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -119,9 +119,10 @@ def merge_rows(partial, lse, out, tokens, parts, DIM: tl.constexpr, TILE: tl.con
     total = tl.zeros((TILE,), tl.float32)
     acc = tl.zeros((TILE, DIM), tl.float32)
     for part in range(parts):
-        rung = tl.load(lse + part * tokens + rows, mask=live, other=0.0) * LOG2_E
+        rung = tl.load(lse + part * tokens + rows, mask=live, other=0.0)
         new_top = tl.maximum(top, rung)
-        decay, weight = tl.exp2(top - new_top), tl.exp2(rung - new_top)
+        # differences before products: fused with a subtraction, a product is not the rounded one that the maximum was
+        decay, weight = tl.exp2((top - new_top) * LOG2_E), tl.exp2((rung - new_top) * LOG2_E)
         top = new_top
         total = total * decay + weight
         source = partial + (part * tokens + rows)[:, None] * DIM + lanes[None, :]

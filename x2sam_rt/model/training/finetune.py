@@ -1,18 +1,13 @@
-"""Fine-tuning a trained model on a data set of one's own (X2SAM's two stages)."""
+"""Fine-tuning a trained model on data sets of one's own, or the paper's (X2SAM's two stages)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from x2sam_rt.data.dataset import Dataset
-from x2sam_rt.data.example import Example
-from x2sam_rt.data.readers import read_dataset
 from x2sam_rt.errors import ConfigError
 from x2sam_rt.media.atomic import atomic_file
 from x2sam_rt.model.checkpoint.adapters import adapter_rank
@@ -22,13 +17,13 @@ from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.adapters import add_adapters, continue_adapters, merged_state_dict, training_state_dict
 from x2sam_rt.model.training.launch import CHECKPOINT_FILE, Run, write_config
 from x2sam_rt.model.training.losses import LossWeights
-from x2sam_rt.model.training.mixture import Mixture, Source, random_window
+from x2sam_rt.model.training.mixture import Mixture
 from x2sam_rt.model.training.recipe import Recipe, Stage
+from x2sam_rt.model.training.sources import MASKS, Found, find_sources, read_source
 from x2sam_rt.model.x2sam import X2SAM
 
 RANK, ALPHA_PER_RANK = 128, 2.0  # X2SAM, stage 2: rank 128, alpha 256
 _POINTS = 12544  # Mask2Former: places at which masks are compared
-_WINDOWS = 1000  # different clips that a video is good for
 _WRAPPED = "vlm.base_model.model."
 # What stage 2 trains besides the adapters: all that a training checkpoint holds.
 TRAINED_WHOLE = (
@@ -45,18 +40,22 @@ TRAINED_WHOLE = (
 
 @dataclass(frozen=True)
 class FinetunePlan:
-    """checkpoint, vlm, config, tokenizer: as `load_checkpoint` takes them. dataset, root, split: as `read_dataset`
-    does. decoder_steps: of stage 1, the mask decoder alone, class-agnostic; 0 leaves it out. steps: of stage 2,
-    everything together. full: stage 2 trains all weights instead of adapters. rank, alpha: of the adapters; None = the
-    checkpoint's own, or 128 and twice the rank. frames: of a clip. accumulate: examples per step. amp: bf16 autocast.
+    """checkpoint, vlm, config, tokenizer: as `load_checkpoint` takes them. datasets: names of readers, or "paper" for
+    the paper's mixture. root, split: as `find_sources` takes them. masks: folder of SA-1B's form that stage 1 learns
+    from; None = the same data. decoder_steps: of stage 1, the mask decoder alone, class-agnostic; 0 leaves it out.
+    steps: of stage 2, everything together. full: stage 2 trains all weights instead of adapters. rank, alpha: of the
+    adapters; None = the checkpoint's own, or 128 and twice the rank. frames: of a clip. accumulate: examples of a step.
+    accumulate_videos: of a step that learns from clips; None = as many, or 1 where there are images too (X2SAM).
+    amp: bf16 autocast.
 
     Raises ConfigError for numbers out of range.
     """
 
     checkpoint: Path
-    dataset: str
+    datasets: tuple[str, ...]
     root: Path
-    split: str = "train"
+    split: str | None = None
+    masks: Path | None = None
     vlm: str | None = None
     config: Path | None = None
     tokenizer: Path | None = None
@@ -68,6 +67,7 @@ class FinetunePlan:
     alpha: float | None = None
     frames: int = 8
     accumulate: int = 4
+    accumulate_videos: int | None = None
     amp: bool = False
     device: str = "cpu"
     save_every: int = 500
@@ -76,6 +76,8 @@ class FinetunePlan:
     def __post_init__(self) -> None:
         if self.decoder_steps < 0 or self.steps < 0 or not self.decoder_steps + self.steps:
             raise ConfigError(f"{self.decoder_steps} and {self.steps} steps; wanted 0 or more, and not both 0.")
+        if not self.datasets:
+            raise ConfigError('No data set to learn from; name one, or "paper" for the paper\'s mixture.')
         if self.frames < 1:
             raise ConfigError(f"Clips of {self.frames} frames; wanted 1 or more.")
         if self.full and (self.rank is not None or self.alpha is not None):
@@ -88,6 +90,7 @@ class Finetuning:
     def __init__(self, plan: FinetunePlan) -> None:
         self.plan = plan
         self._on_base = False
+        self.left_out: tuple[tuple[str, str], ...] = ()
 
     def run(self, folder: Path, recipe: Recipe, *, resume: bool) -> Run:
         """To be started: it leaves a checkpoint in the folder. recipe: what `make_recipe` returned."""
@@ -130,20 +133,21 @@ class Finetuning:
         continue_adapters(model, tensors, read_tensor_folder(base_folder(plan.vlm)))
 
     def make_recipe(self) -> Recipe:
-        """Raises DataError for a data set that cannot be read."""
+        """Raises DataError for a data set that cannot be read; what of the paper's is not there is in `left_out`."""
         plan = self.plan
-        drawn = source(plan)
-        learn = Mixture(
-            (drawn,), image_batch=1, video_batch=1, video_share=float(drawn.media == "video"), seed=plan.seed
-        )
+        found = find_sources(plan.datasets, plan.root, plan.split, plan.frames, plan.seed)
+        self.left_out = found.left_out
+        media = {source.media for source in found.sources}
+        names = ", ".join(source.name for source in found.sources)
         return Recipe(
-            name=f"{plan.checkpoint} on {plan.dataset} {plan.split}",
-            stages=_stages(plan, learn),
+            name=f"{plan.checkpoint} on {names} {plan.split or 'train'}",
+            stages=_stages(plan, found.mixture(plan.seed)),
             points=_POINTS,
             amp=plan.amp,
             save_every=plan.save_every,
             seed=plan.seed,
             accumulate=plan.accumulate,
+            accumulate_videos=plan.accumulate_videos or (1 if len(media) > 1 else plan.accumulate),
             device=plan.device,
         )
 
@@ -164,7 +168,7 @@ def _stages(plan: FinetunePlan, learn: Mixture) -> tuple[Stage, ...]:
         stages.append(
             Stage(
                 "mask decoder",
-                learn,
+                _masks(plan) or learn,
                 plan.decoder_steps,
                 plan.learning_rate,
                 trains=("segmentor.decoder.",),
@@ -180,19 +184,11 @@ def _stages(plan: FinetunePlan, learn: Mixture) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def source(plan: FinetunePlan) -> Source:
-    """The data set to draw from; of its videos, clips. Raises DataError."""
-    dataset = read_dataset(plan.dataset, plan.root, plan.split)
-    media = dataset[0].media
-    frames, windows = (plan.frames, _WINDOWS) if media == "video" else (1, 1)
-    return Source(dataset.name, media, len(dataset) * windows, _maker(dataset, frames, plan.seed), frames)
-
-
-def _maker(dataset: Dataset, frames: int, seed: int) -> Callable[[int], Example]:
-    def make(index: int) -> Example:
-        return random_window(dataset[index % len(dataset)], frames, np.random.default_rng((seed, index)))
-
-    return make
+def _masks(plan: FinetunePlan) -> Mixture | None:
+    """What stage 1 learns from where it has data of its own."""
+    if plan.masks is None:
+        return None
+    return Found((read_source(MASKS, plan.masks, None, plan.frames, plan.seed),)).mixture(plan.seed)
 
 
 def _tie(model: X2SAM) -> None:

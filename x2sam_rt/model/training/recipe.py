@@ -10,6 +10,7 @@ from x2sam_rt.errors import ConfigError
 from x2sam_rt.model.training.losses import LossWeights
 from x2sam_rt.model.training.mixture import Mixture
 from x2sam_rt.model.training.objective import Auxiliary, NoAuxiliary
+from x2sam_rt.tasks.table import Media
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class Stage:
 class Recipe:
     """auxiliary: makes the heads of losses beside X2SAM's own. points: places at which masks are compared; None = every
     cell (small maps). amp: bf16 autocast. clip_norm: longest gradient. save_every: steps between checkpoints.
-    processes: that share every step, one thread each. accumulate: batches that each process learns from in every step.
-    device: of the model, as torch names it.
+    processes: that share every step, one thread each. accumulate: batches that each process learns from in every step;
+    accumulate_videos: in a step that learns from clips; None = as many. device: of the model, as torch names it.
     """
 
     name: str
@@ -84,12 +85,15 @@ class Recipe:
     seed: int = 0
     processes: int = 1
     accumulate: int = 1
+    accumulate_videos: int | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("save_every", "processes", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"The recipe's {name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.accumulate_videos is not None and self.accumulate_videos < 1:
+            raise ConfigError(f"The recipe's accumulate_videos is {self.accumulate_videos}; it must be 1 or more.")
         if not self.stages:
             raise ConfigError(f"The recipe {self.name} has no stage; there is nothing to train.")
 
@@ -101,7 +105,16 @@ class Recipe:
     def description(self) -> str:
         """In one line, what makes a run this one: others do not go on from its state."""
         stages = ", ".join(f"{stage.steps} steps of {stage.name}" for stage in self.stages)
-        return f"{self.name}: {stages}; {self.processes} processes, {self.accumulate} batches each, seed {self.seed}"
+        batches = f"{self.accumulate} batches each"
+        if self.batches("video") != self.accumulate:
+            batches += f", {self.batches('video')} of clips"
+        return f"{self.name}: {stages}; {self.processes} processes, {batches}, seed {self.seed}"
+
+    def batches(self, media: Media) -> int:
+        """How many each process learns from in a step of that modality."""
+        if media == "video" and self.accumulate_videos is not None:
+            return self.accumulate_videos
+        return self.accumulate
 
     def stage_at(self, step: int) -> tuple[Stage, int]:
         """The stage a step belongs to, and the step's number within it."""

@@ -93,7 +93,8 @@ class Trainer:
         rate = learning_rate(stage, within)
         forced = math.floor((within + 1) * stage.teacher_forcing) > math.floor(within * stage.teacher_forcing)
         self._optimizer.zero_grad(set_to_none=True)
-        shared = range(self._rank.number, self._rank.of * self.recipe.accumulate, self._rank.of)
+        batches = self.recipe.batches(stage.mixture.media(number))
+        shared = range(self._rank.number, self._rank.of * batches, self._rank.of)
         lessons = stage.lessons(within)
         found = [self._learn(stage, lesson, number, part, forced) for part in shared for lesson in lessons]
         self._update(rate, f"step {number + 1}", [name for names, _ in found for name in names])
@@ -118,7 +119,7 @@ class Trainer:
                 f"The loss of step {number + 1} is {float(total.detach())} ({found}). "
                 f"Its examples: {', '.join(batch.names)}."
             )
-        (total / self.recipe.accumulate).backward()  # type: ignore[no-untyped-call]
+        (total / self.recipe.batches(stage.mixture.media(number))).backward()  # type: ignore[no-untyped-call]
         return batch.names, found
 
     def _enter(self, stage: Stage) -> None:

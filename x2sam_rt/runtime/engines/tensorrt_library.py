@@ -28,7 +28,7 @@ def _installed() -> object:
             raise EngineError(f"{name} is installed and cannot be loaded ({error}). Install it again.") from error
     raise EngineError(
         "Found no TensorRT, wanted TensorRT for RTX (or TensorRT, on GPUs it does not serve). Install it with "
-        "`pip install 'x2sam-rt[tensorrt]'`, or export with --engine onnxruntime or torch."
+        '`pip install "x2sam-rt[tensorrt]"`, or export with --engine onnxruntime or torch.'
     )
 
 

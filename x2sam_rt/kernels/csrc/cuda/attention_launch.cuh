@@ -1,12 +1,12 @@
 // From the C interface's call to a launch.
 #pragma once
 
+#include <atomic>
+
 #include "attention.h"
 #include "attention_kernel.cuh"
 #include "glue.h"
 #include "tensor_map.h"
-
-#include <atomic>
 
 namespace x2sam {
 
@@ -14,7 +14,7 @@ template <class T>
 Plane plane(const void* data, uint64_t columns, uint64_t rows, uint64_t planes, int64_t row_stride,
             int64_t plane_stride, uint32_t box_rows) {
   constexpr auto kType = T::kFp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-  return {data,       kType,        sizeof(typename T::Element), columns,  rows, planes,
+  return {data,       kType,        sizeof(typename T::Element),    columns, rows, planes,
           row_stride, plane_stride, static_cast<uint32_t>(T::kRow), box_rows};
 }
 
@@ -24,12 +24,12 @@ cudaError_t encode_maps(const X2SamAttention& call, KernelParams* params) {
   cudaError_t error = encode(
       plane<T>(call.query, dim, tokens, 1, call.query_stride, tokens * call.query_stride, kQueryTile), &params->query);
   if (error != cudaSuccess) return error;
-  error = encode(
-      plane<T>(call.key, dim, keys, segments, call.key_stride, call.key_segment_stride, T::kKeyBlock), &params->key);
+  error = encode(plane<T>(call.key, dim, keys, segments, call.key_stride, call.key_segment_stride, T::kKeyBox),
+                 &params->key);
   if (error != cudaSuccess) return error;
   const uint64_t padded = (keys + 31) / 32 * 32;
   return encode(plane<T>(call.value, T::kFp8 ? padded : dim, T::kFp8 ? dim : keys, segments, call.value_stride,
-                         call.value_segment_stride, T::kValueRows),
+                         call.value_segment_stride, T::kValueBox),
                 &params->value);
 }
 
@@ -41,7 +41,8 @@ struct Workspace {
   explicit Workspace(const X2SamAttention& call)
       : partial(call.parts > 1 ? static_cast<int64_t>(call.parts) * call.tokens * call.dim : 0),
         lse(call.parts > 1 ? static_cast<int64_t>(call.parts) * call.tokens : 0),
-        bias(call.shift != nullptr || call.key_mean != nullptr ? static_cast<int64_t>(call.segments) * call.tokens : 0) {}
+        bias(call.shift != nullptr || call.key_mean != nullptr ? static_cast<int64_t>(call.segments) * call.tokens
+                                                               : 0) {}
   int64_t bytes() const { return (partial + lse + bias) * static_cast<int64_t>(sizeof(float)); }
 };
 
@@ -109,7 +110,8 @@ cudaError_t attend(const X2SamAttention& call, const Workspace& room, cudaStream
   if ((call.parts - 1u) * params.part_blocks >= params.blocks) return cudaErrorInvalidValue;
   error = allow_shared_memory<T>(call.device);
   if (error != cudaSuccess) return error;
-  const dim3 grid((call.tokens + kQueryTile - 1) / kQueryTile, call.parts);
+  constexpr int kQueries = kCluster * kQueryTile;  // a block beyond the queries still fetches its half
+  const dim3 grid((call.tokens + kQueries - 1) / kQueries * kCluster, call.parts);
   attention_kernel<T><<<grid, kThreads, T::kSharedBytes, stream>>>(params);
   return cudaGetLastError();
 }

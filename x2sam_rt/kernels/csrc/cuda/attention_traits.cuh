@@ -1,13 +1,14 @@
 // Shapes, shared memory and matrix instructions of the attention kernel, per element type and head dimension.
 #pragma once
 
-#include "product_64x80.cuh"
+#include <cutlass/arch/barrier.h>
+#include <cutlass/numeric_types.h>
 
 #include <cute/arch/mma_sm90.hpp>
 #include <cute/atom/mma_traits_sm90_gmma.hpp>
 #include <cute/tensor.hpp>
-#include <cutlass/arch/barrier.h>
-#include <cutlass/numeric_types.h>
+
+#include "product_64x80.cuh"
 
 namespace x2sam {
 
@@ -15,9 +16,10 @@ using namespace cute;
 using bf16 = cutlass::bfloat16_t;
 using fp8 = cutlass::float_e4m3_t;
 
-constexpr int kQueryTile = 128;      // two consumer warpgroups of 64 queries
-constexpr int kConsumers = 256;      // threads
-constexpr int kThreads = 384;        // and one producer warpgroup, of which one thread works
+constexpr int kQueryTile = 128;  // two consumer warpgroups of 64 queries
+constexpr int kConsumers = 256;  // threads
+constexpr int kCluster = 2;      // thread blocks that share their keys and values: each fetches half of them for both
+constexpr int kThreads = 384;    // and one producer warpgroup, of which one thread works
 
 // At d = 256 the accumulator takes 128 registers of a thread and Q 64 KB, so 80 keys is the most that leaves room for
 // two stages of K and V in 227 KB; below 80 the Q·K product waits for shared memory (128 bytes a cycle).
@@ -54,6 +56,8 @@ struct Traits {
   using OrderV = conditional_t<kFp8, Step<_1, _2, _3>, Step<_2, _1, _3>>;
   using LayoutV = decltype(tile_to_shape(AtomV{}, Shape<Int<kDim>, Int<kKeyBlock>, Int<kStages>>{}, OrderV{}));
   static constexpr int kValueRows = kFp8 ? kDim : kKeyBlock;  // rows of one copied chunk of V
+  static constexpr int kKeyBox = kKeyBlock / kCluster;        // rows that one thread block fetches
+  static constexpr int kValueBox = kValueRows / kCluster;
   static constexpr int kValueChunks = (kFp8 ? kKeyBlock : kDim) / kRow;
   static constexpr int kStageBytes = kKeyBlock * kDim * sizeof(Element);
   static constexpr int kQueryBytes = kQueryTile * kDim * sizeof(Element);

@@ -1,8 +1,8 @@
 // The small kernels around the attention: slot bias before it, merge of parts after it. Bound by memory.
 // Status: compiled, and run by the tests' emulator; not yet run on a GPU.
-#include "glue.h"
-
 #include <cuda_bf16.h>
+
+#include "glue.h"
 
 namespace x2sam {
 

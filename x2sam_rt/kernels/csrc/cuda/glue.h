@@ -1,13 +1,14 @@
 // The small kernels around the attention. Each launch returns its error.
 #pragma once
 
-#include "attention.h"
-
 #include <cuda_runtime.h>
+
+#include "attention.h"
 
 namespace x2sam {
 
-// bias[s][t] = scale_log2 · query[t] · (shift[s] + key_mean[s]); shift or key_mean may be null. Types as in attention.h.
+// bias[s][t] = scale_log2 · query[t] · (shift[s] + key_mean[s]); shift or key_mean may be null. Types as in
+// attention.h.
 struct SlotBias {
   const void* query;
   const void* shift;

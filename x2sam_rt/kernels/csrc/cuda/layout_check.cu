@@ -1,10 +1,10 @@
 // Runs on the CPU: where the copy engine puts an element must be where the tensor cores look for it, and the order of a
 // thread's scores must be the one that the softmax and the conversion to probabilities assume. Prints what differs, the
 // sizes that other files rely on, and "ok".
+#include <cstdio>
+
 #include "attention.h"
 #include "attention_traits.cuh"
-
-#include <cstdio>
 
 using namespace x2sam;
 
@@ -35,8 +35,7 @@ void check_shared_memory() {
     }
     for (int row = 0; row < T::kKeyBlock; ++row) {
       const int stage = T::kKeyBlock * T::kDim;
-      expect("key", T::kDim, row, channel, key(row, channel, 1),
-             stage + copied(row, channel, T::kKeyBlock, kBytes));
+      expect("key", T::kDim, row, channel, key(row, channel, 1), stage + copied(row, channel, T::kKeyBlock, kBytes));
       expect("value", T::kDim, row, channel, value(channel, row, 1),
              stage + (T::kFp8 ? copied(channel, row, T::kDim, kBytes) : copied(row, channel, T::kKeyBlock, kBytes)));
     }

@@ -1,10 +1,11 @@
-// What a consumer's thread does to its scores between the two products. Status: not yet run on a GPU.
+// What a consumer's thread does to its scores between the two products. Status: as attention_kernel.cuh.
 #pragma once
 
-#include "attention_traits.cuh"
+#include <cutlass/numeric_conversion.h>
 
 #include <cfloat>
-#include <cutlass/numeric_conversion.h>
+
+#include "attention_traits.cuh"
 
 namespace x2sam {
 

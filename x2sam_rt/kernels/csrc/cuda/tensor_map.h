@@ -3,8 +3,9 @@
 
 #include <cuda.h>
 #include <cuda_runtime.h>
-#include <atomic>
 #include <stdint.h>
+
+#include <atomic>
 
 namespace x2sam {
 
@@ -47,9 +48,9 @@ inline cudaError_t encode(const Plane& plane, CUtensorMap* map) {
                                  static_cast<cuuint64_t>(plane.plane_stride) * plane.element_bytes};
   const cuuint32_t box[3] = {plane.box_columns, plane.box_rows, 1};
   const cuuint32_t dense[3] = {1, 1, 1};
-  const CUresult result = driver_encode(
-      map, plane.type, 3, const_cast<void*>(plane.data), sizes, strides, box, dense, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = driver_encode(map, plane.type, 3, const_cast<void*>(plane.data), sizes, strides, box, dense,
+                                        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 

@@ -1,0 +1,240 @@
+"""What prompting costs: the first question, the next ones on the same frames, ten at once, and asks beside a stream.
+
+    python benchmarks/bench_language.py [--threads 2] [--frames 2000]
+
+A Qwen3-VL of random weights (hidden 512, 8 layers) is asked about 16 frames of 448×256, in turns with transformers'
+`generate(output_hidden_states=True)` on the same weights, frames and words; then the embedded model streams frames with
+an ask beside it every 20. Writes benchmarks/results/language.json. Exit 1 when a bound below does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from timer import compare, save
+from torch import Tensor
+
+from x2sam_rt.config import ModelConfig
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
+from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
+from x2sam_rt.model.checkpoint.files import embedded_checkpoint
+from x2sam_rt.model.checkpoint.loading import load_checkpoint
+from x2sam_rt.model.preprocess import tokens_per_pair, vision_input, vision_size
+from x2sam_rt.model.prompt_encoder import VISUAL_PLACE, PromptEncoder, prompt_tokens
+from x2sam_rt.model.tokenizer import Tokenizer
+from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.language import LanguageRuntime
+from x2sam_rt.runtime.profile import resident_mb
+from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES, PromptFrames
+from x2sam_rt.runtime.runtime import Runtime
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.table import DEFAULT_WORDING
+
+HEIGHT, WIDTH, CONTEXT = 256, 448, 4096
+PHRASES, QUESTIONS, ASK_EVERY = 10, 50, 20
+FIRST, SECOND, TEN, GROWTH_MB, WAIT = 1.1, 5.0, 2.0, 5.0, 1.5
+Row = dict[str, object]
+
+
+def benchmark_config(toy: ModelConfig) -> ModelConfig:
+    """The toy's, with a language model whose work counts."""
+    text = {
+        **toy.language["text_config"],
+        "vocab_size": 4096,
+        "hidden_size": 512,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "rope_scaling": {"rope_type": "default", "mrope_section": [12, 10, 10], "mrope_interleaved": True},
+    }
+    vision = {
+        **toy.language["vision_config"],
+        "depth": 6,
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_heads": 4,
+        "out_hidden_size": 512,
+        "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": [1, 3, 5],
+    }
+    return replace(toy, language={**toy.language, "text_config": text, "vision_config": vision})
+
+
+class Asked:
+    """The language side and transformers' model on the same weights, asked about clips that nobody has seen yet."""
+
+    def __init__(self) -> None:
+        checkpoint = load_checkpoint(embedded_checkpoint())
+        self.config = benchmark_config(checkpoint.model.config)
+        torch.manual_seed(0)
+        self.model = X2SAM(self.config).eval()
+        self.tokenizer = Tokenizer.load(checkpoint.tokenizer_folder, 4096)
+        self.language = LanguageRuntime(
+            PromptEncoder(self.model), _no_regions, self.tokenizer, self.config, DEFAULT_WORDING, CONTEXT
+        )
+        noise = torch.randint(0, 256, (PROMPT_FRAMES, HEIGHT, WIDTH, 3), dtype=torch.uint8)
+        self._clips = self._new_clips(noise)
+        self._words = itertools.count()
+        self.ids, self.pair_tokens = self._stock_ids()
+
+    def _new_clips(self, noise: Tensor) -> Iterator[PromptFrames]:
+        for number in itertools.count():
+            noise[:, 0, 0] = torch.tensor([number % 256, number // 256, 0])
+            yield PromptFrames(tuple(noise), {})
+
+    def clip(self) -> PromptFrames:
+        """Frames that were not seen before; they hold until the next ones."""
+        return next(self._clips)
+
+    def phrase(self) -> Instruction:
+        return Instruction(phrases=(f"thing number {next(self._words)} of many",))
+
+    def first(self) -> None:
+        self.language.answer(self.phrase(), "video", self.clip())
+
+    def again(self, frames: PromptFrames) -> None:
+        self.language.answer(self.phrase(), "video", frames)
+
+    def ten(self) -> None:
+        self.language.answer_all([self.phrase() for _ in range(PHRASES)], "video", self.clip())
+
+    @torch.inference_mode()
+    def stock(self) -> None:
+        """The same prompt, known answer included, through transformers; one token more than is needed is generated."""
+        vision = vision_input(self.clip().frames, self.config.video_budget, video=True)
+        pairs = len(vision.patches)
+        self.model.vlm.generate(
+            input_ids=self.ids,
+            attention_mask=torch.ones_like(self.ids),
+            mm_token_type_ids=2 * (self.ids == self.model.vlm.config.video_token_id).long(),
+            pixel_values_videos=vision.patches.flatten(0, 1),
+            video_grid_thw=torch.tensor([[pairs, vision.height, vision.width]]),
+            max_new_tokens=1,
+            do_sample=False,
+            pad_token_id=0,
+            output_hidden_states=True,
+            return_dict_in_generate=True,
+        )
+
+    def _stock_ids(self) -> tuple[Tensor, int]:
+        count = tokens_per_pair(vision_size(HEIGHT, WIDTH, PROMPT_FRAMES, self.config.video_budget))
+        instruction = self.phrase()
+        prompt = prompt_tokens(
+            self.tokenizer,
+            "video",
+            PROMPT_FRAMES // 2,
+            count,
+            instruction.question_text("video", DEFAULT_WORDING),
+            instruction.answer_text(DEFAULT_WORDING),
+        )
+        video = self.model.vlm.config.video_token_id
+        return torch.where(prompt.ids == VISUAL_PLACE, video, prompt.ids)[None], count
+
+
+def _no_regions(pixels: Tensor) -> Tensor:
+    raise AssertionError("no question here has a region")
+
+
+def measure_questions(asked: Asked) -> list[Row]:
+    first = compare(asked.first, asked.stock, rounds=7)
+    seen = asked.clip()
+    asked.again(seen)
+    second = compare(lambda: asked.again(seen), asked.first, rounds=7)
+    ten = compare(asked.ten, asked.first, rounds=7)
+    return [
+        _row(
+            "first question / transformers", first.own.median_ms, 1 / first.speedup, FIRST, 1 / first.speedup <= FIRST
+        ),
+        _row("first question / second", second.own.median_ms, second.speedup, SECOND, second.speedup >= SECOND),
+        _row(f"{PHRASES} phrases / one", ten.own.median_ms, 1 / ten.speedup, TEN, 1 / ten.speedup <= TEN),
+    ]
+
+
+def measure_memory(asked: Asked) -> Row:
+    """Resident memory from one question to many, on frames that change all the time."""
+    for _ in range(5):
+        asked.first()
+    before = resident_mb()
+    for _ in range(QUESTIONS):
+        asked.first()
+    growth = resident_mb() - before
+    stated = (asked.language.cache_bytes + asked.language.largest_seen_bytes) / 2**20
+    row = _row(f"resident after {QUESTIONS} more questions, MiB", growth, growth, GROWTH_MB, growth <= GROWTH_MB)
+    return {**row, "stated_cache_mib": round(stated, 1)}
+
+
+def measure_stream(bundle: Path, frames: int) -> list[Row]:
+    """Frames of the embedded model, with an ask beside them every 20 and without."""
+    quiet, _ = stream_times(bundle, frames, ask=False)
+    busy, asking = stream_times(bundle, frames, ask=True)
+    median = float(np.median(quiet))
+    # What else the machine does delays frames too; the quiet stream shows how much.
+    worst = float(busy[asking].max()) / median
+    delayed = float((busy[asking] > WAIT * median).mean())
+    return [
+        _row("slowest frame beside an ask / median", float(busy[asking].max()), worst, WAIT, worst <= WAIT),
+        {
+            "what": "frames delayed by more than that",
+            "median_ms": round(median, 2),
+            "beside_an_ask_p50_ms": round(float(np.median(busy[asking])), 2),
+            "beside_an_ask": round(delayed, 4),
+            "without_asks": round(float((quiet > WAIT * median).mean()), 4),
+            "slowest_without_asks_ms": round(float(quiet.max()), 2),
+            "frames_beside_an_ask": int(asking.sum()),
+        },
+    ]
+
+
+def stream_times(bundle: Path, frames: int, *, ask: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Milliseconds of each frame, and whether an ask was being answered beside it."""
+    times, asking = np.zeros(frames), np.zeros(frames, dtype=bool)
+    clip = make_clip(0, ClipSettings(side=256, frames=96)).frames
+    with Runtime.load(bundle) as runtime, runtime.stream("the red circle") as session:
+        for index in range(-20, frames):
+            if ask and index >= 0 and index % ASK_EVERY == 0:
+                session.ask(f"the thing of frame {index}", wait=False)
+            beside = session.waiting
+            result = session.step(clip[index % len(clip)])
+            if index >= 0:
+                times[index], asking[index] = sum(result.timings.values()), beside
+    return times, asking
+
+
+def _row(what: str, own_ms: float, value: float, bound: float, holds: bool) -> Row:
+    return {"what": what, "own": round(own_ms, 2), "value": round(value, 3), "bound": bound, "holds": bool(holds)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=2000)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    asked = Asked()
+    rows = [*measure_questions(asked), measure_memory(asked)]
+    with tempfile.TemporaryDirectory() as work:
+        bundle = Path(work) / "bundle"
+        export_bundle(ExportPlan(load_checkpoint(embedded_checkpoint()), "torch"), bundle)
+        rows += measure_stream(bundle, options.frames)
+    table = Table("what", "ms", "value", "bound", "holds")
+    for row in rows:
+        table.add_row(*(str(row.get(column, "")) for column in ("what", "own", "value", "bound", "holds")))
+    console = Console(width=100)
+    console.print(table, rows[-1], f"written to {save('language', rows)}")
+    return 0 if all(row.get("holds", True) for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
