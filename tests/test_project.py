@@ -35,8 +35,8 @@ def test_extras_are_those_of_the_package() -> None:
 
 
 def test_a_missing_extra_names_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    for extra in EXTRAS:
-        require_extra(extra)  # the suite has them all
+    for extra in ("plot", "train"):
+        require_extra(extra)  # the suite has these
     monkeypatch.setattr("x2sam_rt.errors.find_spec", lambda name: None)
     with pytest.raises(MissingExtra) as caught:
         require_extra("train")
@@ -61,6 +61,20 @@ def test_commands_ask_for_their_extra_before_they_begin(tmp_path: Path, argument
     assert f'pip install "x2sam-rt[{extra}]"' in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_rest_is_imported_without_extras() -> None:
+    """What asks for its extra as a whole stays out: training, making V-VGD, Triton's kernels, TensorRT's engines."""
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "x2sam_rt").rglob("*.py")]
+    asking = re.compile(
+        r"x2sam_rt\.(model\.training|data\.(make_vgd|visual_prompts)|.*(triton|tensorrt))\b|.*tensorrt_"
+    )
+    rest = [module for module in modules if not asking.match(module)]
+    packages = {package for extra in EXTRAS.values() for package in extra} | {"triton", "tensorrt_rtx", "tensorrt"}
+    code = f"import sys; from importlib import import_module; sys.modules.update(dict.fromkeys({packages}))\n"
+    code += f"for module in {rest}: import_module(module)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_linters_are_pinned_once_and_run_everywhere() -> None:

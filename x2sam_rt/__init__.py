@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from x2sam_rt.config import ModelConfig
+    from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.results import FrameResult, Segment
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.session import VideoSession
     from x2sam_rt.tasks.instruction import Instruction
     from x2sam_rt.tasks.regions import Prompt
 
-__all__ = ["FrameResult", "Instruction", "ModelConfig", "Prompt", "Runtime", "Segment", "VideoSession"]
+__all__ = ["FrameResult", "Instruction", "ModelConfig", "Prompt", "ReAsk", "Runtime", "Segment", "VideoSession"]
 
 _HOME = {
     "Instruction": "x2sam_rt.tasks.instruction",
     "FrameResult": "x2sam_rt.runtime.results",
     "ModelConfig": "x2sam_rt.config",
     "Prompt": "x2sam_rt.tasks.regions",
+    "ReAsk": "x2sam_rt.runtime.asking",
     "Runtime": "x2sam_rt.runtime.runtime",
     "Segment": "x2sam_rt.runtime.results",
     "VideoSession": "x2sam_rt.runtime.session",

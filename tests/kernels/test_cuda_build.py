@@ -48,7 +48,7 @@ def test_softmax_runs_beside_the_product(compiled: Outputs, name: str) -> None:
     """In every kernel, the exponentials of a block stand between the waits for its scores and for the values."""
     for kernel, instructions in cuda_compile.disassemble(compiled[name].cubin).items():
         assert any(PRODUCTS[name] in instruction for instruction in instructions), kernel
-        assert any(instruction.startswith("UTMALDG") for instruction in instructions), kernel
+        assert any(instruction.startswith("UTMALDG.3D.MULTICAST") for instruction in instructions), kernel
         assert any("USETMAXREG" in instruction for instruction in instructions), kernel
         assert not any(instruction.split()[0] in ("LDL", "STL") for instruction in instructions), kernel
         waits = [index for index, text in enumerate(instructions) if "WARPGROUP.DEPBAR" in text]

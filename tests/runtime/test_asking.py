@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from x2sam_rt.errors import ConfigError, NoMasksError, PromptError, SessionError
 from x2sam_rt.runtime.asking import ReAsk, ReAskState
 from x2sam_rt.runtime.language import Answer
+from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import Segmentation
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.tasks.instruction import Instruction
@@ -329,3 +331,29 @@ def test_policies_by_name(text: str, wanted: ReAsk) -> None:
 def test_other_policies_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="wanted"):
         ReAsk.parse(text)
+
+
+def test_answers_made_together_begin_streams_of_their_own(runtime: Runtime) -> None:
+    clip = frames(4)
+    shown = PromptFrames(tuple(torch.from_numpy(frame) for frame in clip), {})
+    prompts = ("dog", Instruction("panoptic", things=("cat", "dog")), "the red circle")
+    for prompt, answer in zip(prompts, runtime.answer_all(prompts, shown), strict=True):
+        with runtime.stream(answer) as ready, runtime.stream(prompt, frames=shown) as asked:
+            for frame in clip:
+                ours, theirs = ready.step(frame), asked.step(frame)
+                assert ours.labels == theirs.labels
+                assert (ours.masks & theirs.masks).sum() >= 0.999 * (ours.masks | theirs.masks).sum()
+
+
+def test_an_answer_that_is_there_replaces_what_is_asked(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, took_over = frames(3), list[int]()
+    shown = PromptFrames((torch.from_numpy(clip[0]),), {})
+    (answer,) = runtime.answer_all(["a cat"], shown)
+    with runtime.stream("dog") as session:
+        session.step(clip[0])
+        gate = Gate(runtime, monkeypatch)
+        session.ask("the red circle", wait=False)
+        session.ask(answer, on_answer=lambda taken, frame: took_over.append(frame))
+        gate.open.set()
+        assert session.step(clip[1]).labels == session.step(clip[2]).labels == ("a cat",)
+        assert took_over == [1]

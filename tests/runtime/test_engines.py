@@ -102,10 +102,10 @@ def one_file() -> ModuleType:
     def build(stage: StageToBuild, path: Path) -> None:
         stage.write_onnx(path)
 
-    def load(contract: StageContract, path: Path, module: nn.Module) -> Engine:
+    def load(contract: StageContract, path: Path, module: nn.Module, device: torch.device) -> Engine:
         # At export the module has its weights; in a bundle of this backend nobody needs them.
         assert all(weight.is_meta for weight in module.parameters()) == path.with_name("weights.safetensors").exists()
-        return OnnxRuntimeEngine(contract, path)
+        return OnnxRuntimeEngine(contract, path, device)
 
     module = ModuleType("one_file")
     module.build, module.load = build, load  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,22 @@ def test_asking_from_within_on_text_is_refused(runtime: Runtime) -> None:
             chat, "video", frames, on_text=lambda text: runtime.language.answer(chat, "video", frames)
         )
     assert runtime.language.answer(chat, "video", frames).text.text
+
+
+def test_sessions_that_ask_at_once_get_their_own_answers(runtime: Runtime) -> None:
+    clips = [prompt_frames(clip(1 + seed % 4, seed=seed)) for seed in range(8)]
+    asked = [(QUESTIONS[seed % 5], clips[seed]) for seed in range(8)]
+    wanted = [fresh(runtime, question, shown) for question, shown in asked]
+
+    def ask(number: int) -> Answer:
+        question, shown = asked[number % 8]
+        with runtime.stream(question, frames=shown) as session:
+            assert session.answer is not None
+            return session.answer
+
+    with ThreadPoolExecutor(8) as pool:
+        for number, answer in enumerate(pool.map(ask, range(64))):
+            assert_same(answer, wanted[number % 8])
 
 
 def test_memory_is_taken_at_load_and_stays(runtime: Runtime, torch_bundle: Path) -> None:

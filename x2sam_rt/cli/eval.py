@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
+from x2sam_rt.cli.options import Device
 from x2sam_rt.cli.terminal import console, print_text, progress_bar, reporting
 from x2sam_rt.errors import ConfigError, require_extra
 
@@ -53,6 +54,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for results, which a killed run goes on from.")
     ] = None,
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
 ) -> None:
     """Measure accuracy and speed, per bundle, backend and knob, in one table.
@@ -73,9 +75,9 @@ def evaluate(
         knobs = [*(knob or ()), *again, *_all_wordings(wordings, wording_count(dataset))]
         variants = plan_variants(bundles, backend or (), precision or (), knobs)
         if table is not None:
-            _run_paper(table, variants, how, root, folder or [], paper_scores, bert, output)
+            _run_paper(table, variants, how, root, folder or [], paper_scores, bert, output, device)
             return
-        job = Job(dataset, split, open_parts(dataset, root, split, bert=bert), how, output)
+        job = Job(dataset, split, open_parts(dataset, root, split, bert=bert), how, output, device)
         with progress_bar() as progress:
             found = _run(job, variants, progress)
         if output is not None:
@@ -104,6 +106,7 @@ def _run_paper(
     scores: Path | None,
     bert: Path | None,
     output: Path | None,
+    device: str | None,
 ) -> None:
     from x2sam_rt.evaluation.paper import find_rows, paper_table, read_paper_scores
     from x2sam_rt.evaluation.runner import Job
@@ -116,7 +119,7 @@ def _run_paper(
     with progress_bar() as progress:
         for row, parts in available.parts.items():
             place = None if output is None else output / row.key.replace("/", "_").replace(" ", "_")
-            found[row] = _run(Job(row.dataset, row.split, parts, protocol, place), variants, progress)
+            found[row] = _run(Job(row.dataset, row.split, parts, protocol, place, device), variants, progress)
             if place is not None:
                 found[row].save(place / "results.json")
     console.print(paper_table(found, available.missing, theirs))

@@ -79,9 +79,11 @@ def _engine_layers(manifest: Manifest, folder: Path, stage: str) -> str:
             f"Found stage {stage!r} of a bundle for {manifest.backend}; wanted one of {', '.join(contracts)} of a "
             "bundle for tensorrt."
         )
+    from x2sam_rt.runtime.device import find_device
     from x2sam_rt.runtime.engines.tensorrt_engine import TensorRTEngine
 
-    engine = TensorRTEngine(contracts[stage], folder / find_backend(manifest.backend).file.format(stage=stage))
+    path = folder / find_backend(manifest.backend).file.format(stage=stage)
+    engine = TensorRTEngine(contracts[stage], path, find_device("cuda"))
     text = engine.layers()
     engine.close()
     return text

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 EPILOG = "Exit codes: 0 done · 1 an error, which says what to do · 2 wrong usage · 3 engines out of bounds."
 
 Bundle = Annotated[Path, typer.Argument(help="Folder made by `x2sam-rt export`.")]
+Device = Annotated[
+    str | None, typer.Option(help='"cpu", "cuda" or "cuda:N"; default: where the bundle\'s engines were built for.')
+]
 Video = Annotated[Path | None, typer.Option(help="Video file to stream.")]
 Phrases = Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to look for; repeat for several.")]
 TaskName = Annotated[str, typer.Option("--task", "-t", help=f"One of: {', '.join(TASKS)}.")]

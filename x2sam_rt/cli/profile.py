@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from x2sam_rt.cli.options import AskAgain, Bundle, Context, Names, Phrases, Regions, TaskName, Truncated, asked
+from x2sam_rt.cli.options import AskAgain, Bundle, Context, Device, Names, Phrases, Regions, TaskName, Truncated, asked
 from x2sam_rt.cli.terminal import console, reporting, with_progress
 
 
@@ -25,6 +25,7 @@ def profile(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the profile as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write the profile as a PNG.")] = None,
     allow_truncated: Truncated = False,
+    device: Device = None,
 ) -> None:
     """Measure a stream: percentiles per stage, first-mask latency, frames per second, memory.
 
@@ -43,7 +44,7 @@ def profile(
             prompt = ["the object"]
         instruction = asked(task_name, prompt, things, stuff, region, None)
         again = ReAsk.parse(ask_again)
-        with Runtime.load(bundle, context=context) as runtime:
+        with Runtime.load(bundle, device=device, context=context) as runtime:
             started = time.perf_counter()
             with VideoReader(video, allow_truncated=allow_truncated) as source:
                 measured = profile_run(with_progress(runtime, source, instruction, again=again), runtime, started)

@@ -12,6 +12,7 @@ from x2sam_rt.cli.options import (
     AskAgain,
     Bundle,
     Context,
+    Device,
     Names,
     Phrases,
     Regions,
@@ -58,6 +59,7 @@ def run(
     davis: Annotated[Path | None, typer.Option(help="Folder for indexed PNGs in the DAVIS layout.")] = None,
     panoptic: Annotated[Path | None, typer.Option(help="Folder for COCO panoptic PNGs and JSON.")] = None,
     allow_truncated: Truncated = False,
+    device: Device = None,
 ) -> None:
     """Segment a video or an image.
 
@@ -82,7 +84,7 @@ def run(
             stop=tuple(stop or ()),
         )
         again = ReAsk.parse(ask_again)
-        with Runtime.load(bundle, context=context) as runtime:
+        with Runtime.load(bundle, device=device, context=context) as runtime:
             if image:
                 writers = open_writers(image, None, output or [], davis, panoptic)
                 _print_result(run_image(runtime, image, instruction, writers))

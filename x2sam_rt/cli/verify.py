@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from x2sam_rt.cli.options import Bundle
+from x2sam_rt.cli.options import Bundle, Device
 from x2sam_rt.cli.terminal import console, progress_bar, reporting
 from x2sam_rt.errors import VerificationError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from x2sam_rt.export.verify import Bounds, Check
 
 
-def verify(bundle: Bundle) -> None:
+def verify(bundle: Bundle, device: Device = None) -> None:
     """Check a bundle's engines against PyTorch on this machine, stage by stage and over a whole clip."""
     from x2sam_rt.export.verify import bounds_of, verify_bundle
     from x2sam_rt.runtime.bundle import load_manifest
@@ -24,7 +24,7 @@ def verify(bundle: Bundle) -> None:
         with progress_bar() as progress:
             bar = progress.add_task("verify", total=None)
             checks = []
-            for check in verify_bundle(bundle):
+            for check in verify_bundle(bundle, device):
                 checks.append(check)
                 progress.update(bar, advance=1)
         bounds = bounds_of(load_manifest(bundle))

@@ -12,6 +12,7 @@ from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
 from x2sam_rt.model.stage_contract import Tensors
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import Manifest
+from x2sam_rt.runtime.device import device_for
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, load_engines
 from x2sam_rt.runtime.runtime import Runtime
@@ -28,7 +29,7 @@ class FiniteEngine:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.contract = engine.contract
+        self.contract, self.device = engine.contract, engine.device
         self._engine = engine
 
     def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
@@ -53,15 +54,19 @@ def _check_finite(stage: str, outputs: Tensors) -> None:
             )
 
 
-def load_choice(folder: Path, manifest: Manifest, choice: BackendChoice) -> tuple[Runtime, RuntimeSegmenter]:
+def load_choice(
+    folder: Path, manifest: Manifest, choice: BackendChoice, device: str | None = None
+) -> tuple[Runtime, RuntimeSegmenter]:
     """A runtime to close after use, and the same as something to be measured. manifest: of the bundle in `folder`; its
-    model configuration is the one that runs. choice: the bundle's own, or REFERENCE.
+    model configuration is the one that runs. choice: the bundle's own, or REFERENCE. device: as for `Runtime.load`.
 
     Raises EngineError for another choice, BundleError for a damaged bundle.
     """
     manifest = _adapted(manifest, choice)
-    model = cast_weights(load_model(manifest, folder), dtype_of(manifest.precision))
-    engines = load_engines(find_backend(manifest.backend), manifest.stages, folder, model)
+    backend = find_backend(manifest.backend)
+    place = device_for(backend, device)
+    model = cast_weights(load_model(manifest, folder, place), dtype_of(manifest.precision))
+    engines = load_engines(backend, manifest.stages, folder, model, place)
     # Whatever goes wrong before the mask decoder comes out of it.
     engines = replace(engines, mask_decoder=FiniteEngine(engines.mask_decoder))
     return assemble(folder, manifest, model, engines)

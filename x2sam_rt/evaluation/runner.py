@@ -33,13 +33,14 @@ OnSample = Callable[[str, str], None]
 @dataclass(frozen=True)
 class Job:
     """What is run. dataset, split: for the record. folder: where samples are kept as they are measured, to go on from
-    after a kill; None keeps them in memory."""
+    after a kill; None keeps them in memory. device: as for `Runtime.load`."""
 
     dataset: str
     split: str | None
     parts: tuple[Part, ...]
     protocol: Protocol
     folder: Path | None = None
+    device: str | None = None
 
     def samples(self, part: Part) -> Sequence[Sample]:
         return part.samples if self.protocol.limit is None else part.samples[: self.protocol.limit]
@@ -79,7 +80,7 @@ def parts_for(knobs: Knobs, parts: Sequence[Part]) -> list[Part]:
 def _run_variant(job: Job, variant: Variant, label: str, on_sample: OnSample) -> VariantResult:
     knobs = variant.knobs
     manifest = replace(variant.manifest, model=with_slots(variant.manifest.model, knobs.slots))
-    runtime, segmenter = load_choice(variant.folder, manifest, variant.choice)
+    runtime, segmenter = load_choice(variant.folder, manifest, variant.choice, job.device)
     overall, found = SpeedMeter(), []
     with runtime:
         for part in parts_for(knobs, job.parts):

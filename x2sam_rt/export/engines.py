@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from x2sam_rt.export.onnx import export_onnx
 from x2sam_rt.export.verify import reference_module, stage_error
 from x2sam_rt.model.precision import Precision, dtype_of
@@ -81,4 +83,5 @@ def write_engine(
 
 
 def _loaded(model: X2SAM, contract: StageContract, choice: BuildChoice, folder: Path) -> Engine:
-    return load_engine(find_backend(choice.backend), contract, folder, stage_module(model, contract.name))
+    row = find_backend(choice.backend)
+    return load_engine(row, contract, folder, stage_module(model, contract.name), torch.device(row.home))

@@ -127,14 +127,15 @@ class ReferenceEngine:
     """The PyTorch model in fp32 on plain PyTorch kernels: ours must not vouch for themselves."""
 
     def __init__(self, contract: StageContract, module: nn.Module) -> None:
-        self.contract = contract.widened()
-        self._engine = TorchEngine(self.contract, module)
+        self.contract, self.device = contract.widened(), next(module.parameters()).device
+        self._engine = TorchEngine(self.contract, module, self.device)
 
     def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
         run = self._engine.bind(inputs, outputs)
 
         def run_on_plain_kernels() -> None:
-            with kernels_on("torch"):
+            # On GPUs cuDNN would round the factors of convolutions to 10 bits.
+            with kernels_on("torch"), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 run()
 
         return run_on_plain_kernels
@@ -154,7 +155,7 @@ def stage_error(engine: Engine, module: nn.Module, sizes: Sizes = EXAMPLE_SIZES)
 
     module: the stage in fp32.
     """
-    inputs = example_inputs(engine.contract, sizes)
+    inputs = {name: value.to(engine.device) for name, value in example_inputs(engine.contract, sizes).items()}
     wide = {name: value.float() if value.is_floating_point() else value for name, value in inputs.items()}
     ours, reference = run_once(engine, inputs), run_once(ReferenceEngine(engine.contract, module), wide)
     return max(relative_error(ours[name], reference[name]) for name in reference)
@@ -189,7 +190,7 @@ def _sizes_to_check(dims: Set[str], slots: int) -> list[dict[str, int]]:
 def check_clip(ours: Pipeline, reference: Pipeline, prompt: PromptEmbeddings, frames: int) -> Iterator[ClipCheck]:
     """Steps two pipelines through one made-up clip, memory and all. frames: past the bank's slots, so that it wraps."""
     for frame, picture in enumerate(_clip(reference.side, frames).frames):
-        pixels = segmentor_input(torch.from_numpy(picture), reference.side, "stretch").pixels
+        pixels = segmentor_input(torch.from_numpy(picture).to(ours.device), reference.side, "stretch").pixels
         live = len(reference.bank)
         one, other = ours.step(pixels, prompt), reference.step(pixels, prompt)
         errors = [relative_error(getattr(one, name), getattr(other, name)) for name in vars(other)]
@@ -226,16 +227,16 @@ def mask_iou(ours: Tensor, reference: Tensor) -> float:
     return int((ours & reference).sum()) / union if union else 1.0
 
 
-def verify_bundle(folder: Path) -> Iterator[Check]:
+def verify_bundle(folder: Path, device: str | None = None) -> Iterator[Check]:
     """Checks a bundle's engines against the PyTorch model with the same weights, on this machine.
 
     First every stage alone, then a clip that fills the memory and wraps it, prompted through the language model; where
-    that has rounded weights, what they change; if these are within bounds, the accuracy of both. Raises BundleError,
-    EngineError or MissingExtra when the bundle cannot be loaded.
+    that has rounded weights, what they change; if these are within bounds, the accuracy of both. device: as for
+    `Runtime.load`; both run there. Raises BundleError, EngineError or MissingExtra when the bundle cannot be loaded.
     """
-    with Runtime.load(folder) as runtime:
+    with Runtime.load(folder, device=device) as runtime:
         manifest, config = runtime.manifest, runtime.manifest.model
-        model = cast_weights(load_reference_model(manifest, folder), torch.float32)
+        model = cast_weights(load_reference_model(manifest, folder, runtime.device), torch.float32)
         modules = {name: stage_module(model, name) for name in STAGES}
         reference = Engines.of(ReferenceEngine(contract, modules[contract.name]) for contract in manifest.stages)
         pipelines = Pipeline(runtime.engines, config), Pipeline(reference, config)

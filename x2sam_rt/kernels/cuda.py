@@ -20,6 +20,7 @@ from x2sam_rt.kernels.split import part_count
 INSTALL_HINT = "reinstall x2sam-rt with nvcc and the nvidia-cutlass package (CMake's output says what was built)"
 HOPPER = (9, 0)
 QUERY_TILE = 128  # queries per thread block
+CLUSTER = 2  # thread blocks that share keys and values: they come in pairs
 SKIP_ROWS = 64  # queries that skip a key block together
 SKIP_BITS = 24.0  # a key block under 2^-24 of the best key cannot be seen in float32
 DIMS = (64, 128, 256)
@@ -199,7 +200,8 @@ def _attend(
     out = query.new_empty((tokens, dim))
     segments = key.shape[0] if key.dim() == 3 else 1
     blocks = segments * -(-key.shape[-2] // _key_block(dim))
-    parts = part_count(parts, -(-tokens // QUERY_TILE), blocks, availability.gpu(query.device).processors)
+    tiles = -(-tokens // (CLUSTER * QUERY_TILE)) * CLUSTER
+    parts = part_count(parts, tiles, blocks, availability.gpu(query.device).processors)
     if tokens == 0:
         return out
     query, key, value = _readable(query), _readable(key), _readable(value)

@@ -32,9 +32,10 @@ class DeepStack:
     positions: Tensor
 
     def part(self, start: int, stop: int) -> DeepStack:
-        """What falls on the tokens start…stop, counted from `start`."""
+        """What falls on the tokens start…stop, counted from `start`; its positions are where the features are."""
         first, last = torch.searchsorted(self.positions, self.positions.new_tensor([start, stop])).tolist()
-        return DeepStack(self.features[:, first:last], self.positions[first:last] - start)
+        positions = (self.positions[first:last] - start).to(self.features.device)
+        return DeepStack(self.features[:, first:last], positions)
 
     def join(self, layer: int, hidden: Tensor) -> Tensor:
         """hidden: (B, tokens, dim), the layer's output; positions count over the whole batch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,17 @@ def segmentor_input(frame: Tensor, size: int, mode: ResizeMode) -> SegmentorInpu
     """frame: (H, W, 3) uint8. Bilinear with antialiasing, /255, ImageNet mean and std; zeros pad right and bottom."""
     height, width = frame.shape[:2]
     scaled = scaled_size(height, width, size, mode)
-    mean = torch.tensor(_MEAN, device=frame.device).view(3, 1, 1)
-    std = torch.tensor(_STD, device=frame.device).view(3, 1, 1)
+    mean, std = _statistics(frame.device)
     pixels = (_resize(frame, scaled, "bilinear").float() / 255 - mean) / std
     padded = F.pad(pixels, (0, size - scaled[1], 0, size - scaled[0]))
     return SegmentorInput(padded[None], scaled, (height, width))
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, (3, 1, 1) each; kept, since bringing them to a GPU makes the host wait."""
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (_MEAN, _STD))
+    return mean, std
 
 
 def scaled_size(height: int, width: int, size: int, mode: ResizeMode) -> tuple[int, int]:
@@ -152,9 +159,14 @@ def _resize(frame: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     if tuple(frame.shape[:2]) == size:
         return channels[0]
     if frame.is_cuda:  # no 8-bit kernel there
-        exact = F.interpolate(channels.float(), size=size, mode=mode, antialias=True, align_corners=False)
-        return exact[0].round().clamp(0, 255)
+        across = _resize_rounded(channels.float(), (frame.shape[0], size[1]), mode)
+        return _resize_rounded(across, size, mode)[0]
     return F.interpolate(channels, size=size, mode=mode, antialias=True, align_corners=False)[0]
+
+
+def _resize_rounded(maps: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """One axis at a time: Pillow rounds and clamps between its two passes, which shows where bicubic overshoots."""
+    return F.interpolate(maps, size=size, mode=mode, antialias=True, align_corners=False).round_().clamp_(0, 255)
 
 
 def _non_finite(frame: Any) -> str:

@@ -83,7 +83,8 @@ class LanguageStates:
 
     def at(self, span: slice) -> Tensor:
         """(tokens, dim). Every token of the span must be among the positions."""
-        first, last = torch.searchsorted(self.positions, torch.tensor([span.start, span.stop])).tolist()
+        ends = self.positions.new_tensor([span.start, span.stop])
+        first, last = torch.searchsorted(self.positions, ends).tolist()
         assert last - first == span.stop - span.start, f"states of {span} were not kept"
         return self.values[first:last]
 
@@ -108,7 +109,7 @@ def prompt_tokens(
     ids += tokenizer.encode_marked(question, region=[REGION_PLACE] * REGION_TOKENS)
     ids += [tokenizer.im_end, *encode("\n"), tokenizer.im_start, *encode("assistant\n")]
     tail = [] if answer is None else [*tokenizer.encode_marked(answer), tokenizer.im_end]
-    return PromptTokens(torch.tensor(ids + tail), len(ids))
+    return PromptTokens(torch.tensor(ids + tail, device="cpu"), len(ids))
 
 
 def phrase_spans(ids: Sequence[int], answer_start: int, tokenizer: Tokenizer) -> list[slice]:
@@ -139,7 +140,7 @@ def read_positions(ids: Sequence[int], answer_start: int, tokenizer: Tokenizer) 
     seg = seg_position(ids[answer_start:], tokenizer)
     places = {len(ids) - 1 if seg is None else answer_start + seg}
     places |= {index for span in phrase_spans(ids, answer_start, tokenizer) for index in range(span.start, span.stop)}
-    return torch.tensor(sorted(places))
+    return torch.tensor(sorted(places), device="cpu")
 
 
 class PromptEncoder:
@@ -155,6 +156,12 @@ class PromptEncoder:
     def dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.language.embeddings.weight.dtype
         return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where frames, token ids and masks are to be; what says where they stand stays on the host."""
+        device: torch.device = self.language.embeddings.weight.device
+        return device
 
     def see(self, vision: VisionInput) -> VisualTokens:
         """Runs the visual tower."""

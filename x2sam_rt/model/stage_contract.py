@@ -10,6 +10,7 @@ from torch import Tensor
 
 from x2sam_rt.errors import EngineError
 
+_CPU = torch.device("cpu")
 Dim = int | str
 Sizes = Mapping[str, int]
 Tensors = Mapping[str, Tensor]
@@ -33,9 +34,9 @@ class TensorSpec:
         """The shape in numbers. sizes: of what varies."""
         return tuple(dim if isinstance(dim, int) else _size(dim, sizes) for dim in self.shape)
 
-    def zeros(self, **sizes: int) -> Tensor:
+    def zeros(self, device: torch.device = _CPU, **sizes: int) -> Tensor:
         """A tensor that fits. sizes: of what varies."""
-        return torch.zeros(self.sized(sizes), dtype=self.torch_dtype)
+        return torch.zeros(self.sized(sizes), dtype=self.torch_dtype, device=device)
 
     def widened(self) -> TensorSpec:
         return replace(self, dtype="float32") if self.torch_dtype.is_floating_point else self
@@ -76,13 +77,17 @@ class StageContract:
         self._check(self.outputs, outputs, sizes)
 
     def outputs_for(self, inputs: Tensors) -> dict[str, Tensor]:
-        """Buffers for the results on these inputs, filled with NaN: an unwritten value cannot pass for a result.
+        """Buffers for the results, where these inputs are, filled with NaN: an unwritten value is no result.
 
         Raises EngineError as `check` does.
         """
         sizes: dict[str, int] = {}
         self._check(self.inputs, inputs, sizes)
-        return {spec.name: torch.full(spec.sized(sizes), float("nan"), dtype=spec.torch_dtype) for spec in self.outputs}
+        device = next(iter(inputs.values())).device
+        return {
+            spec.name: torch.full(spec.sized(sizes), float("nan"), dtype=spec.torch_dtype, device=device)
+            for spec in self.outputs
+        }
 
     def _check(self, wanted: tuple[TensorSpec, ...], found: Tensors, sizes: dict[str, int]) -> None:
         names = [tensor.name for tensor in wanted]

@@ -33,11 +33,12 @@ class PatchGrid:
 
 
 def patch_grid(height: int, width: int, *, merge: int, table_side: int, head_dim: int) -> PatchGrid:
-    """height, width: patches of one frame pair. table_side: side of the learned position table."""
-    rows, columns = _merge_order(height, width, merge)
-    indices, weights = _table_taps(rows, columns, height, width, table_side)
-    frequency = 1.0 / _ROTARY_BASE ** (torch.arange(0, head_dim // 2, 2, dtype=torch.float32) / (head_dim // 2))
-    angles = torch.cat((rows[:, None] * frequency, columns[:, None] * frequency), dim=-1).repeat(1, 2)
+    """On the CPU. height, width: patches of one frame pair. table_side: side of the learned position table."""
+    with torch.device("cpu"):
+        rows, columns = _merge_order(height, width, merge)
+        indices, weights = _table_taps(rows, columns, height, width, table_side)
+        frequency = 1.0 / _ROTARY_BASE ** (torch.arange(0, head_dim // 2, 2, dtype=torch.float32) / (head_dim // 2))
+        angles = torch.cat((rows[:, None] * frequency, columns[:, None] * frequency), dim=-1).repeat(1, 2)
     return PatchGrid(indices, weights, angles.cos(), angles.sin())
 
 

@@ -233,6 +233,15 @@ class StreamAsker:
             return None
         return self._start(question, wait)
 
+    def use(self, question: Question, answer: Answer) -> Taken:
+        """Takes an answer that is there already, as if it had been asked for now."""
+        question.instruction.require_media(self._media)
+        self._first = None
+        self._background.drop()
+        self._again.asked()
+        self._in_force = replace(question, frames=question.frames or PromptFrames((), {}))
+        return Taken(self._in_force, answer)
+
     def take_over(self, *, wait: bool) -> Taken | None:
         """What takes over with the frame seen last, if anything does. wait: for an answer that is being worked on.
 

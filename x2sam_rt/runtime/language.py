@@ -249,7 +249,7 @@ class LanguageRuntime:
             region_input(region.mask(*frames.frame_of(region).shape[:2]), config.image_size, config.resize)
             for region in instruction.regions
         ]
-        return torch.stack(masks) if masks else None
+        return torch.stack(masks).to(self.encoder.device) if masks else None
 
     def _look_at_regions(self, instruction: Instruction, frames: PromptFrames, masks: Tensor | None) -> Tensor | None:
         """(regions, 64, dim), each read from the features of the frame it was drawn on."""
@@ -263,7 +263,8 @@ class LanguageRuntime:
         config, known = self._config, dict[int, Tensor]()
         for region in regions:
             if region.frame not in known:
-                seen = segmentor_input(frames.frame_of(region), config.image_size, config.resize)
+                frame = frames.frame_of(region).to(self.encoder.device)
+                seen = segmentor_input(frame, config.image_size, config.resize)
                 known[region.frame] = self._region_source(seen.pixels)
             yield known[region.frame]
 
@@ -295,7 +296,7 @@ class LanguageRuntime:
         count = int((ids == VISUAL_PLACE).sum())
         visual = self._see(shown, count) if count else None
         regions = asked.regions if stop == len(asked.keys) else None
-        embeds = self.encoder.embed(ids, visual, regions)
+        embeds = self.encoder.embed(ids.to(self.encoder.device), visual, regions)
         return embeds, None if visual is None else deep_stack(ids, visual)
 
     def _see(self, shown: _Shown, count: int) -> VisualTokens:
@@ -307,7 +308,8 @@ class LanguageRuntime:
         parts = []
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
             frames = [frame for pair in pairs[start : start + _PAIRS_AT_ONCE] for frame in pair.frames]
-            parts.append(self.encoder.see(vision_patches(frames, target)))
+            shown = [frame.to(self.encoder.device) for frame in frames]
+            parts.append(self.encoder.see(vision_patches(shown, target)))
         return VisualTokens(
             torch.cat([part.tokens for part in parts]), torch.cat([part.deepstack for part in parts], dim=1)
         )
@@ -330,7 +332,7 @@ class LanguageRuntime:
                 break
         else:
             text.finish()
-        fed = torch.arange(start, start + len(values) - 1)
+        fed = torch.arange(start, start + len(values) - 1, device="cpu")
         read = LanguageStates(torch.cat((states.positions, fed)), torch.cat(values))
         return _Said(ids, read, self._text(ids[start:])) if end is None else self._ended(ids, read, start, end)
 

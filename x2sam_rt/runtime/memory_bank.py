@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.model.stage_contract import StageContract
+from x2sam_rt.runtime.device import CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +34,11 @@ class MemoryBank:
     from then on all are live and the oldest is overwritten in place.
     """
 
-    def __init__(self, attention: StageContract, slots: int) -> None:
+    def __init__(self, attention: StageContract, slots: int, device: torch.device = CPU) -> None:
         """attention: the contract of the stage that reads the bank."""
-        self._memory = attention.input("memory").zeros(slots=slots)
-        self._frame_offsets = attention.input("frame_offsets").zeros(slots=slots)
-        self._frames = torch.zeros(slots, dtype=torch.int64)
+        self._memory = attention.input("memory").zeros(device, slots=slots)
+        self._frame_offsets = attention.input("frame_offsets").zeros(device, slots=slots)
+        self._frames = torch.zeros(slots, dtype=torch.int64, device=device)
         self._written = 0
 
     def __len__(self) -> int:

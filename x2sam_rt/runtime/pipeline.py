@@ -62,18 +62,19 @@ class Pipeline:
 
     def __init__(self, engines: Engines, config: ModelConfig) -> None:
         self.side = config.image_size
-        self.bank = MemoryBank(engines.memory_attention.contract, config.memory.slots)
+        self.device = device = engines.device
+        self.bank = MemoryBank(engines.memory_attention.contract, config.memory.slots, device)
         self.timer = StageTimer()
         self._frame = 0
         self._engines = engines
         encoder, decoder = engines.frame_encoder.contract, engines.mask_decoder.contract
-        self._pixels, self._first = (tensor.zeros() for tensor in encoder.inputs)
-        low, middle, high, mask_features, region_source = (tensor.zeros() for tensor in encoder.outputs)
+        self._pixels, self._first = (tensor.zeros(device) for tensor in encoder.inputs)
+        low, middle, high, mask_features, region_source = (tensor.zeros(device) for tensor in encoder.outputs)
         self.features = FrameFeatures((low, middle, high), mask_features, region_source)
-        low, middle, high = (tensor.zeros() for tensor in engines.memory_attention.contract.outputs)
+        low, middle, high = (tensor.zeros(device) for tensor in engines.memory_attention.contract.outputs)
         self.conditioned: Scales = (low, middle, high)
-        self._mask_logits = decoder.output("mask_logits").zeros()
-        self._query_states = decoder.output("query_states").zeros()
+        self._mask_logits = decoder.output("mask_logits").zeros(device)
+        self._query_states = decoder.output("query_states").zeros(device)
         self._encode = self._bind_encoder()
         self._attend = tuple(self._bind_attention(live) for live in range(1, self.bank.slots + 1))
         self._prompt: _BoundPrompt | None = None
@@ -136,7 +137,7 @@ class Pipeline:
 
     def _bind_prompt(self, prompt: PromptEmbeddings) -> _BoundPrompt:
         decoder = self._engines.mask_decoder.contract
-        class_logits = decoder.output("class_logits").zeros(conditions=len(prompt.conditions))
+        class_logits = decoder.output("class_logits").zeros(self._engines.device, conditions=len(prompt.conditions))
         prediction = MaskPrediction(self._mask_logits, class_logits, self._query_states)
         inputs = {"mask_features": self.features.mask, **_decoder_inputs(prompt, decoder.input("seg").torch_dtype)}
         own, conditioned = (
@@ -158,8 +159,8 @@ def _decoder_inputs(prompt: PromptEmbeddings, dtype: torch.dtype) -> dict[str, T
     embeddings = {name: tensor.to(dtype).contiguous() for name, tensor in vars(prompt).items()}
     return {
         **embeddings,
-        "condition_mask": torch.ones(len(prompt.conditions), dtype=torch.bool),
-        "token_mask": torch.ones(len(prompt.tokens), dtype=torch.bool),
+        "condition_mask": torch.ones(len(prompt.conditions), dtype=torch.bool, device=prompt.seg.device),
+        "token_mask": torch.ones(len(prompt.tokens), dtype=torch.bool, device=prompt.seg.device),
     }
 
 

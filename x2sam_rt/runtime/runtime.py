@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from x2sam_rt.errors import SessionError
@@ -16,16 +18,17 @@ from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Manifest, load_manifest
+from x2sam_rt.runtime.device import device_for
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
 from x2sam_rt.runtime.growing_text import OnText
-from x2sam_rt.runtime.language import LanguageRuntime
+from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import VideoSession
 from x2sam_rt.runtime.weights import load_model
-from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import DEFAULT_WORDING, Media
 from x2sam_rt.tasks.wording import Wording
 
@@ -40,25 +43,36 @@ class Runtime:
         self._sessions: WeakSet[VideoSession] = WeakSet()
 
     @classmethod
-    def load(cls, folder: str | Path, *, check_hashes: bool = True, context: int | None = None) -> Runtime:
-        """Reads a bundle. check_hashes: False skips the SHA-256 of the files (their presence and size are checked).
-        context: tokens of the longest prompt with its answer, for which memory is taken here (`language.cache_bytes`);
-        None = what the longest prompt of the published protocols needs.
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        check_hashes: bool = True,
+        context: int | None = None,
+    ) -> Runtime:
+        """Reads a bundle. device: "cpu", "cuda" or "cuda:N", where everything is done; None = "cuda:0" for engines that
+        were built for GPUs, else "cpu". check_hashes: False skips the SHA-256 of the files (their presence and size are
+        checked). context: tokens of the longest prompt with its answer, for which memory is taken here
+        (`language.cache_bytes`); None = what the longest prompt of the published protocols needs.
 
-        Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else;
-        ConfigError for a context the model was not made for.
+        Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else, or there
+        is no such device; ConfigError for a context the model was not made for.
         """
         folder = Path(folder)
         manifest = load_manifest(folder, check_hashes=check_hashes)
-        model = load_model(manifest, folder)
-        engines = load_engines(find_backend(manifest.backend), manifest.stages, folder, model)
+        backend = find_backend(manifest.backend)
+        place = device_for(backend, device)
+        model = load_model(manifest, folder, place)
+        engines = load_engines(backend, manifest.stages, folder, model, place)
         return cls.assemble(folder, manifest, model, engines, context)
 
     @classmethod
     def assemble(
         cls, folder: Path, manifest: Manifest, model: X2SAM, engines: Engines, context: int | None = None
     ) -> Runtime:
-        """A runtime of a bundle's language side and any engines. model: holds the language side's weights."""
+        """A runtime of a bundle's language side and any engines. model: holds the language side's weights, on the
+        engines' device."""
         config = manifest.model
         tokenizer = Tokenizer.load(folder / LANGUAGE / "tokenizer", config.language["text_config"]["vocab_size"])
         language = LanguageRuntime(
@@ -73,15 +87,15 @@ class Runtime:
 
     def stream(
         self,
-        prompt: str | Instruction | None = None,
+        prompt: str | Instruction | Answer | None = None,
         *,
         frames: PromptFrames | None = None,
         on_text: OnText | None = None,
         again: ReAsk = ONCE,
     ) -> VideoSession:
-        """A new stream. prompt: the first instruction; a plain text asks for what it refers to. frames: what to
-        answer it on (a file's evenly spaced ones); without them the first frame is used. again: when instructions are
-        asked again."""
+        """A new stream. prompt: the first instruction, or its answer; a plain text asks for what it refers to. frames:
+        what to answer it on (a file's evenly spaced ones); without them the first frame is used. again: when
+        instructions are asked again."""
         return self._open("video", prompt, frames, on_text, again)
 
     def segment_image(
@@ -90,6 +104,18 @@ class Runtime:
         """One still image, (H, W, 3) uint8 RGB."""
         with self._open("image", prompt, None, on_text) as session:
             return session.step(image)
+
+    def answer_all(
+        self, prompts: Sequence[str | Instruction], frames: PromptFrames, media: Media = "video"
+    ) -> list[Answer]:
+        """Several instructions on the same frames, for streams to begin with. The frames go through the language model
+        once, and those instructions together whose answers are known beforehand. Raises as `VideoSession.ask`."""
+        return self.language.answer_all([as_instruction(prompt) for prompt in prompts], media, frames)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the streams' buffers are. Raises SessionError after `close`."""
+        return self.engines.device
 
     @property
     def engines(self) -> Engines:
@@ -117,7 +143,7 @@ class Runtime:
     def _open(
         self,
         media: Media,
-        prompt: str | Instruction | None,
+        prompt: str | Instruction | Answer | None,
         frames: PromptFrames | None,
         on_text: OnText | None,
         again: ReAsk = ONCE,

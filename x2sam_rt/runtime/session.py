@@ -20,6 +20,7 @@ from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
 from x2sam_rt.runtime.postprocess import FrameLogits, PostProcessor, make_postprocessor
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult, Segmentation
+from x2sam_rt.runtime.upload import FrameUpload
 from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import Media
 
@@ -42,6 +43,7 @@ class VideoSession:
         again: ReAsk = ONCE,
     ) -> None:
         self._pipeline: Pipeline | None = Pipeline(engines, config)
+        self._upload = FrameUpload(engines.device)
         self._asker = StreamAsker(language, media, again)
         self._config = config
         self._answer: Answer | None = None
@@ -59,7 +61,7 @@ class VideoSession:
 
     def ask(
         self,
-        prompt: str | Instruction,
+        prompt: str | Instruction | Answer,
         *,
         frames: PromptFrames | None = None,
         keep_memory: bool = True,
@@ -69,18 +71,23 @@ class VideoSession:
     ) -> None:
         """Changes the instruction; the next frame uses it. Before the first frame it waits for that frame.
 
-        frames: what to answer on, instead of the frames seen. keep_memory: False forgets what was segmented so far.
-        on_text: gets generated text as it grows. on_answer: is told the answer and the number of the first frame that
-        uses it, when it takes over. wait: False answers on another thread (`on_text` is called there), while frames
-        go on under the answer in force; the new one takes over with the first frame after it is there. Of several
-        instructions the last one wins, and those before it are given up.
+        prompt: an `Answer` is one that is there already (`Runtime.answer_all`), and is taken as it is. frames: what to
+        answer on, instead of the frames seen. keep_memory: False forgets what was segmented so far. on_text: gets
+        generated text as it grows. on_answer: is told the answer and the number of the first frame that uses it, when
+        it takes over. wait: False answers on another thread (`on_text` is called there), while frames go on under the
+        answer in force; the new one takes over with the first frame after it is there. Of several instructions the
+        last one wins, and those before it are given up.
 
         Raises PromptError, and NoMasksError (with the text) when the model answers without masks; the instruction in
         force then stays. With wait=False the next `step` or `wait_for_answer` raises these, once.
         """
         pipeline = self._require_open()
-        question = Question(as_instruction(prompt), frames, keep_memory, on_text, on_answer)
-        self._take_over(pipeline, self._asker.ask(question, wait=wait))
+        instruction = prompt.instruction if isinstance(prompt, Answer) else as_instruction(prompt)
+        question = Question(instruction, frames, keep_memory, on_text, on_answer)
+        if isinstance(prompt, Answer):
+            self._take_over(pipeline, self._asker.use(question, prompt))
+        else:
+            self._take_over(pipeline, self._asker.ask(question, wait=wait))
 
     def wait_for_answer(self) -> None:
         """Returns when nothing that was asked with wait=False is left to be answered; the answer then is in force.
@@ -89,7 +96,8 @@ class VideoSession:
         self._take_over(pipeline, self._asker.finish())
 
     def step(self, frame: np.ndarray[Any, Any] | Tensor) -> FrameResult:
-        """Segments the next frame: (H, W, 3) uint8 RGB of any size; results come back in that size.
+        """Segments the next frame: (H, W, 3) uint8 RGB of any size; results come back in that size. A tensor on the
+        runtime's GPU stays there.
 
         Raises FrameError for a frame that cannot be segmented (the stream goes on with the next one), SessionError
         after `close` or before any instruction; what an instruction asked with wait=False ran into (the frame can then
@@ -100,7 +108,7 @@ class VideoSession:
         if self._answer is None and not self._asker.waiting:
             raise SessionError("step before any instruction: call ask(…) or pass prompt= to stream(…) first.")
         with pipeline.timer("preprocess"):
-            taken = segmentor_input(pixels, self._config.image_size, self._config.resize)
+            taken = segmentor_input(self._upload(pixels), self._config.image_size, self._config.resize)
             self._asker.see(pipeline.next_frame, pixels)
         with pipeline.timer("language") if self._asker.at_work_next else contextlib.nullcontext():
             self._take_over(pipeline, self._asker.take_over(wait=self._answer is None))

@@ -4,8 +4,10 @@
     arithmetic     what an instruction computes on the 32 lanes of a warp
     tensor_cores   matrix products: descriptors, swizzles, fragments
     warp           a warp: its registers, the branches its lanes took, the products it waits for
+    operands       a kernel's registers, and how a warp reads and writes what an instruction names
     steps          an instruction → a step that changes a warp
-    block          a thread block: shared memory, barriers, the copy engine, and the order in which warps run
+    block          a thread block: shared memory, barriers, the copy engine
+    cluster        blocks that run together, and the order in which their warps do
     device         launches, tensor maps, the host's memory as global memory
     library        libx2sam_cuda on top of it: the host's code runs as it is, behind a runtime that has this device
 

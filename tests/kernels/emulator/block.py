@@ -1,19 +1,20 @@
-"""A thread block: its shared memory, barriers and copies, and the order in which its warps run."""
+"""A thread block: its shared memory, barriers and copies."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emulator.arithmetic import Lanes, floats
-from emulator.steps import Code
 from emulator.tensor_cores import BYTES
 from emulator.warp import POISON, SHARED_WINDOW, Hazard, Warp
 
-MOST_INSTRUCTIONS = 400  # a warp's turn
+if TYPE_CHECKING:
+    from emulator.cluster import Cluster, Launch, Triple
+
+REMOTE = 1 << 24  # addresses of the cluster's other blocks: (rank + 1) · this + the address there
 MOST_TRANSACTION_BYTES = 2**20 - 1
 
 
@@ -49,44 +50,34 @@ class Copy:
 
 
 class Block:
-    """Runs to its end with `run`. index, grid: (x, y, z). parameters: the address of the kernel's arguments."""
+    """index, rank: its place in the grid and in its cluster."""
 
-    def __init__(
-        self, code: Code, device: Any, index: tuple[int, int, int], grid: tuple[int, int, int], threads: int,
-        dynamic_bytes: int, parameters: int,
-    ) -> None:  # fmt: skip
-        self.code, self.device, self.index, self.grid, self.threads = code, device, index, grid, threads
-        self.parameters = parameters
-        self.random = random.Random(f"{device.seed} {index}")
+    def __init__(self, cluster: Cluster, rank: int, index: Triple, launch: Launch) -> None:
+        self.cluster, self.rank, self.index, self.grid = cluster, rank, index, launch.grid
+        self.threads, self.parameters, self.device = launch.threads, launch.parameters, launch.device
+        code, device = launch.code, launch.device
         self.shared_base = device.shared_base
-        self.shared = np.full(-(-(code.kernel.shared_bytes + dynamic_bytes) // 16) * 16, POISON, np.uint8)
+        self.shared = np.full(-(-(code.kernel.shared_bytes + launch.dynamic_bytes) // 16) * 16, POISON, np.uint8)
         self.barriers: dict[int, Phases] = {}
         self.meetings: dict[int, Meeting] = {}
         self.copies: list[Copy] = []
-        self.events = 0
-        self.warps = [Warp(self, number, code) for number in range(threads // 32)]
+        self.warps = [Warp(self, number, code) for number in range(launch.threads // 32)]
 
-    def run(self) -> None:
-        """Warps take turns in a random order, of random length; copies arrive when they please."""
-        quiet = 0
-        while left := [warp for warp in self.warps if not warp.finished]:
-            before = self.events
-            self.random.shuffle(left)
-            stopped = [warp.run(self.random.randrange(1, MOST_INSTRUCTIONS)) is not None for warp in left]
-            stuck = all(stopped) and self.events == before
-            if self.copies and (stuck or self.random.random() < 0.3):
-                self._arrives(self.copies.pop(self.random.randrange(len(self.copies))))
-            quiet = quiet + 1 if stuck and self.events == before else 0
-            if quiet > 2:
-                raise Hazard(f"deadlock in block {self.index}: {self._where(left)}")
-        self._check_end()
+    def happened(self) -> None:
+        self.cluster.events += 1
 
-    def _where(self, warps: list[Warp]) -> str:
-        places = ", ".join(f"warp {warp.number} at {warp.code.steps[warp.pc].text[:60]}" for warp in warps)
-        states = ", ".join(f"{at}: {barrier}" for at, barrier in self.barriers.items())
-        return f"{places}; {states}"
+    def owner(self, address: int) -> tuple[Block, int]:
+        """The block of the cluster whose shared memory an address is in, and the address there."""
+        rank, local = divmod(address, REMOTE)
+        block = self if rank == 0 else self.cluster.blocks[rank - 1]
+        if block.ended():
+            raise Hazard(f"block {self.index} signals block {block.index}, which has ended")
+        return block, local
 
-    def _check_end(self) -> None:
+    def ended(self) -> bool:
+        return all(warp.finished for warp in self.warps)
+
+    def check_end(self) -> None:
         if self.copies:
             raise Hazard(f"block {self.index} ended with {len(self.copies)} copies under way")
         if any(barrier.bytes for barrier in self.barriers.values()):
@@ -155,7 +146,9 @@ class Block:
 
     def copy(self, tensor_map: int, place: list[int], target: int, barrier: int) -> None:
         """Starts a tiled copy. Until it arrives its target holds NaN."""
-        data = self.device.tensor_map(self, tensor_map).box(place, target)
+        if self.ended():
+            raise Hazard(f"a copy to block {self.index}, which has ended")
+        data = self.device.tensor_map(tensor_map).box(place, target)
         low, high = target, target + len(data)
         if target % 128:
             raise Hazard(f"a copy to {target}, which is not aligned to 128 bytes")
@@ -164,15 +157,15 @@ class Block:
         self._phases(barrier)
         self.shared[low - self.shared_base : high - self.shared_base] = POISON
         self.copies.append(Copy(target, data, barrier))
-        self.events += 1
+        self.happened()
 
-    def _arrives(self, copy: Copy) -> None:
+    def arrives(self, copy: Copy) -> None:
         start = copy.target - self.shared_base
         self.shared[start : start + len(copy.data)] = copy.data
         barrier = self._phases(copy.barrier)
         barrier.bytes -= len(copy.data)
         self._settle(barrier)
-        self.events += 1
+        self.happened()
 
     # --- barriers
 
@@ -180,7 +173,7 @@ class Block:
         self._check_inside(address, address + 8)
         self.barriers[address] = Phases(count, count)
 
-    def invalidate(self, address: int, _: int) -> None:
+    def invalidate(self, address: int) -> None:
         del self.barriers[address]
 
     def expect(self, address: int, size: int) -> None:
@@ -195,7 +188,7 @@ class Block:
             raise Hazard(f"mbarrier {address}: more arrivals than its count of {barrier.count}")
         barrier.left -= count
         self._settle(barrier)
-        self.events += 1
+        self.happened()
 
     def phase_passed(self, address: int, parity: int) -> bool:
         return self._phases(address).phase % 2 != parity % 2
@@ -209,7 +202,7 @@ class Block:
         if barrier.left == 0 and barrier.bytes == 0:
             barrier.phase += 1
             barrier.left = barrier.count
-            self.events += 1
+            self.happened()
 
     def meet(self, warp: Warp, number: int, threads: int, vote: bool) -> bool:
         """A warp at a named barrier: whether all are there. `barrier_result` of each is then what they all voted."""
@@ -223,7 +216,7 @@ class Block:
             raise Hazard(f"barrier {number} is met by {meeting.threads} and by {threads} threads")
         meeting.arrived.append(warp)
         meeting.vote &= vote
-        self.events += 1
+        self.happened()
         if 32 * len(meeting.arrived) < threads:
             warp.arrived = True
             return False

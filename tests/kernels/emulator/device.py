@@ -5,18 +5,16 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 
 from emulator.arithmetic import Lanes
-from emulator.block import Block
+from emulator.cluster import Cluster, Launch, Triple
 from emulator.ptx import Kernel
 from emulator.steps import Code
 from emulator.warp import Hazard
 
 SWIZZLES = {0: 0, 1: 1, 2: 3, 3: 7}  # address bits exchanged, by CUtensorMapSwizzle
-Triple = tuple[int, int, int]
 
 
 class HostMemory:
@@ -100,14 +98,17 @@ class Device:
             buffer[start + place : start + place + len(argument)] = np.frombuffer(argument, np.uint8)
         self.memory.refresh()
         with np.errstate(all="ignore"):
-            for z, y, x in product(*(range(count) for count in grid[::-1])):
-                Block(code, self, (x, y, z), grid, threads, shared_bytes, buffer.ctypes.data + start).run()
+            launch = Launch(code, self, grid, threads, shared_bytes, buffer.ctypes.data + start)
+            if grid[0] % code.kernel.cluster:
+                raise Hazard(f"a grid of {grid} blocks, in clusters of {code.kernel.cluster}")
+            for z, y, x in product(range(grid[2]), range(grid[1]), range(0, grid[0], code.kernel.cluster)):
+                Cluster(launch, (x, y, z)).run()
 
     def add_map(self, tensor_map: TensorMap) -> int:
         self.maps.append(tensor_map)
         return len(self.maps) - 1
 
-    def tensor_map(self, block: Any, address: int) -> TensorMap:
+    def tensor_map(self, address: int) -> TensorMap:
         if address % 64:
             raise Hazard(f"a tensor map at {address:#x}, which is not aligned to 64 bytes")
         return self.maps[int.from_bytes(ctypes.string_at(address, 8), "little")]

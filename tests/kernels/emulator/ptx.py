@@ -34,13 +34,14 @@ class Instruction:
 
 @dataclass
 class Kernel:
-    """parameters, shared: offsets of the variables, in bytes. registers: their types. labels: instruction numbers."""
+    """parameters, shared: offsets, in bytes. cluster: its blocks. registers: types. labels: instruction numbers."""
 
     name: str
     parameters: dict[str, int]
     parameter_sizes: list[int]
     shared: dict[str, int]
     shared_bytes: int
+    cluster: int = 1
     registers: dict[str, str] = field(default_factory=dict)
     instructions: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
@@ -52,12 +53,14 @@ def parse(text: str) -> dict[str, Kernel]:
     text = re.sub(r"^\s*\.(loc|file|pragma)\b[^\n]*", "", text, flags=re.M)
     shared, shared_bytes = _layout(re.findall(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[(\d*)\]", text))
     kernels = {}
-    for head in re.finditer(r"\.entry\s+([\w$]+)\s*\((.*?)\)[^{;]*\{", text, flags=re.S):
+    for head in re.finditer(r"\.entry\s+([\w$]+)\s*\((.*?)\)([^{;]*)\{", text, flags=re.S):
         declared = [PARAMETER.fullmatch(part) for part in split(head.group(2))]
         sizes = [BYTES[found["kind"]] * int(found["count"] or 1) for found in declared if found]
         aligned = [(found["align"] or str(BYTES[found["kind"]]), found["name"], str(size))
                    for found, size in zip(declared, sizes, strict=True) if found]  # fmt: skip
         kernel = Kernel(head.group(1), _layout(aligned)[0], sizes, shared, shared_bytes)
+        blocks = re.search(r"\.reqnctapercluster\s+(\d+)", head.group(3))
+        kernel.cluster = int(blocks.group(1)) if blocks else 1
         _Body(kernel).read(text, head.end())
         kernels[kernel.name] = kernel
     return kernels

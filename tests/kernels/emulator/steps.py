@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from copy import copy
-from typing import Any
 
 import numpy as np
 
 from emulator import arithmetic, tensor_cores
 from emulator.arithmetic import DTYPES, Lanes
+from emulator.block import REMOTE
+from emulator.operands import Operands
 from emulator.ptx import BYTES, Instruction, Kernel, split
 from emulator.warp import AGAIN, LANES, PAUSE, SHARED_WINDOW, Hazard, Step, Warp
 
 IGNORED = {"fence", "prefetch", "setmaxnreg", "membar", "griddepcontrol", "nanosleep", "discard", "applypriority"}
-
-Read = Callable[[Warp], Any]
 
 
 class Compiled:
@@ -28,19 +27,11 @@ class Compiled:
         self.runs = 0
 
 
-class Code:
-    """A kernel's instructions as steps, and how many registers of each size a warp needs."""
+class Code(Operands):
+    """A kernel's instructions as steps."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.rows: dict[str, tuple[int, int]] = {}  # size in bytes (0: predicate) and row in the bank
-        counts = {0: 0, 1: 0, 2: 0, 4: 0, 8: 0}
-        for name, kind in kernel.registers.items():
-            size = 0 if kind == "pred" else BYTES[kind]
-            self.rows[name] = size, counts[size]
-            counts[size] += 1
-        self.bank_sizes = {size: counts[size] for size in (1, 2, 4, 8)}
-        self.predicates = counts[0]
+        super().__init__(kernel)
         self.steps = [self._compiled(ins) for ins in kernel.instructions]
 
     def altered(self, kernel: Kernel, index: int) -> Code:
@@ -59,6 +50,8 @@ class Code:
     def _guarded(self, ins: Instruction, step: Step) -> Step:
         if ins.guard is None:
             return step
+        if ins.name in ("ret", "exit"):
+            raise NotImplementedError(f"the emulator does not know a guarded {ins}")
         row, negated = self.rows[ins.guard][1], ins.negated
 
         def run(warp: Warp) -> str | None:
@@ -80,7 +73,7 @@ class Code:
         return run
 
     def _step(self, ins: Instruction) -> Step:
-        if ins.name in IGNORED or (ins.name, ins.modifiers[:1]) == ("barrier", ("cluster",)):
+        if ins.name in IGNORED:
             return lambda warp: None
         if ins.name == "mov" and any(operand.startswith("{") for operand in ins.operands):
             return self._move_vector(ins)
@@ -94,68 +87,6 @@ class Code:
             raise NotImplementedError(f"the emulator does not know {ins}")
         made: Step = maker(ins)
         return made
-
-    # --- operands
-
-    def read(self, operand: str, kind: str) -> Read:
-        """How a warp reads the operand as this type."""
-        dtype = DTYPES[kind]
-        if operand.startswith("!"):
-            value = self.read(operand[1:], kind)
-            return lambda warp: ~value(warp)
-        if operand in self.rows:
-            return self._read_register(*self.rows[operand], kind)
-        if operand.startswith("%"):
-            name = operand[1:]
-            return lambda warp: np.asarray(warp.special[name]).astype(dtype)
-        if operand in self.kernel.shared:
-            offset = self.kernel.shared[operand]
-            return lambda warp: np.asarray(warp.block.shared_base + offset, dtype)
-        constant = self.constant(operand, dtype)
-        return lambda warp: constant
-
-    def constant(self, operand: str, dtype: Any) -> Lanes:
-        if operand in self.kernel.parameters:
-            return np.asarray(self.kernel.parameters[operand], dtype)
-        if operand[:2] in ("0f", "0F"):
-            return np.asarray(int(operand[2:], 16), np.uint32).view(np.float32)
-        if operand == "WARP_SZ":
-            return np.asarray(32, dtype)
-        return np.asarray(int(operand.rstrip("U"), 0)).astype(dtype)
-
-    def _read_register(self, size: int, row: int, kind: str) -> Read:
-        dtype = np.dtype(DTYPES[kind])
-        if size == 0 or size == dtype.itemsize:
-            return lambda warp: warp.views[kind][row]
-        unsigned = np.dtype(f"u{dtype.itemsize}")
-        return lambda warp: warp.banks[size][row].astype(unsigned).view(dtype)
-
-    def write(self, operand: str) -> Callable[[Warp, Any], None]:
-        """How a warp writes a result, of any type, to the operand. A wider register takes the sign along."""
-        if operand == "_":
-            return lambda warp, value: None
-        size, row = self.rows[operand]
-
-        def run(warp: Warp, value: Any) -> None:
-            target = warp.views["pred"][row] if size == 0 else warp.banks[size][row]
-            value = np.asarray(value)
-            if size and value.dtype.itemsize == size:
-                value = value.view(target.dtype)
-            if warp.active.all():
-                target[:] = value
-            else:
-                np.copyto(target, value, where=warp.active, casting="unsafe")
-
-        return run
-
-    def address(self, operand: str, kind: str = "u64") -> Read:
-        """`[register or symbol + offset]`."""
-        found = re.fullmatch(r"\[\s*([%$\w@.]+)\s*(?:\+\s*(-?\w+))?\s*\]", operand)
-        assert found is not None, operand
-        base, offset = self.read(found.group(1), kind), int(found.group(2) or "0", 0)
-        return lambda warp: base(warp).astype(np.int64) + offset
-
-    # --- steps
 
     def _compute(self, ins: Instruction, function: arithmetic.Function, types: list[str], result: str) -> Step:
         target, *others = ins.operands[0].split("|")
@@ -315,6 +246,8 @@ class Code:
 
     def _bar(self, ins: Instruction) -> Step:
         kind = [part for part in ins.modifiers if part not in ("cta", "aligned")]
+        if kind[0] == "cluster":
+            return self._cluster_barrier(ins)
         if kind[0] == "warp":
             members = self.read(ins.operands[0], "u32")
             return lambda warp: warp.require_all(int(np.max(members(warp))), str(ins))
@@ -338,6 +271,18 @@ class Code:
 
     _barrier = _bar
 
+    def _cluster_barrier(self, ins: Instruction) -> Step:
+        def arrive(warp: Warp) -> None:
+            warp.require_all(0xFFFFFFFF, str(ins))
+            warp.block.cluster.arrive(warp)
+
+        return arrive if ins.modifiers[1] == "arrive" else lambda w: None if w.block.cluster.passed(w) else AGAIN
+
+    def _mapa(self, ins: Instruction) -> Step:
+        """An address in the shared memory of another block of the cluster."""
+        write, address, rank = self.write(ins.operands[0]), *(self.read(name, "u32") for name in ins.operands[1:])
+        return lambda warp: write(warp, address(warp) + (rank(warp) + np.uint32(1)) * np.uint32(REMOTE))
+
     def _mbarrier(self, ins: Instruction) -> Step:
         operation = ins.modifiers[0]
         operands = ins.operands if ins.operands[0].startswith("[") else ins.operands[1:]
@@ -353,16 +298,16 @@ class Code:
             return self._try_wait(ins, each)
 
         def run(warp: Warp) -> None:
-            for at, given in each(warp):
-                if operation == "arrive" and "expect_tx" in ins.modifiers:
-                    warp.block.expect(at, given)
-                    warp.block.arrive(at, 1)
-                elif operation == "expect_tx":
-                    warp.block.expect(at, given)
-                else:
-                    {"init": warp.block.initialise, "arrive": warp.block.arrive, "inval": warp.block.invalidate}[
-                        operation
-                    ](at, given)
+            for address, given in each(warp):
+                block, at = warp.block.owner(address)
+                if "expect_tx" in ins.modifiers:
+                    block.expect(at, given)
+                if operation == "arrive":
+                    block.arrive(at, 1 if "expect_tx" in ins.modifiers else given)
+                elif operation == "init":
+                    block.initialise(at, given)
+                elif operation == "inval":
+                    block.invalidate(at)
 
         return run
 
@@ -409,12 +354,16 @@ class Code:
         assert found is not None, ins
         tensor_map = self.read(found.group(1), "u64")
         coordinates = [self.read(name, "s32") for name in split(found.group(2))]
+        chosen = self.read(ins.operands[3], "u16") if "multicast::cluster" in ins.modifiers else None
 
         def run(warp: Warp) -> None:
             for lane in LANES[warp.active]:
                 place = [int(np.broadcast_to(read(warp), 32)[lane]) for read in coordinates]
                 source, to, at = (int(np.broadcast_to(read(warp), 32)[lane]) for read in (tensor_map, target, barrier))
-                warp.block.copy(source, place, to, at)
+                ranks = 0 if chosen is None else int(np.broadcast_to(chosen(warp), 32)[lane])
+                blocks = warp.block.cluster.blocks if ranks else [warp.block]
+                for block in (block for block in blocks if not ranks or ranks >> block.rank & 1):
+                    block.copy(source, place, to, at)
 
         return run
 

@@ -68,10 +68,12 @@ class Warp:
         self.special = {"tid.x": thread, "ntid.x": block.threads, "laneid": LANES, "warpid": number}
         self.special |= {f"ctaid.{axis}": block.index[i] for i, axis in enumerate("xyz")}
         self.special |= {f"nctaid.{axis}": block.grid[i] for i, axis in enumerate("xyz")}
+        self.special |= {"cluster_ctarank": block.rank}
         self.special |= {"tid.y": 0, "tid.z": 0, "ntid.y": 1, "ntid.z": 1}
         self.products = tensor_cores.Products()
         self.copies = ThreadCopies()
         self.pending: dict[tuple[int, int], int] = {}
+        self.generation = 0  # of the cluster's barrier it arrived at
         self.arrived = False  # at a barrier it waits at
         self.barrier_result = False
 
@@ -94,6 +96,9 @@ class Warp:
                 return outcome
         return None
 
+    def where(self) -> str:
+        return self.code.steps[self.pc].text[:60]
+
     def branch(self, target: int, taken: Lanes) -> None:
         """The lanes that take it, of the active ones."""
         if taken.all() or (taken == self.active).all():
@@ -106,7 +111,7 @@ class Warp:
         """The active lanes are done."""
         if not self.waiting:
             self.finished = True
-            self.block.events += 1
+            self.block.happened()
             return
         self.pc = min(self.waiting)
         self.active = self.waiting.pop(self.pc)

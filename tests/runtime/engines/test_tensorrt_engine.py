@@ -56,7 +56,6 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     """A GPU of sm86 whose memory is the CPU's."""
     stand_in = Device(CONTRACT, stage)
     monkeypatch.setattr(tensorrt_engine, "trt", stand_in.bindings())
-    monkeypatch.setattr(tensorrt_engine, "_DEVICE", torch.device("cpu"))
     monkeypatch.setattr(tensorrt_engine, "_on_gpu", lambda tensor: True)
     monkeypatch.setattr(tensorrt_engine, "_current_stream", lambda: 7)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -75,7 +74,7 @@ def open_engine(folder: Path, record: EngineRecord = RECORD) -> TensorRTEngine:
     path = folder / "stage.engine"
     path.write_bytes(b"plan")
     record.save(path)
-    engine = backend_module(BACKENDS["tensorrt"]).load(CONTRACT, path, torch.nn.Identity())
+    engine = backend_module(BACKENDS["tensorrt"]).load(CONTRACT, path, torch.nn.Identity(), torch.device("cpu"))
     assert isinstance(engine, TensorRTEngine)
     return engine
 

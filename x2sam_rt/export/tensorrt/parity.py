@@ -15,6 +15,7 @@ from x2sam_rt.export.verify import BOUNDS, ReferenceEngine, relative_error
 from x2sam_rt.kernels.onnx_ops import nodes_of
 from x2sam_rt.model.stage_contract import StageContract, Tensors
 from x2sam_rt.model.stages import example_inputs
+from x2sam_rt.runtime.device import CPU
 from x2sam_rt.runtime.engines.engine import run_once
 from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
@@ -66,7 +67,7 @@ def _widen_attributes(node: onnx.NodeProto) -> None:
 def run_on_cpu(model: onnx.ModelProto, contract: StageContract, path: Path) -> dict[str, Tensor]:
     """A graph's outputs in fp32 by ONNX Runtime, on the stage's example inputs. path: where its file goes."""
     save_graph(widened_graph(model), path)
-    engine = OnnxRuntimeEngine(contract.widened(), path)
+    engine = OnnxRuntimeEngine(contract.widened(), path, CPU)
     outputs = run_once(engine, example_inputs(engine.contract))
     engine.close()
     return outputs

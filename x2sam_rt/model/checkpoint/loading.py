@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
@@ -45,8 +46,8 @@ class Checkpoint:
 
 
 def empty_model(config: ModelConfig) -> X2SAM:
-    """The model without memory for its weights (meta tensors); its constant tables are real."""
-    with init_empty_weights(include_buffers=False):
+    """The model without memory for its weights (meta tensors); its constant tables are real, on the CPU."""
+    with torch.device("cpu"), init_empty_weights(include_buffers=False):
         return X2SAM(config).eval()
 
 

@@ -83,7 +83,7 @@ class _Layer(nn.Module):
 
     def _attend_self(self, tokens: Tensor, grid: _Grid) -> Tensor:
         count, dim = tokens.shape
-        projected = torch.empty(count, 3, dim, dtype=self._dtype)
+        projected = torch.empty(count, 3, dim, dtype=self._dtype, device="cpu")
         for chunk, out, cos, sin in row_chunks(tokens, projected, grid.cos, grid.sin):
             rows = self.project(self.norm1(chunk)).view(out.shape)
             _rotate(rows[:, :2], cos, sin, out[:, :2])
@@ -91,7 +91,7 @@ class _Layer(nn.Module):
         return self_attention(*projected.unbind(1))
 
     def _attend_memory(self, tokens: Tensor, grid: _Grid, memory: Tensor, memory_key: Tensor, time: Tensor) -> Tensor:
-        query = torch.empty(tokens.shape, dtype=self._dtype)
+        query = torch.empty(tokens.shape, dtype=self._dtype, device="cpu")
         for chunk, out, cos, sin in row_chunks(tokens, query, grid.cos, grid.sin):
             _rotate(self.query(self.norm2(chunk))[:, None], cos, sin, out[:, None])
         return slot_attention(query, self.key(memory_key), self.value(memory), self.shift(time))
@@ -108,7 +108,7 @@ def _grid(plain: MemoryAttention, scale: int) -> _Grid:
 
 def _halves(dim: int) -> Tensor:
     """The order of channels that puts the first members of all pairs before the second ones."""
-    return torch.arange(dim).view(-1, 2).T.flatten()
+    return torch.arange(dim, device="cpu").view(-1, 2).T.flatten()
 
 
 def _reordered(plain: nn.Linear, order: Tensor) -> tuple[Tensor, Tensor]:

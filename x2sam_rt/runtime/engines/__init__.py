@@ -35,6 +35,11 @@ class Backend:
     needs_gpu: bool = False
 
     @property
+    def home(self) -> str:
+        """The device it runs on where none is asked for."""
+        return "cuda:0" if self.needs_gpu else "cpu"
+
+    @property
     def runs_weights(self) -> bool:
         """Whether its engines are PyTorch modules with the bundle's own weights, rather than files made from them."""
         return self.file == STAGE_WEIGHTS

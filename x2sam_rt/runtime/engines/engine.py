@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+import torch
 from torch import Tensor, nn
 
 from x2sam_rt.config import ModelConfig
@@ -26,6 +27,7 @@ class Engine(Protocol):
     """One stage, ready to run. Engines hold no state of a stream; several streams may share one."""
 
     contract: StageContract
+    device: torch.device  # where the tensors it is bound to lie best
 
     def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
         """A call without arguments that computes the stage from and into the memory of these tensors, as often as
@@ -44,6 +46,11 @@ class Engines:
     mask_decoder: Engine
     memory_encoder: Engine
     vision_encoder: Engine
+
+    @property
+    def device(self) -> torch.device:
+        """Where a stream's buffers belong."""
+        return self.frame_encoder.device
 
     @classmethod
     def of(cls, engines: Iterable[Engine]) -> Engines:
@@ -88,8 +95,9 @@ class BackendModule(Protocol):
         then the export loads and measures it.
         """
 
-    def load(self, contract: StageContract, path: Path, module: nn.Module) -> Engine:
-        """The engine at `path`. module: the stage in PyTorch; it has weights if the backend `runs_weights`."""
+    def load(self, contract: StageContract, path: Path, module: nn.Module, device: torch.device) -> Engine:
+        """The engine at `path`, to run on `device`. module: the stage in PyTorch; it has weights, there, if the backend
+        `runs_weights`."""
 
 
 def backend_module(backend: Backend, name: str | None = None) -> BackendModule:
@@ -103,14 +111,19 @@ def backend_module(backend: Backend, name: str | None = None) -> BackendModule:
         ) from error
 
 
-def load_engine(backend: Backend, contract: StageContract, folder: Path, module: nn.Module) -> Engine:
+def load_engine(
+    backend: Backend, contract: StageContract, folder: Path, module: nn.Module, device: torch.device
+) -> Engine:
     """One stage of the bundle in `folder`. Raises EngineError."""
-    return backend_module(backend).load(contract, folder / backend.file.format(stage=contract.name), module)
+    return backend_module(backend).load(contract, folder / backend.file.format(stage=contract.name), module, device)
 
 
-def load_engines(backend: Backend, contracts: Iterable[StageContract], folder: Path, model: X2SAM) -> Engines:
-    """All stages of the bundle in `folder`. model: with the stages' weights if the backend `runs_weights`.
+def load_engines(
+    backend: Backend, contracts: Iterable[StageContract], folder: Path, model: X2SAM, device: torch.device
+) -> Engines:
+    """All stages of the bundle in `folder`. model: with the stages' weights, on `device`, if the backend
+    `runs_weights`.
 
     Raises EngineError when the backend or its files cannot be used here.
     """
-    return Engines.of(load_engine(backend, c, folder, stage_module(model, c.name)) for c in contracts)
+    return Engines.of(load_engine(backend, c, folder, stage_module(model, c.name), device) for c in contracts)

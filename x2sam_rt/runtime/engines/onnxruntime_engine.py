@@ -33,13 +33,13 @@ def build(stage: StageToBuild, path: Path) -> None:
     stage.write_onnx(path)
 
 
-def load(contract: StageContract, path: Path, module: nn.Module) -> OnnxRuntimeEngine:
-    return OnnxRuntimeEngine(contract, path)
+def load(contract: StageContract, path: Path, module: nn.Module, device: torch.device) -> OnnxRuntimeEngine:
+    return OnnxRuntimeEngine(contract, path, device)
 
 
 class OnnxRuntimeEngine:
-    def __init__(self, contract: StageContract, path: Path) -> None:
-        self.contract = contract
+    def __init__(self, contract: StageContract, path: Path, device: torch.device) -> None:
+        self.contract, self.device = contract, device
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # Each stage has its own threads; spinning ones would starve the next stage and PyTorch.

@@ -15,12 +15,11 @@ from x2sam_rt.runtime.engines.engine import BoundStage
 from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord, check_sizes
 from x2sam_rt.runtime.engines.tensorrt_library import IS_RTX, LIBRARY, MESSAGES, VERSION, trt
 
-_DEVICE = torch.device("cuda")
 _DEFAULT_STREAM = 0
 
 
-def load(contract: StageContract, path: Path, module: nn.Module) -> TensorRTEngine:
-    return TensorRTEngine(contract, path)
+def load(contract: StageContract, path: Path, module: nn.Module, device: torch.device) -> TensorRTEngine:
+    return TensorRTEngine(contract, path, device)
 
 
 class TensorRTEngine:
@@ -28,16 +27,16 @@ class TensorRTEngine:
     sessions do not meet in one. Tensors on the GPU are read and written where they lie; those on the CPU go through
     buffers there, which costs a copy each way."""
 
-    def __init__(self, contract: StageContract, path: Path) -> None:
+    def __init__(self, contract: StageContract, path: Path, device: torch.device) -> None:
         """Raises EngineError when the engine was built with another library or for other GPUs, or cannot be loaded."""
-        self.contract = contract
+        self.contract, self.device = contract, device
         record = EngineRecord.load(path)
         check_machine(record)
         self._sizes = record.sizes
         self._engine: trt.ICudaEngine | None = deserialize(path, record)
         # TensorRT for RTX compiles kernels on the GPU at their first use: once for all contexts.
         self._kernels = self._engine.create_runtime_config().create_runtime_cache() if IS_RTX else None
-        self._scratch = _Scratch()
+        self._scratch = _Scratch(device)
         self._bound: WeakSet[_BoundContext] = WeakSet()
 
     def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
@@ -48,7 +47,7 @@ class TensorRTEngine:
         context = self._engine.create_execution_context(_runtime_config(self._engine, self._kernels))
         if context is None:
             raise EngineError(f"Stage {self.contract.name}: {LIBRARY} gives no execution context: {MESSAGES.errors}.")
-        bound = _BoundContext(self.contract.name, context, self._scratch, inputs, outputs)
+        bound = _BoundContext(self.contract.name, context, self._scratch, inputs, outputs, self.device)
         self._bound.add(bound)
         return bound
 
@@ -70,13 +69,14 @@ class _Scratch:
     """Memory for intermediate tensors, one piece per CUDA stream: what runs there takes turns. It is PyTorch's, so that
     it is counted there, and grows to what the largest bound stage needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._memory: dict[int, Tensor] = {}
 
     def take(self, stream: int, size: int) -> Tensor:
         memory = self._memory.get(stream)
         if memory is None or len(memory) < size:
-            memory = self._memory[stream] = torch.empty(size, dtype=torch.uint8, device=_DEVICE)
+            memory = self._memory[stream] = torch.empty(size, dtype=torch.uint8, device=self._device)
         return memory
 
     def release(self) -> None:
@@ -89,12 +89,18 @@ class _BoundContext:
     other than the default one was bound there."""
 
     def __init__(
-        self, stage: str, context: trt.IExecutionContext, scratch: _Scratch, inputs: Tensors, outputs: Tensors
+        self,
+        stage: str,
+        context: trt.IExecutionContext,
+        scratch: _Scratch,
+        inputs: Tensors,
+        outputs: Tensors,
+        device: torch.device,
     ) -> None:
         self._stage, self._scratch = stage, scratch
         self._context: trt.IExecutionContext | None = context
-        self._inputs = [(tensor, _on_device(tensor)) for tensor in inputs.values()]
-        self._outputs = [(tensor, _on_device(tensor)) for tensor in outputs.values()]
+        self._inputs = [(tensor, _placed(tensor, device)) for tensor in inputs.values()]
+        self._outputs = [(tensor, _placed(tensor, device)) for tensor in outputs.values()]
         placed = dict(zip([*inputs, *outputs], [there for _, there in self._inputs + self._outputs], strict=True))
         for name in inputs:
             self._require(context.set_input_shape(name, tuple(placed[name].shape)), f"takes no shape for {name}")
@@ -142,9 +148,9 @@ def _varying_sizes(contract: StageContract, inputs: Tensors) -> dict[str, int]:
     return sizes
 
 
-def _on_device(tensor: Tensor) -> Tensor:
+def _placed(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor itself when it is on the GPU, else a buffer there of its shape."""
-    return tensor if _on_gpu(tensor) else torch.empty_like(tensor, device=_DEVICE)
+    return tensor if _on_gpu(tensor) else torch.empty_like(tensor, device=device)
 
 
 def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:

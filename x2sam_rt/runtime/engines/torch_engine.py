@@ -17,13 +17,14 @@ def build(stage: StageToBuild, path: Path) -> None:
     """Writes nothing: every bundle holds the weights."""
 
 
-def load(contract: StageContract, path: Path, module: nn.Module) -> TorchEngine:
-    return TorchEngine(contract, optimize_for_cpu(module))
+def load(contract: StageContract, path: Path, module: nn.Module, device: torch.device) -> TorchEngine:
+    """What `optimize_for_cpu` makes of a module is for CPUs only; a GPU gets the module as it is."""
+    return TorchEngine(contract, optimize_for_cpu(module) if device.type == "cpu" else module, device)
 
 
 class TorchEngine:
-    def __init__(self, contract: StageContract, module: nn.Module) -> None:
-        self.contract = contract
+    def __init__(self, contract: StageContract, module: nn.Module, device: torch.device) -> None:
+        self.contract, self.device = contract, device
         self._module: nn.Module | None = module
 
     def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:

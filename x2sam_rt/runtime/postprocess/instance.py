@@ -37,8 +37,8 @@ class InstancePostProcessor:
     def __call__(self, frame: FrameLogits) -> Segmentation:
         found = sorted(self._find(frame), key=lambda one: -one.score)
         labels = [one.label for one in found]
-        queries = torch.tensor([one.candidate.query for one in found], dtype=torch.int64)
-        overlaps = self._history.overlaps(frame.mask_logits[queries.to(frame.mask_logits.device)] > 0)
+        queries = torch.tensor([one.candidate.query for one in found], dtype=torch.int64, device=frame.device)
+        overlaps = self._history.overlaps(frame.mask_logits[queries] > 0)
         ids = self._ids.assign(labels, [True] * len(found), overlaps)
         segments = tuple(
             Segment(one.candidate.mask, self._conditions.labels[one.label], one.label, one.score, segment_id)
@@ -48,7 +48,7 @@ class InstancePostProcessor:
 
     def _find(self, frame: FrameLogits) -> list[_Found]:
         pairs = self._pairs(frame)
-        queries = torch.tensor(sorted(pairs), dtype=torch.int64, device=frame.mask_logits.device)
+        queries = torch.tensor(sorted(pairs), dtype=torch.int64, device=frame.device)
         return [
             _Found(candidate, label, probability * candidate.confidence)
             for candidate in candidates(frame, queries)

@@ -17,7 +17,7 @@ from x2sam_rt.runtime.results import Segment
 
 def binary_masks(grid: TileGrid, logits: Tensor, threshold: float = 0.5) -> BoolMask:
     """sigmoid(mask) > threshold at full size. logits: (n, h, w) on the decoder's grid. Returns (n, H, W) bool."""
-    cut = float(torch.logit(torch.tensor(threshold, dtype=torch.float64)))
+    cut = float(torch.logit(torch.tensor(threshold, dtype=torch.float64, device="cpu")))
     low, high = grid.bounds(logits)
     canvas = grid.blank(len(logits))
     whole, where = (low > cut).nonzero(as_tuple=True)

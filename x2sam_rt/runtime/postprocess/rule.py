@@ -27,6 +27,10 @@ class FrameLogits:
     scaled_size: Size
     original_size: Size
 
+    @property
+    def device(self) -> torch.device:
+        return self.mask_logits.device
+
     def probabilities(self, labels: int) -> Tensor:
         """(Q, labels): softmax over the conditions and the background; background and padding left out."""
         return self.class_logits.softmax(-1)[:, :-1][:, :labels]

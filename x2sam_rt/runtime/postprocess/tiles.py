@@ -57,7 +57,7 @@ class TileGrid:
             frame.side,
             frame.scaled_size,
             frame.original_size,
-            frame.mask_logits.device,
+            frame.device,
         )
 
     def __len__(self) -> int:
@@ -120,8 +120,9 @@ class TileGrid:
 def _tile_grid(
     grid: tuple[int, int], side: int, scaled: tuple[int, int], original: tuple[int, int], device: torch.device
 ) -> TileGrid:
-    rows = _axis_tiles(grid[0], side, scaled[0], original[0], _TILE_ROWS)
-    columns = _axis_tiles(grid[1], side, scaled[1], original[1], _TILE_COLUMNS)
+    with torch.device("cpu"):
+        rows = _axis_tiles(grid[0], side, scaled[0], original[0], _TILE_ROWS)
+        columns = _axis_tiles(grid[1], side, scaled[1], original[1], _TILE_COLUMNS)
     return TileGrid(rows.to(device), columns.to(device))
 
 

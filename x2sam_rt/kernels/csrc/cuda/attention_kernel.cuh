@@ -1,5 +1,7 @@
 // The attention kernel: one warpgroup copies, two compute. Each computing warpgroup owns 64 queries and, while the
-// tensor cores multiply the previous block's probabilities with V, works on the next block's softmax.
+// tensor cores multiply the previous block's probabilities with V, works on the next block's softmax. Two thread blocks
+// share their keys and values: each fetches half of every block of them, for both. A block alone would read 80 KB of
+// level-2 cache for every 10.5 MFLOP, which at 700 TFLOP/s is about all that the cache can give.
 //
 // Status: compiled without spills, overlap read in the disassembly, run by the tests' emulator; not yet run on a GPU.
 #pragma once
@@ -7,6 +9,7 @@
 #include <cuda.h>
 #include <cutlass/arch/reg_reconfig.h>
 
+#include <cute/arch/cluster_sm90.hpp>
 #include <cute/arch/copy_sm90_tma.hpp>
 
 #include "attention_traits.cuh"
@@ -44,22 +47,25 @@ struct Run {
 
 template <class T>
 CUTE_DEVICE void produce(const KernelParams& params, typename T::Shared& shared, Run run) {
-  using Copy = SM90_TMA_LOAD_3D;
+  using CopyForBoth = SM90_TMA_LOAD_MULTICAST_3D;
   constexpr auto kHint = static_cast<uint64_t>(TMA::CacheHintSm90::EVICT_NORMAL);
+  constexpr uint16_t kBoth = (1 << kCluster) - 1;
+  const int rank = block_rank_in_cluster();
   Full::arrive_and_expect_tx(&shared.query_full, T::kQueryBytes);
   for (int chunk = 0; chunk < T::kDim / T::kRow; ++chunk) {
-    Copy::copy(&params.query, &shared.query_full, kHint, shared.query.data() + chunk * kQueryTile * T::kRow,
-               chunk * T::kRow, blockIdx.x * kQueryTile, 0);
+    SM90_TMA_LOAD_3D::copy(&params.query, &shared.query_full, kHint, shared.query.data() + chunk * kQueryTile * T::kRow,
+                           chunk * T::kRow, blockIdx.x * kQueryTile, 0);
   }
+  // A stage may be filled when the consumers of both blocks have left it, and is full when both halves are there.
   auto copy_key = [&](uint32_t index) {
     uint32_t stage = index % T::kStages, block = run.first + index;
     int segment = block / params.segment_blocks, row = block % params.segment_blocks * T::kKeyBlock;
     Empty::wait(&shared.key_empty[stage], (index / T::kStages & 1) ^ 1);
     Full::arrive_and_expect_tx(&shared.key_full[stage], T::kStageBytes);
-    auto* target = shared.key.data() + stage * T::kKeyBlock * T::kDim;
+    auto* target = shared.key.data() + stage * T::kKeyBlock * T::kDim + rank * T::kKeyBox * T::kRow;
     for (int chunk = 0; chunk < T::kDim / T::kRow; ++chunk) {
-      Copy::copy(&params.key, &shared.key_full[stage], kHint, target + chunk * T::kKeyBlock * T::kRow, chunk * T::kRow,
-                 row, segment);
+      CopyForBoth::copy(&params.key, &shared.key_full[stage], kBoth, kHint, target + chunk * T::kKeyBlock * T::kRow,
+                        chunk * T::kRow, row + rank * T::kKeyBox, segment);
     }
   };
   auto copy_value = [&](uint32_t index) {
@@ -67,14 +73,18 @@ CUTE_DEVICE void produce(const KernelParams& params, typename T::Shared& shared,
     int segment = block / params.segment_blocks, key = block % params.segment_blocks * T::kKeyBlock;
     Empty::wait(&shared.value_empty[stage], (index / T::kStages & 1) ^ 1);
     Full::arrive_and_expect_tx(&shared.value_full[stage], T::kStageBytes);
-    auto* target = shared.value.data() + stage * T::kKeyBlock * T::kDim;
+    auto* target = shared.value.data() + stage * T::kKeyBlock * T::kDim + rank * T::kValueBox * T::kRow;
+    const int row = (T::kFp8 ? 0 : key) + rank * T::kValueBox;
     for (int chunk = 0; chunk < T::kValueChunks; ++chunk) {
-      Copy::copy(&params.value, &shared.value_full[stage], kHint, target + chunk * T::kValueRows * T::kRow,
-                 T::kFp8 ? key + chunk * T::kRow : chunk * T::kRow, T::kFp8 ? 0 : key, segment);
+      CopyForBoth::copy(&params.value, &shared.value_full[stage], kBoth, kHint,
+                        target + chunk * T::kValueRows * T::kRow, T::kFp8 ? key + chunk * T::kRow : chunk * T::kRow,
+                        row, segment);
     }
   };
-  // K runs one block ahead of V, in the order in which the consumers free their stages.
+  // K runs one block ahead of V, in the order in which the consumers free their stages. Not unrolled: the producer has
+  // 24 registers.
   copy_key(0);
+#pragma unroll 1
   for (uint32_t index = 1; index < run.count; ++index) {
     copy_key(index);
     copy_value(index - 1);
@@ -207,7 +217,7 @@ CUTE_DEVICE void consume(const KernelParams& params, typename T::Shared& shared,
   };
   auto release = [&](uint64_t* barriers, uint32_t index) {
     __syncwarp();
-    if (lane == 0) Empty::arrive(&barriers[index % T::kStages]);
+    if (lane < kCluster) Empty::arrive(&barriers[index % T::kStages], lane, 1);  // of both blocks
   };
   auto update = [&] {
     const bool weightless =
@@ -279,7 +289,8 @@ CUTE_DEVICE void consume(const KernelParams& params, typename T::Shared& shared,
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 1) attention_kernel(const __grid_constant__ KernelParams params) {
+__global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1)
+    attention_kernel(const __grid_constant__ KernelParams params) {
   extern __shared__ uint8_t raw[];
   const uint32_t base = cast_smem_ptr_to_uint(raw);
   auto& shared = *reinterpret_cast<typename T::Shared*>(raw + (-base & 1023));
@@ -291,20 +302,21 @@ __global__ void __launch_bounds__(kThreads, 1) attention_kernel(const __grid_con
     for (int stage = 0; stage < T::kStages; ++stage) {
       Full::init(&shared.key_full[stage], 1);
       Full::init(&shared.value_full[stage], 1);
-      Empty::init(&shared.key_empty[stage], kConsumers / 32);  // every consumer warp
-      Empty::init(&shared.value_empty[stage], kConsumers / 32);
+      Empty::init(&shared.key_empty[stage], kCluster * kConsumers / 32);  // every consumer warp of both blocks
+      Empty::init(&shared.value_empty[stage], kCluster * kConsumers / 32);
     }
     cutlass::arch::fence_barrier_init();
   }
-  __syncthreads();
-  const Run run(params);
+  cluster_sync();  // the other block signals barriers here
   if (threadIdx.x < kThreads - kConsumers) {
     cutlass::arch::warpgroup_reg_dealloc<24>();
-    if (threadIdx.x == 0) produce<T>(params, shared, run);
+    if (threadIdx.x == 0) produce<T>(params, shared, Run(params));
   } else {
     cutlass::arch::warpgroup_reg_alloc<240>();
-    consume<T>(params, shared, run);
+    consume<T>(params, shared, Run(params));
   }
+  __syncwarp();
+  cluster_sync();  // nor may a block end while the other still signals or fills it
 }
 
 }  // namespace x2sam

@@ -24,12 +24,12 @@ cudaError_t encode_maps(const X2SamAttention& call, KernelParams* params) {
   cudaError_t error = encode(
       plane<T>(call.query, dim, tokens, 1, call.query_stride, tokens * call.query_stride, kQueryTile), &params->query);
   if (error != cudaSuccess) return error;
-  error = encode(plane<T>(call.key, dim, keys, segments, call.key_stride, call.key_segment_stride, T::kKeyBlock),
+  error = encode(plane<T>(call.key, dim, keys, segments, call.key_stride, call.key_segment_stride, T::kKeyBox),
                  &params->key);
   if (error != cudaSuccess) return error;
   const uint64_t padded = (keys + 31) / 32 * 32;
   return encode(plane<T>(call.value, T::kFp8 ? padded : dim, T::kFp8 ? dim : keys, segments, call.value_stride,
-                         call.value_segment_stride, T::kValueRows),
+                         call.value_segment_stride, T::kValueBox),
                 &params->value);
 }
 
@@ -110,7 +110,8 @@ cudaError_t attend(const X2SamAttention& call, const Workspace& room, cudaStream
   if ((call.parts - 1u) * params.part_blocks >= params.blocks) return cudaErrorInvalidValue;
   error = allow_shared_memory<T>(call.device);
   if (error != cudaSuccess) return error;
-  const dim3 grid((call.tokens + kQueryTile - 1) / kQueryTile, call.parts);
+  constexpr int kQueries = kCluster * kQueryTile;  // a block beyond the queries still fetches its half
+  const dim3 grid((call.tokens + kQueries - 1) / kQueries * kCluster, call.parts);
   attention_kernel<T><<<grid, kThreads, T::kSharedBytes, stream>>>(params);
   return cudaGetLastError();
 }

@@ -18,6 +18,7 @@ using fp8 = cutlass::float_e4m3_t;
 
 constexpr int kQueryTile = 128;  // two consumer warpgroups of 64 queries
 constexpr int kConsumers = 256;  // threads
+constexpr int kCluster = 2;      // thread blocks that share their keys and values: each fetches half of them for both
 constexpr int kThreads = 384;    // and one producer warpgroup, of which one thread works
 
 // At d = 256 the accumulator takes 128 registers of a thread and Q 64 KB, so 80 keys is the most that leaves room for
@@ -55,6 +56,8 @@ struct Traits {
   using OrderV = conditional_t<kFp8, Step<_1, _2, _3>, Step<_2, _1, _3>>;
   using LayoutV = decltype(tile_to_shape(AtomV{}, Shape<Int<kDim>, Int<kKeyBlock>, Int<kStages>>{}, OrderV{}));
   static constexpr int kValueRows = kFp8 ? kDim : kKeyBlock;  // rows of one copied chunk of V
+  static constexpr int kKeyBox = kKeyBlock / kCluster;        // rows that one thread block fetches
+  static constexpr int kValueBox = kValueRows / kCluster;
   static constexpr int kValueChunks = (kFp8 ? kKeyBlock : kDim) / kRow;
   static constexpr int kStageBytes = kKeyBlock * kDim * sizeof(Element);
   static constexpr int kQueryBytes = kQueryTile * kDim * sizeof(Element);

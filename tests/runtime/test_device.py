@@ -1,0 +1,162 @@
+"""A bundle on a GPU, as far as that shows without one: everything is made there, nothing meets a tensor of the host,
+and the numbers are those of the CPU (`simulated_gpu.py`)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from simulated_gpu import GPU, GpuTensor, simulated_gpu
+from torch.overrides import TorchFunctionMode
+
+import x2sam_rt
+from x2sam_rt.errors import EngineError
+from x2sam_rt.media.types import Pixels
+from x2sam_rt.model.preprocess import _resize
+from x2sam_rt.runtime.device import device_for, find_device
+from x2sam_rt.runtime.engines import find_backend
+from x2sam_rt.runtime.runtime import Runtime
+from x2sam_rt.runtime.upload import FrameUpload
+from x2sam_rt.tasks.instruction import Instruction, PostProcessOptions
+from x2sam_rt.tasks.regions import parse_region
+
+LOW = PostProcessOptions(threshold=0.05)
+REGIONS = (parse_region("box:10,10,50,60"), parse_region("point:40,30"))
+INSTRUCTIONS = {
+    "referring": Instruction(phrases=("the red circle", "a dog")),
+    "panoptic": Instruction("panoptic", things=("circle", "dog"), stuff=("grass",), options=LOW),
+    "semantic": Instruction("semantic", things=("circle", "dog"), stuff=("grass",)),
+    "instance": Instruction("instance", things=("circle", "dog"), options=LOW),
+    "vgd": Instruction("vgd", regions=REGIONS, options=LOW),
+    "object": Instruction("object", regions=REGIONS[:1]),
+    "chat": Instruction("chat", question="What is there?", max_new_tokens=4),
+}
+
+
+def frames(side: int, count: int, seed: int = 0) -> list[Pixels]:
+    """Of the model's own size: nothing is resized, and the CPU's 8-bit rounding plays no part."""
+    generator = np.random.default_rng(seed)
+    return [generator.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(count)]
+
+
+@pytest.mark.parametrize("asked", [pytest.param(value, id=name) for name, value in INSTRUCTIONS.items()])
+def test_gives_what_a_cpu_gives(torch_bundle: Path, asked: Instruction) -> None:
+    with Runtime.load(torch_bundle) as runtime, runtime.stream(asked) as session:
+        clip = frames(runtime.manifest.model.image_size, runtime.manifest.model.memory.slots + 2)
+        wanted = [session.step(frame) for frame in clip]
+    with simulated_gpu(), Runtime.load(torch_bundle, device="cuda") as runtime, runtime.stream(asked) as session:
+        assert runtime.device == GPU
+        for frame, cpu in zip(clip, wanted, strict=True):
+            gpu = session.step(frame)
+            assert gpu.text == cpu.text
+            assert gpu.labels == cpu.labels
+            np.testing.assert_allclose(gpu.scores, cpu.scores, atol=1e-4)
+            if asked.task == "object":  # random weights: several queries are as good, and rounding chooses
+                continue
+            assert np.count_nonzero(gpu.masks != cpu.masks) <= 1e-3 * cpu.masks.size
+            assert np.count_nonzero(gpu.segmentation.map != cpu.segmentation.map) <= 1e-3 * cpu.segmentation.map.size
+    assert asked.task == "chat" or any(result.masks.any() for result in wanted)
+
+
+# Functions that make a tensor out of nothing, and put it on the default device when they are told no other.
+FACTORIES = frozenset(
+    (
+        *(torch.zeros, torch.ones, torch.empty, torch.full, torch.arange, torch.linspace, torch.eye, torch.tensor),
+        *(torch.rand, torch.randn, torch.randint, torch.as_tensor, torch.scalar_tensor, torch.empty_strided),
+    )
+)
+
+
+class WithoutDevice(TorchFunctionMode):
+    """Lists the lines of the package that make a tensor and do not say where."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in FACTORIES and (kwargs or {}).get("device") is None:
+            caller = sys._getframe(1)
+            self.lines.add(f"{caller.f_code.co_filename}:{caller.f_lineno}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("asked", [pytest.param(value, id=name) for name, value in INSTRUCTIONS.items()])
+def test_every_tensor_says_where_it_is_made(torch_bundle: Path, asked: Instruction) -> None:
+    with WithoutDevice() as found, Runtime.load(torch_bundle) as runtime, runtime.stream(asked) as session:
+        for frame in frames(100, 3):
+            session.step(frame)
+    package = str(Path(str(x2sam_rt.__file__)).parent)
+    assert sorted(line for line in found.lines if line.startswith(package)) == []
+
+
+def test_the_hook_notices(torch_bundle: Path) -> None:
+    with WithoutDevice() as found:
+        torch.zeros(2)
+        torch.zeros(2, device="cpu")
+        with torch.device("cpu"):
+            torch.zeros(2)
+    assert len(found.lines) == 1
+
+
+def test_tensors_of_two_devices_do_not_meet() -> None:
+    with simulated_gpu() as gpu:
+        there = torch.ones(3, device="cuda")
+        with pytest.raises(RuntimeError, match="two devices"):
+            there + torch.ones(3)
+        assert float((there * 2).sum()) == 6
+        assert gpu.take() == {"item": 1}
+
+
+def test_numpy_frames_go_up_through_pinned_memory_and_gpu_frames_stay() -> None:
+    with simulated_gpu() as gpu:
+        upload = FrameUpload(GPU)
+        pictures = frames(8, 3) + frames(6, 1)
+        for picture in pictures:
+            gpu.take()
+            sent = upload(torch.from_numpy(picture))
+            assert isinstance(sent, GpuTensor)
+            assert gpu.take() == {"up": 1, "pinned up": 1}
+            assert np.array_equal(sent.cpu().numpy(), picture)
+        gpu.take()
+        assert upload(sent) is sent
+        assert not gpu.take()
+
+
+@pytest.mark.parametrize("size", [(37, 61), (480, 853), (64, 64), (200, 190)], ids=str)
+@pytest.mark.parametrize("filter", ["bilinear", "bicubic"])
+def test_resizing_on_the_gpu_is_pillows_within_one_level(size: tuple[int, int], filter: str) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    with simulated_gpu():
+        ours = _resize(torch.from_numpy(picture).to("cuda"), (96, 128), filter).cpu().numpy()
+    pillow = Image.fromarray(picture).resize((128, 96), getattr(Image.Resampling, filter.upper()))
+    assert np.abs(ours.transpose(1, 2, 0).astype(int) - np.asarray(pillow).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cuda", "Looked for the NVIDIA GPU cuda; found none: PyTorch .* (CUDA|driver)"),
+        ("gpu", 'There is no device .gpu.; wanted "cpu", "cuda" or "cuda:N"'),
+        ("meta", "Nothing here runs on meta"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said without a GPU")
+def test_a_device_that_is_not_there(torch_bundle: Path, name: str, said: str) -> None:
+    with pytest.raises(EngineError, match=said):
+        Runtime.load(torch_bundle, device=name)
+
+
+def test_a_gpu_beyond_the_last() -> None:
+    with simulated_gpu(), pytest.raises(EngineError, match=r"Looked for cuda:3; found 1 GPU\(s\), cuda:0 to cuda:0"):
+        find_device("cuda:3")
+
+
+def test_engines_for_gpus_do_not_run_on_a_cpu() -> None:
+    with pytest.raises(EngineError, match="Engines of tensorrt run on NVIDIA GPUs; asked for cpu"):
+        device_for(find_backend("tensorrt"), "cpu")

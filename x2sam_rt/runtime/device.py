@@ -1,0 +1,59 @@
+"""Where a bundle runs: the device that was asked for, or why it cannot be had."""
+
+from __future__ import annotations
+
+import torch
+
+from x2sam_rt.errors import EngineError
+from x2sam_rt.runtime.engines import Backend
+
+CPU = torch.device("cpu")
+_ELSEWHERE = 'run a bundle on "cpu" that was exported with --engine onnxruntime or torch'
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """name: "cpu", "cuda" (the first GPU) or "cuda:1". Raises EngineError that says what was looked for and found."""
+    device = _named(name)
+    if device.type == "cpu":
+        return CPU
+    if not torch.cuda.is_available():
+        raise EngineError(f"Looked for the NVIDIA GPU {device}; found none: {_what_is_missing()} Or {_ELSEWHERE}.")
+    index, found = device.index or 0, torch.cuda.device_count()
+    if index >= found:
+        raise EngineError(f"Looked for {device}; found {found} GPU(s), cuda:0 to cuda:{found - 1}. Give one of them.")
+    return torch.device("cuda", index)
+
+
+def device_for(backend: Backend, name: str | torch.device | None) -> torch.device:
+    """Where a bundle of this backend runs. name: as for `find_device`; None = the backend's own choice.
+
+    Raises EngineError as `find_device`, and for a CPU where the backend needs a GPU.
+    """
+    device = find_device(backend.home if name is None else name)
+    if backend.needs_gpu and device.type == "cpu":
+        raise EngineError(
+            f"Engines of {backend.name} run on NVIDIA GPUs; asked for cpu. Leave the device out, or {_ELSEWHERE}."
+        )
+    return device
+
+
+def _named(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise EngineError(f'There is no device {name!r}; wanted "cpu", "cuda" or "cuda:N".') from error
+    if device.type not in ("cpu", "cuda"):
+        raise EngineError(f'Nothing here runs on {device}; wanted "cpu", "cuda" or "cuda:N".')
+    return device
+
+
+def _what_is_missing() -> str:
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return (
+            f"PyTorch {torch.__version__} here was built without CUDA. Install one that was "
+            "(https://pytorch.org/get-started/locally)."
+        )
+    return (
+        f"PyTorch {torch.__version__} is built for CUDA {torch.version.cuda} and sees no driver or no GPU. Check that "
+        "`nvidia-smi` lists it, that its driver is new enough for that CUDA, and CUDA_VISIBLE_DEVICES."
+    )
