@@ -67,7 +67,7 @@ def test_pieces_compute_the_same(name: str, tmp_path: Path, monkeypatch: pytest.
     graph = stage_graph(module, contract, OPSET)
     assert {"Attention", "MaskedAttention"} & {node.op_type for node in graph.graph.node}
     onnx.save(graph, tmp_path / "stage.onnx")
-    engine = OnnxRuntimeEngine(contract, tmp_path / "stage.onnx")
+    engine = OnnxRuntimeEngine(contract, tmp_path / "stage.onnx", torch.device("cpu"))
     sizes = {"conditions": 3, "tokens": 5, "pairs": 2, "merged": 270}  # 1080 patches: more than one piece
     sizes = {dim: sizes[dim] for dim in contract.varying}
     assert stage_error(engine, module, sizes) < 1e-4

@@ -129,6 +129,8 @@ def bounds_of(manifest: Manifest) -> Bounds:
 class ReferenceEngine:
     """The PyTorch model in fp32 on plain PyTorch kernels: ours must not vouch for themselves."""
 
+    recordable = False  # a reference is not what it is compared with
+
     def __init__(self, contract: StageContract, module: nn.Module) -> None:
         self.contract, self.device = contract.widened(), next(module.parameters()).device
         self._engine = TorchEngine(self.contract, module, self.device)

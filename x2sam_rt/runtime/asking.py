@@ -29,7 +29,9 @@ _SPELLED = re.compile(
     r"(once|every=(?P<frames>\d{1,9})|on_change(=(?P<threshold>[01]?\.?\d{1,6}))?)(?P<more>(:forget)?(:beside)?)"
 )
 _PUBLISHED = 8  # frames of the clips the model was trained on and is evaluated on
-_NICENESS = 19  # the least a thread can ask for: frames go before answers
+# Frames go before answers: beside a thread of the usual priority, one of this gets a tenth of a core. With the least there
+# is (19) it was seen to get nothing for seconds on a machine that was busy otherwise.
+_NICENESS = 10
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ class BackgroundAsks:
 
 
 def _stand_back() -> None:
-    """Where threads have priorities of their own, this one gets the lowest."""
+    """Where threads have priorities of their own, this one gets a low one."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 

@@ -51,8 +51,10 @@ class Runtime:
         check_hashes: bool = False,
         context: int | None = None,
     ) -> Runtime:
-        """Reads a bundle. device: "cpu", "cuda" or "cuda:N", where everything is done; None = "cuda:0" for engines that
-        were built for GPUs, else "cpu". check_hashes: the SHA-256 of every file too, rather than its size and a sample
+        """Reads a bundle.
+
+        device: "cpu", "cuda" or "cuda:N", where everything is done; None = "cuda:0" for engines that were built for
+        GPUs, else "cpu". check_hashes: the SHA-256 of every file too, rather than its size and a sample
         (`runtime.bundle.load_manifest` says what each finds). context: tokens of the longest prompt with its answer,
         for which memory is taken here (`language.cache_bytes`); None = what the longest prompt of the published
         protocols needs.
