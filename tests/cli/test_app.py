@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from x2sam_rt.cli.app import app
 from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.export import verify
 from x2sam_rt.media.video import VideoReader, VideoWriter
-from x2sam_rt.runtime.bundle import MANIFEST, file_sha256
+from x2sam_rt.runtime.bundle import MANIFEST, file_record
 from x2sam_rt.runtime.writers import read_coco_rle
 
 FRAMES = 7
@@ -132,7 +133,7 @@ def test_verify_finds_a_wrong_engine(onnx_bundle: Path, tmp_path: Path) -> None:
     weight.CopyFrom(numpy_helper.from_array(1.05 * numpy_helper.to_array(weight), weight.name))
     onnx.save(model, graph)
     manifest = json.loads((bundle / MANIFEST).read_text())
-    manifest["files"]["stages/memory_attention.onnx"] = {"sha256": file_sha256(graph), "size": graph.stat().st_size}
+    manifest["files"]["stages/memory_attention.onnx"] = asdict(file_record(graph))
     (bundle / MANIFEST).write_text(json.dumps(manifest))
     result = call("verify", bundle)
     assert result.exit_code == 3

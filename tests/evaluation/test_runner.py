@@ -5,7 +5,7 @@ import json
 import shutil
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from x2sam_rt.evaluation.segmenter import Prediction, Segmenter, Showing, predic
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 from x2sam_rt.evaluation.variants import plan_variants
 from x2sam_rt.runtime.asking import ONCE, ReAsk
-from x2sam_rt.runtime.bundle import MANIFEST, file_sha256, load_manifest
+from x2sam_rt.runtime.bundle import MANIFEST, file_record, load_manifest
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import STAGE_WEIGHTS
 from x2sam_rt.tasks.instruction import Instruction
@@ -166,7 +166,7 @@ def test_numbers_that_are_none_stop_the_run(torch_bundle: Path, tmp_path: Path) 
     weights["segmentor.decoder.queries_features.weight"][0, 0] = torch.nan
     save_file(weights, path)
     manifest = json.loads((bundle / MANIFEST).read_text())
-    manifest["files"][STAGE_WEIGHTS] = {"sha256": file_sha256(path), "size": path.stat().st_size}
+    manifest["files"][STAGE_WEIGHTS] = asdict(file_record(path))
     (bundle / MANIFEST).write_text(json.dumps(manifest))
     with (
         loaded(bundle) as segmenter,

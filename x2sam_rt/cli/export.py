@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from x2sam_rt.cli.terminal import console, progress_bar, reporting
+from x2sam_rt.cli.terminal import console, error_console, progress_bar, reporting
 from x2sam_rt.runtime.engines import BACKENDS
 
 EMBEDDED = "toy"
@@ -83,9 +83,10 @@ def export(
         opened = resized(opened, Sizes(image_size, slots, vision_budget))
         rounded = cast("LanguageWeights", str(language_weights))
         plan = ExportPlan(opened, backend, computes, names, rounded, spoken, verify=not no_verify)
-        console.print(_needs_table(plan))
         if plan_only:
+            console.print(_needs_table(plan))
             return
+        error_console.print(_needs_table(plan))  # the result alone is the output
         with progress_bar() as progress:
             shown = _Shown(progress, len(plan.contracts) + 2)
             manifest = export_bundle(plan, output, overwrite=overwrite, on_step=shown.step, on_progress=shown.part)

@@ -160,8 +160,8 @@ def file_sha256(path: Path) -> str:
 def record_files(folder: Path) -> dict[str, FileRecord]:
     """Size and hash of every file below a folder, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {path.relative_to(folder).as_posix(): _record(path) for path in files}
+    return {path.relative_to(folder).as_posix(): file_record(path) for path in files}
 
 
-def _record(path: Path) -> FileRecord:
+def file_record(path: Path) -> FileRecord:
     return FileRecord(file_sha256(path), path.stat().st_size, file_sample(path))

@@ -69,8 +69,7 @@ class Exported:
 @pytest.fixture(scope="module")
 def exported(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder, told = tmp_path_factory.mktemp("tensorrt") / "bundle", list[tuple[str, float]]()
-    apart = replace(toy, model=copy.deepcopy(toy.model))  # an export casts the weights in place
-    plan = ExportPlan(apart, "tensorrt", "bf16", TARGETS)
+    plan = ExportPlan(toy, "tensorrt", "bf16", TARGETS)
     manifest = export_bundle(plan, folder, on_progress=lambda what, done: told.append((what, done)))
     return Exported(folder, manifest, told)
 
@@ -106,7 +105,7 @@ def test_the_bundle_holds_engines_and_their_records_and_nothing_of_the_work(expo
 
 
 def test_progress_is_told(exported: Exported) -> None:
-    shares = [done for _, done in exported.told]
+    shares = [done for what, done in exported.told if " GB" not in what]  # not those of writing weights
     assert shares.count(1.0) == len(VARYING)
     first = shares[: shares.index(1.0) + 1]
     assert first == sorted(first)
