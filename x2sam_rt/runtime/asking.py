@@ -29,8 +29,8 @@ _SPELLED = re.compile(
     r"(once|every=(?P<frames>\d{1,9})|on_change(=(?P<threshold>[01]?\.?\d{1,6}))?)(?P<more>(:forget)?(:beside)?)"
 )
 _PUBLISHED = 8  # frames of the clips the model was trained on and is evaluated on
-# Frames go before answers: beside a thread of the usual priority, one of this gets a tenth of a core. With the least there
-# is (19) it was seen to get nothing for seconds on a machine that was busy otherwise.
+# Frames go before answers: beside a thread of the usual priority, one of this gets a tenth of a core. With the least
+# there is (19) it was seen to get nothing for seconds on a machine that was busy otherwise.
 _NICENESS = 10
 
 
