@@ -21,7 +21,8 @@ def shrunk(target: Target) -> Target:
 
 
 def test_accuracy_must_be_the_references() -> None:
-    same = list(check_accuracy(PerfectSegmenter(), PerfectSegmenter(), 2, BOUNDS["bf16"]))
+    bounds = BOUNDS["bf16"]
+    same = list(check_accuracy(PerfectSegmenter(), PerfectSegmenter(), 2, bounds))
     assert [(check.part, check.clips, check.ours) for check in same] == [("referring", 2, 1.0), ("object", 2, 1.0)]
     assert all(check.passed(BOUNDS["fp32"]) for check in same)
     for other in (PerfectSegmenter(shrunk), BlindSegmenter()):
