@@ -77,6 +77,11 @@ class MemoryAttention(nn.Module):
         self._positions = [token_position(side, config.dim) for side in config.grids]
         self._rotary = [rotary_angles(side, sam) for side in config.grids]
 
+    def place_tables(self, device: torch.device) -> None:
+        self._slot_position = self._slot_position.to(device)
+        self._positions = [table.to(device) for table in self._positions]
+        self._rotary = [(cos.to(device), sin.to(device)) for cos, sin in self._rotary]
+
     def forward(self, features: Features, slots: list[Tensor], frame_offsets: Tensor) -> Features:
         """slots: each (scales, slot tokens, D). frame_offsets: (slots,) frames."""
         time = temporal_encoding(frame_offsets, self._slot_position.shape[-1])
@@ -137,6 +142,9 @@ class MaskDecoder(nn.Module):
         self.level_embed = nn.Embedding(NUM_SCALES, dim)
         self.decoder = MaskDecoderTrunk(dim, config.mask_decoder)
         self._positions = [token_position(side, dim)[:, None] for side in config.grids]
+
+    def place_tables(self, device: torch.device) -> None:
+        self._positions = [table.to(device) for table in self._positions]
 
     def forward(self, features: Features, mask_features: Tensor, seg: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mask logits (Q, S/4, S/4) and query states (Q, D)."""
@@ -214,6 +222,9 @@ class ReferenceFrame(nn.Module):
         weights = segmentor.state_dict()
         self.load_state_dict({name: weights[name] for name in self.state_dict()}, assign=True)
         self.eval().requires_grad_(False)
+        self.to(next(segmentor.parameters()).device)
+        for part in (self.memory_attention, self.decoder):
+            part.place_tables(self.no_memory_embedding.device)
         self.timer = StageTimer()
         self._memory: deque[tuple[int, Tensor]] = deque(maxlen=config.memory.slots)
         self._frame = 0
@@ -226,11 +237,11 @@ class ReferenceFrame(nn.Module):
         conditioned = features
         if self._memory:
             with self.timer("memory_attention"):
-                frame_offsets = torch.tensor([self._frame - frame for frame, _ in self._memory])
+                frame_offsets = torch.tensor([self._frame - frame for frame, _ in self._memory], device=pixels.device)
                 conditioned = self.memory_attention(features, [slot for _, slot in self._memory], frame_offsets)
         with self.timer("mask_decoder"):
             masks, states = self.decoder(conditioned, mask_features, prompt.seg, prompt.tokens)
-            real = torch.ones(len(prompt.conditions), dtype=torch.bool)
+            real = torch.ones(len(prompt.conditions), dtype=torch.bool, device=pixels.device)
             prediction = Prediction(masks, self.class_predictor(states, prompt.conditions, real))
         with self.timer("memory_encoder"):
             self._memory.append((self._frame, self.memory_encoder(features, prediction)))

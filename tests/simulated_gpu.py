@@ -113,11 +113,9 @@ class SimulatedGpu(TorchDispatchMode):
         result = func(*tree_map(_held, args), **tree_map(_held, kwargs))
         if pinned:
             self._pinned.add(result.data_ptr())
-        return (
-            _same_objects(func, args, kwargs, result)
-            if _mutates(func)
-            else tree_map(_wrapped if there else _same, result)
-        )
+        if func._schema.is_mutable:
+            return _same_objects(args, kwargs, result)
+        return tree_map(_wrapped, result) if there else result
 
     def _count(self, func: Any, args: Any, kwargs: Any, there: bool) -> None:
         if there and func in _WAITS:
@@ -148,19 +146,11 @@ def _wrapped(value: Any) -> Any:
     return GpuTensor(value) if isinstance(value, Tensor) and not isinstance(value, GpuTensor) else value
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
 def _held_device(device: torch.device) -> torch.device:
     return HOST if device.type == "cuda" else device
 
 
-def _mutates(func: Any) -> bool:
-    return bool(func._schema.is_mutable)
-
-
-def _same_objects(func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+def _same_objects(args: Any, kwargs: Any, result: Any) -> Any:
     """What an operation in place returns is what it was given."""
     by_held = {id(value.held): value for value in _tensors((args, kwargs)) if isinstance(value, GpuTensor)}
     return tree_map(lambda value: by_held.get(id(value), value), result)
@@ -228,6 +218,17 @@ class _Event:
     def wait(self, stream: object = None) -> None: ...
 
 
+def _call_instead(_recorder: object, prepare: Callable[[], None], finish: Callable[[], None]) -> Callable[[], None]:
+    """In place of a CUDA graph: the same work in the same order, warm-up and all."""
+    prepare()
+
+    def replay() -> None:
+        prepare()
+        finish()
+
+    return replay
+
+
 def _enter_without_gradients(mode: Any) -> None:
     """In inference mode a view of a tensor made outside cannot be wrapped."""
     mode._inference_mode_context = torch.no_grad()
@@ -244,6 +245,8 @@ def simulated_gpu() -> Iterator[SimulatedGpu]:
         "torch.cuda.Event": _Event,
         "torch.cuda.current_stream": lambda device=None: None,
         "torch.inference_mode.__enter__": _enter_without_gradients,
+        "torch.cuda.graph_pool_handle": lambda: (0, 1),
+        "x2sam_rt.runtime.frame_graph.CudaRecorder.__call__": _call_instead,
         "torch.cuda.empty_cache": lambda: None,
     }
     with contextlib.ExitStack() as stack:

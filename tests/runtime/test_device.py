@@ -56,8 +56,6 @@ def test_gives_what_a_cpu_gives(torch_bundle: Path, asked: Instruction) -> None:
             assert gpu.text == cpu.text
             assert gpu.labels == cpu.labels
             np.testing.assert_allclose(gpu.scores, cpu.scores, atol=1e-4)
-            if asked.task == "object":  # random weights: several queries are as good, and rounding chooses
-                continue
             assert np.count_nonzero(gpu.masks != cpu.masks) <= 1e-3 * cpu.masks.size
             assert np.count_nonzero(gpu.segmentation.map != cpu.segmentation.map) <= 1e-3 * cpu.segmentation.map.size
     assert asked.task == "chat" or any(result.masks.any() for result in wanted)

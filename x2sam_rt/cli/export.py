@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -14,22 +15,28 @@ from x2sam_rt.runtime.engines import BACKENDS
 EMBEDDED = "toy"
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from x2sam_rt.export.bundle_writer import ExportPlan
     from x2sam_rt.model.precision import Precision
     from x2sam_rt.model.quantization import LanguageWeights
 
     EngineName = str
     PrecisionName = str
+    LanguagePrecision = str
     LanguageWeightsName = str
 else:  # what help, completion and the check of arguments show is what the table holds
     EngineName = StrEnum("EngineName", {name: name for name in BACKENDS})
     PrecisionName = StrEnum("PrecisionName", {name: name for row in BACKENDS.values() for name in row.precisions})
+    LanguagePrecision = PrecisionName
     LanguageWeightsName = StrEnum("LanguageWeightsName", ["full", "int8", "int4"])
 _COMPUTES = "; ".join(f"{row.name}: {', '.join(row.precisions)}" for row in BACKENDS.values())
 
 
 def export(
     checkpoint: Annotated[
-        str, typer.Argument(help=f'Checkpoint file or folder, or "{EMBEDDED}" for the embedded one.')
+        str, typer.Argument(help=f'Checkpoint file, folder or hub name, or "{EMBEDDED}" for the embedded one.')
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
     vlm: Annotated[str | None, typer.Option(help="Base Qwen3-VL of a training checkpoint: folder or hub name.")] = None,
@@ -43,41 +50,88 @@ def export(
     ] = "",
     config: Annotated[Path | None, typer.Option(help="Model configuration; default: beside the checkpoint.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer folder; default: beside the checkpoint.")] = None,
+    language_precision: Annotated[
+        LanguagePrecision | None, typer.Option(help="Of the language side's weights; default: as the stages'.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the segmentor's square input; default: what it was trained with.")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(help="Frames the memory holds; default: as trained.")] = None,
+    vision_budget: Annotated[
+        int | None, typer.Option(help="Most pixels of an image that the language side sees; default: as published.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not measure the stages against PyTorch.")] = False,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Print what the export takes, and stop.")] = False,
 ) -> None:
     """Turn a trained checkpoint into a bundle of engines.
 
     Example: x2sam-rt export pytorch_model.bin --vlm Qwen/Qwen3-VL-4B-Instruct -o bundle
     """
-    from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
+    from x2sam_rt.export.bundle_writer import ExportPlan, check_request, export_bundle
     from x2sam_rt.model.checkpoint.files import embedded_checkpoint
     from x2sam_rt.model.checkpoint.loading import load_checkpoint
+    from x2sam_rt.model.sizes import Sizes, resized
 
-    with reporting(), progress_bar() as progress:
-        bar = progress.add_task("load checkpoint", total=8)
-        step = ""
-
-        def show(what: str) -> None:
-            nonlocal step
-            step = what
-            progress.update(bar, advance=1, description=step)
-
-        def show_part(what: str, done: float) -> None:
-            progress.update(bar, description=f"{step}: {what.lower()} {done:.0%}")
-
-        path = embedded_checkpoint() if checkpoint == EMBEDDED else Path(checkpoint)
-        loaded = load_checkpoint(path, vlm=vlm, config=config, tokenizer=tokenizer)
-        weights = cast("LanguageWeights", str(language_weights))
-        names = tuple(name.strip() for name in targets.split(",") if name.strip())
-        plan = ExportPlan(loaded, str(engine), cast("Precision", str(precision)), names, weights)
-        manifest = export_bundle(
-            plan,
-            output,
-            overwrite=overwrite,
-            on_step=show,
-            on_progress=show_part,
-        )
-        progress.update(bar, completed=8, description="done")
+    backend, computes = str(engine), cast("Precision", str(precision))
+    spoken = cast("Precision | None", None if language_precision is None else str(language_precision))
+    names = tuple(name.strip() for name in targets.split(",") if name.strip())
+    with reporting():
+        check_request(backend, computes, names, output, overwrite)
+        path = embedded_checkpoint() if checkpoint == EMBEDDED else checkpoint
+        opened = load_checkpoint(path, vlm=vlm, config=config, tokenizer=tokenizer)
+        opened = resized(opened, Sizes(image_size, slots, vision_budget))
+        rounded = cast("LanguageWeights", str(language_weights))
+        plan = ExportPlan(opened, backend, computes, names, rounded, spoken, verify=not no_verify)
+        console.print(_needs_table(plan))
+        if plan_only:
+            return
+        with progress_bar() as progress:
+            shown = _Shown(progress, len(plan.contracts) + 2)
+            manifest = export_bundle(plan, output, overwrite=overwrite, on_step=shown.step, on_progress=shown.part)
     console.print(
         f"{output}: {len(manifest.stages)} stages for {manifest.backend}, {manifest.num_bytes / 2**20:.1f} MiB"
     )
+
+
+class _Shown:
+    """Progress on a terminal; a line per step where there is none."""
+
+    def __init__(self, progress: Progress, steps: int) -> None:
+        self._progress, self._step = progress, ""
+        self._bar = progress.add_task("export", total=steps)
+        self._started = time.monotonic()
+
+    def step(self, what: str) -> None:
+        if self._step:
+            self._progress.update(self._bar, advance=1)
+        self._step = what
+        self._progress.update(self._bar, description=what)
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(f"{time.monotonic() - self._started:7.1f} s  {what}")
+
+    def part(self, what: str, done: float) -> None:
+        self._progress.update(self._bar, description=f"{self._step}: {what} {done:.0%}")
+
+
+def _needs_table(plan: ExportPlan) -> Table:
+    from rich.table import Table
+
+    from x2sam_rt.export.needs import free_memory, gigabytes
+
+    needs, config = plan.needs, plan.checkpoint.config
+    free = free_memory()
+    table = Table(show_header=False, title=f"export for {plan.backend}, {plan.precision}")
+    rows = {
+        "language side": f"{needs.language_parameters / 1e6:.1f} million weights in {plan.language}",
+        **{name: f"{count / 1e6:.1f} million weights" for name, count in needs.stage_parameters.items()},
+        "input": f"{config.image_size}×{config.image_size}, {config.memory.slots} slots",
+        "pixels seen by the language side": f"{config.image_budget.max_pixels} of an image, "
+        f"{config.video_budget.max_pixels} of a video",
+        "disk": gigabytes(needs.disk),
+        "memory": f"at most {gigabytes(needs.memory)}; free: {'unknown' if free is None else gigabytes(free)}",
+        "time": f"at least {needs.seconds:.0f} s to read and write" + (", and the checks" if plan.verify else ""),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

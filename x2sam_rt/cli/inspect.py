@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from x2sam_rt.cli.options import Bundle
+from x2sam_rt.cli.options import Bundle, CheckHashes
 from x2sam_rt.cli.terminal import console, reporting
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ def inspect(
     layers: Annotated[
         str | None, typer.Option(help="Print what TensorRT tells of this stage's layers, as JSON. Needs its GPU.")
     ] = None,
+    check_hashes: CheckHashes = False,
 ) -> None:
     """Show what a bundle holds: model, stages, precision, errors at export, what it was built with."""
     from x2sam_rt.runtime.bundle import load_manifest
 
     with reporting():
-        manifest = load_manifest(bundle)
+        manifest = load_manifest(bundle, check_hashes=check_hashes)
         if layers is not None:
             print(_engine_layers(manifest, bundle, layers))
             return
@@ -104,7 +105,7 @@ def _summary(manifest: Manifest) -> Table:
     table = Table(show_header=False, title="bundle")
     rows = {
         "checkpoint": f"{manifest.checkpoint}, SHA-256 {manifest.checkpoint_sha256[:16]}…",
-        "engine": f"{manifest.backend}, {manifest.precision}",
+        "engine": f"{manifest.backend}, {manifest.precision}; language side in {manifest.language_precision}",
         "input": f"{model.image_size}×{model.image_size}, {model.resize}",
         "width": f"{model.dim} channels, {model.mask_decoder.queries} queries",
         "memory": f"{model.memory.slots} slots of 3 × {model.slot_tokens} tokens",
@@ -125,7 +126,7 @@ def _stages(manifest: Manifest) -> Table:
             stage.name,
             "\n".join(_describe(tensor) for tensor in stage.inputs),
             "\n".join(_describe(tensor) for tensor in stage.outputs),
-            f"{manifest.errors[stage.name]:.1e}",
+            f"{manifest.errors[stage.name]:.1e}" if stage.name in manifest.errors else "not measured",
         )
     return table
 

@@ -30,6 +30,9 @@ Regions = Annotated[
         help='"point:x,y", "box:x0,y0,x1,y1", "scribble:x,y;x,y;…" or "mask:file.png", with "@frame" behind.',
     ),
 ]
+CheckHashes = Annotated[
+    bool, typer.Option("--check-hashes", help="Read every file whole and check its SHA-256, not a sample of it.")
+]
 Threshold = Annotated[float | None, typer.Option(help="Least score of a result, 0…1; default: the task's own.")]
 Context = Annotated[
     int | None,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import TimeRemainingColumn
 
 from x2sam_rt.cli.options import Bundle, Device
 from x2sam_rt.cli.terminal import console, progress_bar, reporting
@@ -15,19 +18,26 @@ if TYPE_CHECKING:
     from x2sam_rt.export.verify import Bounds, Check
 
 
-def verify(bundle: Bundle, device: Device = None) -> None:
+def verify(
+    bundle: Bundle,
+    device: Device = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Every stage alone; no clips and no accuracy.")] = False,
+) -> None:
     """Check a bundle's engines against PyTorch on this machine, stage by stage and over a whole clip."""
-    from x2sam_rt.export.verify import bounds_of, verify_bundle
+    from x2sam_rt.export.verify import bounds_of, planned_checks, verify_bundle
     from x2sam_rt.runtime.bundle import load_manifest
 
     with reporting():
-        with progress_bar() as progress:
-            bar = progress.add_task("verify", total=None)
+        manifest = load_manifest(bundle)
+        bounds = bounds_of(manifest)
+        with progress_bar(TimeRemainingColumn()) as progress:
+            bar = progress.add_task("hashes", total=planned_checks(manifest, quick=quick))
             checks = []
-            for check in verify_bundle(bundle, device):
+            for check in verify_bundle(bundle, device, quick=quick):
                 checks.append(check)
-                progress.update(bar, advance=1)
-        bounds = bounds_of(load_manifest(bundle))
+                progress.update(bar, advance=1, description=_name(check))
+                if not progress.console.is_terminal:
+                    progress.console.print(f"{_name(check)}: {'ok' if check.passed(bounds) else 'out of bounds'}")
         for table in verification_tables(checks, bounds):
             console.print(table)
         failed = [check for check in checks if not check.passed(bounds)]
@@ -37,6 +47,20 @@ def verify(bundle: Bundle, device: Device = None) -> None:
                 "Do not use this bundle here; export it again on this machine, or with --engine torch."
             )
     console.print(f"{len(checks)} checks passed.")
+
+
+def _name(check: Check) -> str:
+    from x2sam_rt.export.verify import ClipCheck, PromptCheck, StageCheck
+
+    match check:
+        case StageCheck():
+            return f"{check.stage} ({check.sizes})"
+        case ClipCheck():
+            return f"frame {check.frame} of a clip"
+        case PromptCheck():
+            return f"rounded weights, {check.question}"
+        case _:
+            return f"accuracy, {check.part}"
 
 
 def verification_tables(checks: Sequence[Check], bounds: Bounds) -> Iterator[Table]:

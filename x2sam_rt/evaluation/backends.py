@@ -28,6 +28,8 @@ class FiniteEngine:
     What is bound raises EngineError naming the stage and the tensor.
     """
 
+    recordable = False  # the host looks at the outputs
+
     def __init__(self, engine: Engine) -> None:
         self.contract, self.device = engine.contract, engine.device
         self._engine = engine
@@ -62,10 +64,12 @@ def load_choice(
 
     Raises EngineError for another choice, BundleError for a damaged bundle.
     """
-    manifest = _adapted(manifest, choice)
+    own, manifest = manifest.precision, _adapted(manifest, choice)
     backend = find_backend(manifest.backend)
     place = device_for(backend, device)
-    model = cast_weights(load_model(manifest, folder, place), dtype_of(manifest.precision))
+    model = load_model(manifest, folder, place)
+    if choice[1] != own:
+        model = cast_weights(model, dtype_of(choice[1]))
     engines = load_engines(backend, manifest.stages, folder, model, place)
     # Whatever goes wrong before the mask decoder comes out of it.
     engines = replace(engines, mask_decoder=FiniteEngine(engines.mask_decoder))

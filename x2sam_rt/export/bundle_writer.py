@@ -1,31 +1,31 @@
-"""Export: a loaded checkpoint becomes a bundle, complete or not at all."""
+"""Export: a checkpoint becomes a bundle, one stage and one tensor at a time."""
 
 from __future__ import annotations
 
-import contextlib
-import os
+import hashlib
 import platform
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+import torch
 
-from x2sam_rt.errors import BundleError
-from x2sam_rt.export.engines import BuildChoice, build_and_measure
-from x2sam_rt.model.checkpoint.loading import Checkpoint
-from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
+from x2sam_rt.export.engines import BuildChoice, build_and_measure, write_engine
+from x2sam_rt.export.needs import ExportNeeds, check_needs, export_needs
+from x2sam_rt.export.output import bundle_folder, check_output
+from x2sam_rt.model.checkpoint.files import tensor_files
+from x2sam_rt.model.checkpoint.loading import Checkpoint, empty_model
+from x2sam_rt.model.checkpoint.stored import StoredWeights
+from x2sam_rt.model.checkpoint.tensor_file import OnBytes, TensorToWrite, write_shards, write_tensors
+from x2sam_rt.model.precision import Precision, dtype_of
 from x2sam_rt.model.quantization import LanguageWeights
 from x2sam_rt.model.stage_contract import StageContract
-from x2sam_rt.model.stages import stage_contracts
+from x2sam_rt.model.stages import stage_contracts, stage_weights
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.bundle import (
     LANGUAGE,
-    MANIFEST,
     SCHEMA,
     WORDING,
     BuildEnvironment,
@@ -34,8 +34,8 @@ from x2sam_rt.runtime.bundle import (
     record_files,
 )
 from x2sam_rt.runtime.engines import STAGE_WEIGHTS, check_precision, check_targets, find_backend
-from x2sam_rt.runtime.engines.engine import OnProgress
-from x2sam_rt.runtime.weights import LANGUAGE_WEIGHTS, split_weights
+from x2sam_rt.runtime.engines.engine import OnProgress, backend_module
+from x2sam_rt.runtime.weights import language_names, without_shared_table
 from x2sam_rt.tasks.table import DEFAULT_WORDING
 
 OnStep = Callable[[str], None]
@@ -45,17 +45,41 @@ OnStep = Callable[[str], None]
 class ExportPlan:
     """What is exported and how. backend: a name in `runtime.engines.BACKENDS`. targets: GPUs to build for, as "sm86";
     empty = the backend's choice. language_weights: what the text model's weights are rounded to when the bundle is
-    loaded; the bundle holds them whole."""
+    loaded; the bundle holds them whole. language_precision: of the language side's weights; None = as the stages.
+    verify: measure every stage against PyTorch."""
 
     checkpoint: Checkpoint
     backend: str
     precision: Precision = "fp32"
     targets: tuple[str, ...] = ()
     language_weights: LanguageWeights = "full"
+    language_precision: Precision | None = None
+    verify: bool = True
 
     @property
     def contracts(self) -> tuple[StageContract, ...]:
-        return stage_contracts(self.checkpoint.model.config, dtype_of(self.precision))
+        return stage_contracts(self.checkpoint.config, dtype_of(self.precision))
+
+    @property
+    def language(self) -> Precision:
+        return self.language_precision or self.precision
+
+    @property
+    def needs(self) -> ExportNeeds:
+        return export_needs(self.checkpoint, self.backend, self.precision, self.language)
+
+
+def check_request(backend: str, precision: Precision, targets: tuple[str, ...], output: Path, overwrite: bool) -> None:
+    """All that can be known before a checkpoint is opened.
+
+    Raises EngineError when the backend is not installed, or does not compute in the precision or for the targets,
+    BundleError when `output` exists (unless overwrite replaces a bundle there).
+    """
+    check_precision(backend, precision)
+    check_targets(backend, targets)
+    row = find_backend(backend)
+    backend_module(row, row.builder)
+    check_output(output, overwrite)
 
 
 def export_bundle(
@@ -68,45 +92,79 @@ def export_bundle(
 ) -> Manifest:
     """Builds every engine, measures each against PyTorch in fp32 and writes the bundle.
 
-    Everything goes to a folder beside `output`, which is renamed when it is complete; a failed or killed export
-    leaves nothing that could be loaded. The checkpoint's weights are cast to the plan's precision in place. on_step:
-    told what is done next; on_progress: what a stage's builder does, and how much of it is done, 0…1.
+    Memory is taken for one stage at a time, and for one tensor of the language side (`ExportPlan.needs`). A failed or
+    killed export leaves nothing that could be loaded (`export.output`). on_step: told what is done next; on_progress:
+    what is being built or written, and how much of it is done, 0…1.
 
-    Raises BundleError when `output` exists (unless overwrite replaces a bundle there) or the disk cannot take it,
-    EngineError when a stage cannot be built, or the backend does not compute in the precision or for the targets.
+    Raises BundleError when `output` exists (unless overwrite replaces a bundle there), disk or memory do not suffice,
+    or another process exports to it; EngineError when a stage cannot be built, or the backend does not compute in the
+    precision or for the targets; CheckpointError for weights with NaN or infinity.
     """
-    check_precision(plan.backend, plan.precision)
-    check_targets(plan.backend, plan.targets)
-    _check_output(output, overwrite)
-    cast_weights(plan.checkpoint.model, dtype_of(plan.precision))
-    choice = BuildChoice(plan.backend, plan.precision, plan.targets)
-    with _written_beside(output) as folder:
-        errors = {}
+    check_request(plan.backend, plan.precision, plan.targets, output, overwrite)
+    check_needs(plan.needs, output)
+    with bundle_folder(output, overwrite=overwrite) as folder:
+        errors: dict[str, float] = {}
         for contract in plan.contracts:
             on_step(contract.name)
-            errors[contract.name] = build_and_measure(plan.checkpoint.model, contract, choice, folder, on_progress)
+            errors |= _build(plan, contract, folder, on_progress)
         on_step("weights")
-        _write_weights(plan.checkpoint, folder)
-        DEFAULT_WORDING.save(folder / WORDING)
+        _write_weights(plan, folder, on_progress)
         on_step("manifest")
         manifest = _manifest(plan, folder, errors)
         manifest.save(folder)
     return manifest
 
 
-def _write_weights(checkpoint: Checkpoint, folder: Path) -> None:
-    (folder / LANGUAGE).mkdir()
-    language, stages = split_weights(checkpoint.model)
-    save_file(language, folder / LANGUAGE_WEIGHTS)
+def _build(plan: ExportPlan, contract: StageContract, folder: Path, on_progress: OnProgress) -> dict[str, float]:
+    """One stage's engine from a model with that stage's weights only. Returns its error, if it was measured."""
+    names = stage_weights(empty_model(plan.checkpoint.config), contract.name)
+    model = plan.checkpoint.part(names, dtype_of(plan.precision))
+    choice = BuildChoice(plan.backend, plan.precision, plan.targets)
+    if plan.verify:
+        return {contract.name: build_and_measure(model, contract, choice, folder, on_progress)}
+    error = write_engine(model, contract, choice, folder, on_progress)
+    return {} if error is None else {contract.name: error}
+
+
+def _write_weights(plan: ExportPlan, folder: Path, on_progress: OnProgress) -> None:
+    checkpoint = plan.checkpoint
+    stored = without_shared_table(checkpoint.weights)
+    spoken = language_names(stored)
+    language = _to_write(checkpoint.weights, spoken, dtype_of(plan.language))
     # Also where the engines hold them: `verify` runs the PyTorch model on the user's own machine.
+    stages = _to_write(checkpoint.weights, stored - spoken, dtype_of(plan.precision))
+    (folder / LANGUAGE).mkdir()
+    write_shards(language, folder / LANGUAGE, _counted("language side", language, on_progress))
     (folder / STAGE_WEIGHTS).parent.mkdir(exist_ok=True)
-    save_file(stages, folder / STAGE_WEIGHTS)
-    rows = checkpoint.model.config.language["text_config"]["vocab_size"]
+    write_tensors(stages, folder / STAGE_WEIGHTS, _counted("stages", stages, on_progress))
+    rows = checkpoint.config.language["text_config"]["vocab_size"]
     Tokenizer.load(checkpoint.tokenizer_folder, rows).save(folder / LANGUAGE / "tokenizer")
+    DEFAULT_WORDING.save(folder / WORDING)
+
+
+def _to_write(weights: StoredWeights, names: Iterable[str], dtype: torch.dtype) -> dict[str, TensorToWrite]:
+    def to_write(name: str) -> TensorToWrite:
+        weight = weights[name]
+        # In its own type: the writer casts piece by piece.
+        own = torch.float32 if weight.adapter is not None else weight.stored.dtype
+        return TensorToWrite(tuple(weight.stored.shape), dtype, partial(weight.read, own))
+
+    return {name: to_write(name) for name in sorted(names)}
+
+
+def _counted(what: str, tensors: dict[str, TensorToWrite], on_progress: OnProgress) -> OnBytes:
+    total, written = sum(tensor.num_bytes for tensor in tensors.values()), 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal written
+        written += count
+        on_progress(f"{what}, {written / 1e9:.2f} of {total / 1e9:.2f} GB", written / total)
+
+    return on_bytes
 
 
 def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manifest:
-    config = plan.checkpoint.model.config
+    config = plan.checkpoint.config
     return Manifest(
         schema=SCHEMA,
         model=replace(config, language=dict(config.language)),
@@ -115,41 +173,17 @@ def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manif
         stages=plan.contracts,
         files=record_files(folder),
         checkpoint=plan.checkpoint.path.name,
-        checkpoint_sha256=file_sha256(plan.checkpoint.path),
+        checkpoint_sha256=_source_sha256(plan.checkpoint.path),
         environment=BuildEnvironment(
             packages={name: version(name) for name in ("x2sam-rt", "torch", *find_backend(plan.backend).packages)},
             platform=platform.platform(),
         ),
         errors=errors,
+        language_precision=plan.language,
         language_weights=plan.language_weights,
     )
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
-    if not output.exists():
-        return
-    if not overwrite:
-        raise BundleError(f"{output} exists already. Choose another folder, or pass --overwrite to replace the bundle.")
-    if not (output / MANIFEST).is_file():
-        raise BundleError(f"{output} exists and is no bundle, so it is not overwritten. Choose another folder.")
-
-
-@contextlib.contextmanager
-def _written_beside(output: Path) -> Iterator[Path]:
-    """A folder beside `output` that takes its name when the body is done, and vanishes when it fails."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=output.parent, prefix=f".{output.name}.", suffix=".partial", ignore_cleanup_errors=True
-        ) as temporary:
-            folder = Path(temporary) / "bundle"
-            folder.mkdir()
-            yield folder
-            if output.exists():
-                shutil.rmtree(output)
-            os.replace(folder, output)
-    except (OSError, SafetensorError) as error:
-        raise BundleError(
-            f"Cannot write {output}: {error}. Nothing was left there; free space or choose another folder, then export "
-            "again."
-        ) from error
+def _source_sha256(path: Path) -> str:
+    digests = [file_sha256(file) for file in tensor_files(path)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from x2sam_rt.model.stage_contract import StageContract, multiple
 from x2sam_rt.model.stages import example_inputs
 
 # The newest opset without its own Attention operator: that one passes ONNX's checker with a broadcast mask and then
-# fails in ONNX Runtime; attention is exported as matrix products and softmax instead.
-OPSET = 20
+# fails in ONNX Runtime; attention is exported as matrix products and softmax instead, large ones piece by piece.
+OPSET, _ATTENTION_OPSET = 20, 23
 _ONE_FILE = 2**31 - 2**20  # bytes a protobuf can hold; beyond, the weights go beside the graph
 _TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")
 
@@ -53,7 +53,7 @@ def stage_graph(module: nn.Module, contract: StageContract, opset: int) -> onnx.
                 input_names=[tensor.name for tensor in contract.inputs],
                 output_names=[tensor.name for tensor in contract.outputs],
                 dynamic_shapes=_dynamic_shapes(contract),
-                custom_translation_table=onnx_ops.translation_table(),
+                custom_translation_table=_translations(opset),
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise EngineError(
@@ -61,6 +61,12 @@ def stage_graph(module: nn.Module, contract: StageContract, opset: int) -> onnx.
         ) from error
     assert program is not None
     return onnx_ops.add_function_bodies(program.model_proto)
+
+
+def _translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """From opset 23 on attention is an operator, which those who take such graphs compute without its scores."""
+    kernels = onnx_ops.translation_table()
+    return kernels if opset >= _ATTENTION_OPSET else kernels | onnx_ops.attention_in_pieces()
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:

@@ -39,6 +39,60 @@ SelfAttention (query, key, value) => (out)
 }
 """
 
+# Every head by itself, its queries in pieces: scores never take more than 256 × keys.
+_ATTENTION = """
+Attention (query, key, value) => (out)
+{
+    minus_one = Constant <value_ints: ints = [-1]> ()
+    shape = Shape (query)
+    query_rows = Shape <start: int = 2, end: int = 4> (query)
+    key_rows = Shape <start: int = 2, end: int = 4> (key)
+    value_rows = Shape <start: int = 2, end: int = 4> (value)
+    query_shape = Concat <axis: int = 0> (minus_one, query_rows)
+    key_shape = Concat <axis: int = 0> (minus_one, key_rows)
+    value_shape = Concat <axis: int = 0> (minus_one, value_rows)
+    queries = Reshape (query, query_shape)
+    keys = Reshape (key, key_shape)
+    values = Reshape (value, value_shape)
+    heads = Scan <num_scan_inputs: int = 3, body: graph = attend_head (head_query, head_key, head_value) => (result) {
+        result = x2sam_rt.HeadAttention (head_query, head_key, head_value)
+    }> (queries, keys, values)
+    out = Reshape (heads, shape)
+}
+"""
+
+# The few queries of a mask decoder, every head by itself; True in `allowed` (queries, keys) takes part.
+_MASKED_ATTENTION = """
+MaskedAttention (query, key, value, allowed) => (out)
+{
+    minus_one = Constant <value_ints: ints = [-1]> ()
+    shape = Shape (query)
+    dim = Shape <start: int = 3, end: int = 4> (query)
+    dim_float = CastLike (dim, query)
+    width = Sqrt (dim_float)
+    scaled = Div (query, width)
+    query_rows = Shape <start: int = 2, end: int = 4> (query)
+    key_rows = Shape <start: int = 2, end: int = 4> (key)
+    query_shape = Concat <axis: int = 0> (minus_one, query_rows)
+    key_shape = Concat <axis: int = 0> (minus_one, key_rows)
+    queries = Reshape (scaled, query_shape)
+    keys = Reshape (key, key_shape)
+    values = Reshape (value, key_shape)
+    mask_rows = Shape <start: int = -2> (allowed)
+    mask = Reshape (allowed, mask_rows)
+    infinite = Constant <value_float: float = -inf> ()
+    hidden = CastLike (infinite, query)
+    heads = Scan <num_scan_inputs: int = 3, body: graph = attend_head (head_query, head_key, head_value) => (result) {
+        key_columns = Transpose <perm: ints = [1, 0]> (head_key)
+        scores = MatMul (head_query, key_columns)
+        seen = Where (mask, scores, hidden)
+        weights = Softmax <axis: int = -1> (seen)
+        result = MatMul (weights, head_value)
+    }> (queries, keys, values)
+    out = Reshape (heads, shape)
+}
+"""
+
 _SLOT_ATTENTION = """
 SlotAttention (query, key, value, key_shift) => (out)
 {
@@ -158,12 +212,16 @@ DeformableAttention <spatial_shapes> (value, locations, weights) => (out)
 
 _BODIES = {
     "SelfAttention": _SELF_ATTENTION,
+    "HeadAttention": _SELF_ATTENTION.replace("SelfAttention", "HeadAttention"),
+    "Attention": _ATTENTION,
+    "MaskedAttention": _MASKED_ATTENTION,
     "SlotAttention": _SLOT_ATTENTION,
     "MaskFusion": _MASK_FUSION,
     "AttentionMask": _ATTENTION_MASK,
 }
 
-CALLS = {"SlotAttention": ("SelfAttention",)}  # bodies that use another operation of this domain
+# Bodies that use another operation of this domain.
+CALLS = {"SlotAttention": ("SelfAttention",), "Attention": ("HeadAttention",)}
 
 
 def body(name: str, opset: int, levels: int) -> onnx.FunctionProto:

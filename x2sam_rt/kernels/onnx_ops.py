@@ -7,11 +7,13 @@ by its body.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import onnx
 import torch
+from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention
 from onnxscript.values import Op, Opset
 
 from x2sam_rt.errors import EngineError
@@ -20,10 +22,11 @@ from x2sam_rt.kernels import mask_fusion as _masks
 from x2sam_rt.kernels import memory_attention as _memory
 from x2sam_rt.kernels.onnx_bodies import CALLS, body
 
-__all__ = ["add_function_bodies", "translation_table"]
+__all__ = ["add_function_bodies", "attention_in_pieces", "translation_table"]
 
 DOMAIN = "x2sam_rt"
 VERSION = 1
+SCORES_AT_ONCE = 2**26  # bytes
 MIN_OPSET = 20  # GridSample as the bodies use it
 
 
@@ -44,6 +47,53 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         kernels.mask_fusion.default: lambda classes, masks, _: mask_fusion(classes, masks),
         kernels.attention_mask.default: lambda masks, size, _: attention_mask(masks, size=list(size)),
     }
+
+
+def attention_in_pieces() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """For the exporter, beside `translation_table`: attention whose scores would be large, or are of a size not known
+    yet, becomes a node of ours, whose body goes through heads and queries piece by piece."""
+    plain, masked = _operator("Attention", "query key value"), _masked_operator()
+
+    def translate(
+        query: Any,
+        key: Any,
+        value: Any,
+        attn_mask: Any = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Any:
+        other = is_causal or enable_gqa or len(query.shape) != 4
+        other |= scale is not None and not math.isclose(scale, query.shape[-1] ** -0.5)
+        # With a mask, for one batch and known sizes only: no other is large here.
+        other |= attn_mask is not None and (query.shape[0] != 1 or _scores_bytes(query, key) is None)
+        if other or (_scores_bytes(query, key) or SCORES_AT_ONCE + 1) <= SCORES_AT_ONCE:
+            return aten_scaled_dot_product_attention(
+                query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
+            )
+        return plain(query, key, value) if attn_mask is None else masked(query, key, value, attn_mask)
+
+    return {torch.ops.aten.scaled_dot_product_attention.default: translate}
+
+
+def _scores_bytes(query: Any, key: Any) -> int | None:
+    """Of all heads' scores in float32; None when they depend on a size that varies."""
+    sizes = (*query.shape[:3], key.shape[2])
+    return 4 * math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+
+
+def _masked_operator() -> Op:
+    parameter = onnx.defs.OpSchema.FormalParameter
+    inputs = [parameter(name, "tensor(float)") for name in ("query", "key", "value")]
+    schema = onnx.defs.OpSchema(
+        "MaskedAttention",
+        DOMAIN,
+        VERSION,
+        inputs=[*inputs, parameter("allowed", "tensor(bool)")],
+        outputs=[parameter("out", "tensor(float)")],
+    )
+    return Op(Opset(DOMAIN, VERSION), "MaskedAttention", schema)
 
 
 def _operator(name: str, inputs: str, *, attribute: str | None = None, result: str = "tensor(float)") -> Op:

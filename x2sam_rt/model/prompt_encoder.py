@@ -178,7 +178,7 @@ class PromptEncoder:
 
     def look_at_regions(self, region_source: Tensor, masks: Tensor) -> Tensor:
         """region_source: (1, S/16, S/16, C) of the prompted frame. masks: (R, S, S). Returns (R, 64, dim)."""
-        return region_tokens(region_map(region_source, self._model.extra_projector), masks)
+        return region_tokens(region_map(region_source.to(self.dtype), self._model.extra_projector), masks)
 
     def embed(self, ids: Tensor, visual: VisualTokens | None, regions: Tensor | None) -> Tensor:
         """ids: (tokens,) or (B, tokens), padded at the end. visual, regions: of all places in ids, in their order;

@@ -194,6 +194,12 @@ def stage_module(model: X2SAM, name: str) -> nn.Module:
         return STAGES[name].module(model).eval()
 
 
+def stage_weights(model: X2SAM, name: str) -> list[str]:
+    """Names of the weights that a stage holds. Raises KeyError for an unknown stage."""
+    held = {id(weight) for weight in stage_module(model, name).parameters()}
+    return [key for key, weight in model.named_parameters(remove_duplicate=False) if id(weight) in held]
+
+
 def stage_contract(name: str, config: ModelConfig, dtype: torch.dtype) -> StageContract:
     """What crosses a stage's border. dtype: of its floating tensors. Raises KeyError for an unknown name."""
     return StageContract(name, *STAGES[name].signature(config, str(dtype).removeprefix("torch.")))

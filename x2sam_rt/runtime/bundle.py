@@ -15,15 +15,23 @@ from x2sam_rt.model.quantization import LanguageWeights
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.model.stages import stage_contracts
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 LANGUAGE, WORDING = "language", "wording.json"
 
 
+# Of larger files, loading reads only a sample.
+SAMPLED_ABOVE = 64 * 2**20
+_EDGE, _SAMPLE, _STRIDE = 2**20, 2**12, 4 * 2**20
+
+
 @dataclass(frozen=True)
 class FileRecord:
+    """sample: of the file's size, both ends and a page of every 4 MiB (of all of it, up to SAMPLED_ABOVE)."""
+
     sha256: str
     size: int
+    sample: str
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,11 @@ class BuildEnvironment:
 
 @dataclass(frozen=True)
 class Manifest:
-    """backend: a name in `runtime.engines.BACKENDS`. checkpoint_sha256: of the source file. errors: largest error of
-    each stage against PyTorch, measured at export, relative to max(1, largest reference value). language_weights: what
-    the text model's weights are rounded to when they are loaded."""
+    """backend: a name in `runtime.engines.BACKENDS`. checkpoint_sha256: of the source file, or of the SHA-256s of its
+    shards, one after the other. errors: largest error of each stage against PyTorch, relative to max(1, largest
+    reference value); empty when the export did not measure. language_precision: of the language side's weights;
+    `precision` is that of the stages. language_weights: what the text model's weights are rounded to when they are
+    loaded."""
 
     schema: int
     model: ModelConfig
@@ -50,6 +60,7 @@ class Manifest:
     checkpoint_sha256: str
     environment: BuildEnvironment
     errors: dict[str, float]
+    language_precision: Precision
     language_weights: LanguageWeights = "full"
 
     @property
@@ -61,8 +72,12 @@ class Manifest:
         (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
 
-def load_manifest(folder: Path, *, check_hashes: bool = True) -> Manifest:
-    """Reads and checks a bundle: schema, fields, contracts, and every file's presence, size and hash.
+def load_manifest(folder: Path, *, check_hashes: bool = False) -> Manifest:
+    """Reads and checks a bundle: schema, fields, contracts, and every file's presence, size and sample.
+
+    The sample finds files that are cut, mixed up, of another export, or copied with holes of 4 MiB and more, and any
+    change of a file up to SAMPLED_ABOVE; in a larger one it misses single damaged pages and whoever knows where it
+    looks. check_hashes: the SHA-256 of all files instead, which finds those too, and reads every byte.
 
     Raises BundleError that says what is wrong and what to run.
     """
@@ -117,10 +132,24 @@ def _check_file(folder: Path, name: str, record: FileRecord, check_hashes: bool)
         raise BundleError(
             f"{path}: {path.stat().st_size} bytes, wanted {record.size}. Copy the bundle again, or export."
         )
-    if check_hashes and file_sha256(path) != record.sha256:
-        raise BundleError(
-            f"{path}: its SHA-256 is not the manifest's; the file was changed or damaged. Copy or export again."
-        )
+    same = file_sha256(path) == record.sha256 if check_hashes else file_sample(path) == record.sample
+    if not same:
+        what = "its SHA-256 is" if check_hashes or record.size <= SAMPLED_ABOVE else "the SHA-256 of its sample is"
+        raise BundleError(f"{path}: {what} not the manifest's; the file was changed or damaged. Copy or export again.")
+
+
+def file_sample(path: Path) -> str:
+    """SHA-256 of what stands for a file at load (see FileRecord)."""
+    size = path.stat().st_size
+    if size <= SAMPLED_ABOVE:
+        return file_sha256(path)
+    digest = hashlib.sha256(size.to_bytes(8, "little"))
+    pages = [(start, _SAMPLE) for start in range(_STRIDE, size, _STRIDE)]
+    with path.open("rb", buffering=0) as stream:
+        for start, length in [(0, _EDGE), *pages, (size - _EDGE, _EDGE)]:
+            stream.seek(start)
+            digest.update(stream.read(length))
+    return digest.hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -131,4 +160,8 @@ def file_sha256(path: Path) -> str:
 def record_files(folder: Path) -> dict[str, FileRecord]:
     """Size and hash of every file below a folder, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {path.relative_to(folder).as_posix(): FileRecord(file_sha256(path), path.stat().st_size) for path in files}
+    return {path.relative_to(folder).as_posix(): _record(path) for path in files}
+
+
+def _record(path: Path) -> FileRecord:
+    return FileRecord(file_sha256(path), path.stat().st_size, file_sample(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,6 +41,9 @@ class MemoryBank:
         self._frame_offsets = attention.input("frame_offsets").zeros(device, slots=slots)
         self._frames = torch.zeros(slots, dtype=torch.int64, device=device)
         self._written = 0
+        # What a recorded frame reads instead of the numbers it was recorded with.
+        self._now, self._next = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
+        self._ages = torch.zeros_like(self._frames)
 
     def __len__(self) -> int:
         """Live slots."""
@@ -75,6 +79,31 @@ class MemoryBank:
     def commit(self, frame: int) -> None:
         """Makes `next_slot` the memory of frame number `frame`."""
         self._frames[self.next_slot] = frame
+        self._written += 1
+
+    @cached_property
+    def staged(self) -> Tensor:
+        """(scales, slot tokens, D): where a recorded frame writes its slot, whichever is next."""
+        return torch.zeros_like(self._memory[0])
+
+    def announce(self, frame: int) -> None:
+        """Tells a recorded frame its number and the slot it is kept in. Afterwards `age` and `place` are work on fixed
+        memory, for a graph; `count` follows when it has run."""
+        self._now.fill_(frame)
+        self._next.fill_(self.next_slot)
+
+    def age(self, live: int) -> None:
+        """Sets the offsets of the frame announced, as `read` does."""
+        torch.sub(self._now, self._frames[:live], out=self._ages[:live])
+        self._frame_offsets[:live].copy_(self._ages[:live])
+
+    def place(self) -> None:
+        """Makes `staged` the memory of the frame announced."""
+        self._memory.index_copy_(0, self._next, self.staged[None])
+        self._frames.index_copy_(0, self._next, self._now)
+
+    def count(self) -> None:
+        """After `place`: one more frame was written."""
         self._written += 1
 
     def clear(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,8 +16,10 @@ from x2sam_rt.errors import EngineError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stages import SCALES
 from x2sam_rt.runtime.engines.engine import BoundStage, Engines
+from x2sam_rt.runtime.frame_graph import CudaRecorder, FrameGraph, Recorder
 from x2sam_rt.runtime.memory_bank import MemoryBank
 
+RECORDED = "recorded_frame"  # in timings: all stages as one graph, as long as the host is busy with it
 _CONDITIONED = "conditioned_"
 Scales = tuple[Tensor, Tensor, Tensor]
 
@@ -45,12 +48,14 @@ class MaskPrediction:
 @dataclass(frozen=True, eq=False)
 class _BoundPrompt:
     """The stages that depend on a prompt. decode: on a frame's own features, then on conditioned ones. remember: one
-    for each slot of the bank."""
+    for each slot of the bank. frames: all of a frame at once for each number of live slots, where frames are recorded;
+    then none is needed of `remember`."""
 
     source: PromptEmbeddings
     prediction: MaskPrediction
     decode: tuple[BoundStage, BoundStage]
     remember: tuple[BoundStage, ...]
+    frames: tuple[FrameGraph, ...] | None
 
 
 class Pipeline:
@@ -60,7 +65,11 @@ class Pipeline:
     steady frame only runs what is bound.
     """
 
-    def __init__(self, engines: Engines, config: ModelConfig) -> None:
+    def __init__(
+        self, engines: Engines, config: ModelConfig, record: Callable[[], Recorder | None] | None = None
+    ) -> None:
+        """record: makes what records whole frames, and may make None, which calls them; the default records on GPUs,
+        where every engine can be, and elsewhere runs stage by stage."""
         self.side = config.image_size
         self.device = device = engines.device
         self.bank = MemoryBank(engines.memory_attention.contract, config.memory.slots, device)
@@ -78,6 +87,9 @@ class Pipeline:
         self._encode = self._bind_encoder()
         self._attend = tuple(self._bind_attention(live) for live in range(1, self.bank.slots + 1))
         self._prompt: _BoundPrompt | None = None
+        if record is None and engines.recordable:
+            record = partial(CudaRecorder, device)
+        self._recorded, self._recorder = record is not None, record() if record is not None else None
 
     @property
     def next_frame(self) -> int:
@@ -87,6 +99,8 @@ class Pipeline:
     def step(self, pixels: Tensor, prompt: PromptEmbeddings) -> MaskPrediction:
         """pixels: (1, 3, S, S), normalised. Raises EngineError for another shape."""
         bound = self._bound(prompt)
+        if bound.frames is not None:
+            return self._step_recorded(pixels, bound.prediction, bound.frames)
         conditioned = len(self.bank) > 0
         with self.timer("frame_encoder"):
             self._take(pixels)
@@ -101,6 +115,17 @@ class Pipeline:
             self.bank.commit(self._frame)
         self._frame += 1
         return bound.prediction
+
+    def _step_recorded(
+        self, pixels: Tensor, prediction: MaskPrediction, frames: tuple[FrameGraph, ...]
+    ) -> MaskPrediction:
+        with self.timer(RECORDED):
+            self._take(pixels)
+            self.bank.announce(self._frame)
+            frames[len(self.bank)]()
+            self.bank.count()
+        self._frame += 1
+        return prediction
 
     def skip(self) -> None:
         """Lets a frame pass without segmenting it; the memory grows older by one frame."""
@@ -144,14 +169,22 @@ class Pipeline:
             self._engines.mask_decoder.bind({**_by_scale(pixel), **inputs}, vars(prediction))
             for pixel in (self.features.pixel, self.conditioned)
         )
-        remember = tuple(self._bind_memory_encoder(prediction, slot) for slot in range(self.bank.slots))
-        return _BoundPrompt(prompt, prediction, (own, conditioned), remember)
+        if self._recorded:
+            staged = self._bind_memory_encoder(prediction, self.bank.staged)
+            frames = tuple(self._graph(live, (own, conditioned), staged) for live in range(self.bank.slots + 1))
+            return _BoundPrompt(prompt, prediction, (own, conditioned), (), frames)
+        slots = map(self.bank.slot, range(self.bank.slots))
+        remember = tuple(self._bind_memory_encoder(prediction, slot) for slot in slots)
+        return _BoundPrompt(prompt, prediction, (own, conditioned), remember, None)
 
-    def _bind_memory_encoder(self, prediction: MaskPrediction, slot: int) -> BoundStage:
+    def _graph(self, live: int, decode: tuple[BoundStage, BoundStage], remember: BoundStage) -> FrameGraph:
+        """A whole frame on a bank with so many live slots."""
+        attend = (partial(self.bank.age, live), self._attend[live - 1]) if live else ()
+        return FrameGraph((self._encode, *attend, decode[live > 0], remember), self.bank.place, self._recorder)
+
+    def _bind_memory_encoder(self, prediction: MaskPrediction, slot: Tensor) -> BoundStage:
         logits = {"mask_logits": prediction.mask_logits, "class_logits": prediction.class_logits}
-        return self._engines.memory_encoder.bind(
-            {**_by_scale(self.features.pixel), **logits}, {"slot": self.bank.slot(slot)}
-        )
+        return self._engines.memory_encoder.bind({**_by_scale(self.features.pixel), **logits}, {"slot": slot})
 
 
 def _decoder_inputs(prompt: PromptEmbeddings, dtype: torch.dtype) -> dict[str, Tensor]:

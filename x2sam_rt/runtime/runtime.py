@@ -48,13 +48,16 @@ class Runtime:
         folder: str | Path,
         *,
         device: str | torch.device | None = None,
-        check_hashes: bool = True,
+        check_hashes: bool = False,
         context: int | None = None,
     ) -> Runtime:
-        """Reads a bundle. device: "cpu", "cuda" or "cuda:N", where everything is done; None = "cuda:0" for engines that
-        were built for GPUs, else "cpu". check_hashes: False skips the SHA-256 of the files (their presence and size are
-        checked). context: tokens of the longest prompt with its answer, for which memory is taken here
-        (`language.cache_bytes`); None = what the longest prompt of the published protocols needs.
+        """Reads a bundle.
+
+        device: "cpu", "cuda" or "cuda:N", where everything is done; None = "cuda:0" for engines that were built for
+        GPUs, else "cpu". check_hashes: the SHA-256 of every file too, rather than its size and a sample
+        (`runtime.bundle.load_manifest` says what each finds). context: tokens of the longest prompt with its answer,
+        for which memory is taken here (`language.cache_bytes`); None = what the longest prompt of the published
+        protocols needs.
 
         Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else, or there
         is no such device; ConfigError for a context the model was not made for.

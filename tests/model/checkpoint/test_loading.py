@@ -162,7 +162,7 @@ def test_damaged_files_are_named(single: Path, size: int) -> None:
 def test_missing_file_tokenizer_and_hub_name(single: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         load_checkpoint(tmp_path / "none.safetensors")
-    with pytest.raises(CheckpointError, match="neither a folder here nor a model"):
+    with pytest.raises(CheckpointError, match="neither a path here nor a model"):
         load_checkpoint(LORA, vlm="not a hub name", tokenizer=TOKENIZER)
     shutil.rmtree(single / "tokenizer")
     with pytest.raises(CheckpointError, match="--tokenizer"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,6 @@ def adapter_names(module: str) -> tuple[str, str]:
     return module + _DOWN, module + _UP
 
 
-def adapter_rank(tensors: dict[str, Tensor]) -> int | None:
+def adapter_rank(tensors: Mapping[str, Tensor]) -> int | None:
     """Rank of the adapters in a checkpoint, or None when it has none."""
     return next((value.shape[0] for name, value in tensors.items() if name.endswith(_DOWN)), None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from x2sam_rt.config import ModelConfig, read_json
 from x2sam_rt.errors import CheckpointError
 from x2sam_rt.model.checkpoint.adapters import Adapter, adapter_names, adapter_rank
-from x2sam_rt.model.checkpoint.files import base_folder, read_tensor_file, read_tensor_folder
+from x2sam_rt.model.checkpoint.files import base_folder, checkpoint_file, read_tensor_file, read_tensor_folder
 from x2sam_rt.model.checkpoint.published import (
     PUBLISHED,
     fit_budgets,
@@ -22,6 +23,7 @@ from x2sam_rt.model.checkpoint.published import (
     read_budgets,
     read_published_config,
 )
+from x2sam_rt.model.checkpoint.stored import StoredWeight, StoredWeights, fill
 from x2sam_rt.model.x2sam import X2SAM
 
 _log = logging.getLogger(__name__)
@@ -34,15 +36,33 @@ _HEAD = "vlm.lm_head.weight"
 # What training stores whole of the language side; the rest of it are adapters.
 _STORED_WHOLE = ("vlm.model.visual.merger.", "vlm.model.visual.deepstack_merger_list.", _EMBED, _HEAD)
 _ADAPTED = "vlm.model.language_model.layers."
+_ADAPTER = ".lora_"
+# How the adapters' library names a wrapped module's own tensors, in a dictionary of the full model.
+_FROZEN, _TRAINED_COPY, _FROZEN_COPY = ".base_layer.", ".modules_to_save.default.", ".original_module."
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A loaded model (fp32, on the CPU) with where it came from and the folder of its tokenizer."""
+    """A checkpoint that fits its model; its weights are mapped from disk until they are asked for.
 
-    model: X2SAM
+    weights: every weight of the model, by name. path: the file, or the index of its shards.
+    """
+
+    config: ModelConfig
+    weights: StoredWeights
     path: Path
     tokenizer_folder: Path
+
+    @cached_property
+    def model(self) -> X2SAM:
+        """All of it in fp32, on the CPU; kept."""
+        return self.part(self.weights, torch.float32)
+
+    def part(self, names: Iterable[str], dtype: torch.dtype) -> X2SAM:
+        """The model with these weights only; the others have no memory."""
+        model = empty_model(self.config)
+        fill(model, self.weights, names, dtype)
+        return model
 
 
 def empty_model(config: ModelConfig) -> X2SAM:
@@ -52,26 +72,46 @@ def empty_model(config: ModelConfig) -> X2SAM:
 
 
 def load_checkpoint(
-    path: Path, *, vlm: str | None = None, config: Path | None = None, tokenizer: Path | None = None
+    path: Path | str, *, vlm: str | None = None, config: Path | None = None, tokenizer: Path | None = None
 ) -> Checkpoint:
-    """Loads a trained model.
+    """Opens a trained model. Names and shapes are checked here; numbers are read when they are needed.
 
-    path: a training checkpoint (`pytorch_model.bin`, then vlm names the base model), a single `.safetensors` file,
-    or a folder holding either. vlm: folder or hub name of the base Qwen3-VL. config: the model's configuration;
-    default `config.json` beside the checkpoint, else the published sizes. tokenizer: folder; default `tokenizer/`
-    beside the checkpoint, else the base folder.
+    path: a training checkpoint (`pytorch_model.bin`, then vlm names the base model), the full model under the names of
+    training (with `base_layer`), a single `.safetensors` file, an index of shards, or a folder or hub name of any of
+    these. vlm: folder or hub name of the base Qwen3-VL. config: the model's configuration; default `config.json` beside
+    the checkpoint, else the published sizes. tokenizer: folder; default `tokenizer/` beside the checkpoint, else the
+    base folder.
 
     Raises CheckpointError naming every missing, unexpected and mis-shaped tensor at once; ConfigError.
     """
-    file = _checkpoint_file(path)
+    file = checkpoint_file(path)
     base = None if vlm is None else base_folder(vlm)
-    tensors = read_tensor_file(file)
-    resolved = _fit_vocabulary(_read_config(file.parent, config, base), tensors)
+    tensors = _plain_names(read_tensor_file(file))
+    resolved = _fit_vocabulary(_read_config(file.parent, config, base), tensors.found)
     model = empty_model(resolved)
-    tensors = _without_historic(tensors, model, file)
-    complete = _complete(model, tensors, base, file)
-    model.load_state_dict({name: value.float() for name, value in complete.items()}, assign=True)
-    return Checkpoint(model.requires_grad_(False), file, _tokenizer_folder(file.parent, tokenizer, base))
+    tensors = replace(tensors, found=_without_historic(tensors.found, model, file))
+    weights = _share_table(_complete(model, tensors, base, file))
+    return Checkpoint(resolved, weights, file, _tokenizer_folder(file.parent, tokenizer, base))
+
+
+@dataclass(frozen=True, eq=False)
+class _Tensors:
+    """found: by the names of a training checkpoint, or of a single file. full: the wrapped language model is whole."""
+
+    found: dict[str, Tensor]
+    full: bool
+
+
+def _plain_names(tensors: dict[str, Tensor]) -> _Tensors:
+    """What a dictionary of the full model names after the adapters' wrappers gets the names of a training checkpoint;
+    of a table that was trained whole, the trained copy counts."""
+    full = any(_FROZEN in name for name in tensors)
+    found = {
+        name.replace(_FROZEN, ".").replace(_TRAINED_COPY, "."): value
+        for name, value in tensors.items()
+        if _FROZEN_COPY not in name
+    }
+    return _Tensors(found, full)
 
 
 def training_layout(model: nn.Module, rank: int) -> Shapes:
@@ -107,38 +147,69 @@ def _without_historic(tensors: dict[str, Tensor], model: X2SAM, file: Path) -> d
     return {name: value for name, value in tensors.items() if name not in found}
 
 
-def _complete(model: X2SAM, tensors: dict[str, Tensor], base: Path | None, file: Path) -> dict[str, Tensor]:
-    """All tensors of the model: the file's, adapters merged into the base, the base's for the rest."""
-    wanted = _shapes(model)
-    if not any(name.startswith(_WRAPPED) for name in tensors):
-        whole = _tie(tensors, model)
+def _complete(model: X2SAM, tensors: _Tensors, base: Path | None, file: Path) -> dict[str, StoredWeight]:
+    """All weights of the model: the file's, and the base's for the rest, with the adapters beside them."""
+    found, wanted = tensors.found, _shapes(model)
+    if not any(name.startswith(_WRAPPED) for name in found):
+        whole = _tie(found, model)
         _check_fit(whole, wanted, wanted, file)
-        return whole
+        return {name: StoredWeight(value) for name, value in whole.items()}
+    if tensors.full:
+        return _complete_full(model, found, file)
     if base is None:
         raise CheckpointError(
             f"{file}: found a training checkpoint, whose language model holds adapters only; wanted its base model "
             "too. Pass --vlm with the folder or hub name of the base Qwen3-VL."
         )
-    rank = adapter_rank(tensors)
-    required = training_layout(model, rank or 1)
-    if rank is None:
-        required = {name: shape for name, shape in required.items() if ".lora_" not in name}
-    _check_fit(tensors, required, required | {_wrap(n): s for n, s in wanted.items() if n.startswith(_TRAINED)}, file)
-    return _merge(model, tensors, base)
+    required = _required(model, found)
+    _check_fit(found, required, required | {_wrap(n): s for n, s in wanted.items() if n.startswith(_TRAINED)}, file)
+    return _on_base(model, found, base)
 
 
-def _merge(model: X2SAM, tensors: dict[str, Tensor], base: Path) -> dict[str, Tensor]:
+def _required(model: X2SAM, found: Mapping[str, Tensor]) -> Shapes:
+    rank = adapter_rank(found)
+    layout = training_layout(model, rank or 1)
+    return layout if rank is not None else {name: shape for name, shape in layout.items() if _ADAPTER not in name}
+
+
+def _complete_full(model: X2SAM, found: dict[str, Tensor], file: Path) -> dict[str, StoredWeight]:
+    """From a dictionary that holds the wrapped language model whole, adapters beside what they adapt."""
+    embed, head = _wrap(_EMBED), _wrap(_HEAD)
+    if _tied(model) and embed in found:
+        found = {head: found[embed]} | found
+    wanted = {_wrap(name) if name.startswith(_TRAINED) else name: shape for name, shape in _shapes(model).items()}
+    adapters = {name: shape for name, shape in _required(model, found).items() if _ADAPTER in name}
+    _check_fit(found, wanted | adapters, wanted | adapters, file)
+    return _with_adapters(model, {_unwrap(name): value for name, value in found.items()}, found)
+
+
+def _on_base(model: X2SAM, found: dict[str, Tensor], base: Path) -> dict[str, StoredWeight]:
     wanted = _shapes(model)
     under = {f"{_TRAINED}{name}": value for name, value in read_tensor_folder(base).items()}
-    stored = {_unwrap(name): value for name, value in tensors.items() if ".lora_" not in name}
+    stored = {_unwrap(name): value for name, value in found.items() if _ADAPTER not in name}
     # What the checkpoint stores whole replaces the base's, whose tables may have other sizes.
     complete = {name: value for name, value in under.items() if name not in stored and name != _HEAD} | stored
     _check_fit(complete, wanted, wanted, base)
-    for name in wanted:
+    return _with_adapters(model, complete, found)
+
+
+def _with_adapters(
+    model: X2SAM, stored: Mapping[str, Tensor], adapters: Mapping[str, Tensor]
+) -> dict[str, StoredWeight]:
+    weights = {}
+    for name in _shapes(model):
         down, up = adapter_names(_wrap(name).removesuffix(".weight"))
-        if down in tensors:
-            complete[name] = Adapter(tensors[down], tensors[up]).merge(complete[name], model.config.lora_scale)
-    return complete
+        adapter = Adapter(adapters[down], adapters[up]) if down in adapters else None
+        weights[name] = StoredWeight(stored[name], adapter, model.config.lora_scale)
+    return weights
+
+
+def _share_table(weights: dict[str, StoredWeight]) -> dict[str, StoredWeight]:
+    """An output table that is the embedding table becomes one weight with it, so that nothing holds it twice."""
+    embed, head = weights[_EMBED].stored, weights[_HEAD].stored
+    if embed.data_ptr() == head.data_ptr() or (embed.dtype == head.dtype and torch.equal(embed, head)):
+        return {**weights, _HEAD: weights[_EMBED]}
+    return weights
 
 
 def _check_fit(found: Mapping[str, Tensor], required: Shapes, allowed: Shapes, source: Path) -> None:
@@ -175,9 +246,13 @@ def _unwrap(name: str) -> str:
 
 def _tie(tensors: dict[str, Tensor], model: X2SAM) -> dict[str, Tensor]:
     """A file of a tied model may leave out the output table."""
-    if _HEAD not in tensors and _EMBED in tensors and model.config.language.get("tie_word_embeddings", False):
+    if _HEAD not in tensors and _EMBED in tensors and _tied(model):
         return tensors | {_HEAD: tensors[_EMBED]}
     return tensors
+
+
+def _tied(model: X2SAM) -> bool:
+    return bool(model.config.language.get("tie_word_embeddings", False))
 
 
 def _fit_vocabulary(config: ModelConfig, tensors: dict[str, Tensor]) -> ModelConfig:
@@ -187,16 +262,6 @@ def _fit_vocabulary(config: ModelConfig, tensors: dict[str, Tensor]) -> ModelCon
         return config
     text = {**config.language["text_config"], "vocab_size": table.shape[0]}
     return replace(config, language={**config.language, "text_config": text})
-
-
-def _checkpoint_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    names = ("checkpoint.safetensors", "model.safetensors", "pytorch_model.bin")
-    found = [path / name for name in names if (path / name).is_file()]
-    if len(found) != 1:
-        raise CheckpointError(f"{path}: found {[f.name for f in found]} in the folder, wanted exactly one of {names}.")
-    return found[0]
 
 
 def _read_config(folder: Path, config: Path | None, base: Path | None) -> ModelConfig:

@@ -28,6 +28,7 @@ class Engine(Protocol):
 
     contract: StageContract
     device: torch.device  # where the tensors it is bound to lie best
+    recordable: bool  # whether what is bound may become part of a CUDA graph
 
     def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
         """A call without arguments that computes the stage from and into the memory of these tensors, as often as
@@ -51,6 +52,12 @@ class Engines:
     def device(self) -> torch.device:
         """Where a stream's buffers belong."""
         return self.frame_encoder.device
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a frame's work may become a CUDA graph."""
+        frame = (self.frame_encoder, self.memory_attention, self.mask_decoder, self.memory_encoder)
+        return self.device.type == "cuda" and all(engine.recordable for engine in frame)
 
     @classmethod
     def of(cls, engines: Iterable[Engine]) -> Engines:

@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend, on the CPU."""
+"""The ONNX Runtime backend, on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from x2sam_rt.kernels import available, cpu
 from x2sam_rt.model.stage_contract import StageContract, Tensors
 from x2sam_rt.runtime.engines.engine import BoundStage, StageToBuild
 
-_PROVIDER = "CPUExecutionProvider"
+_CPU_PROVIDER, _CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 # ONNX Runtime's fused add-and-norm has been slower on CPUs than its parts.
 _SLOW_FUSION = "SkipLayerNormFusion"
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
@@ -38,6 +38,8 @@ def load(contract: StageContract, path: Path, module: nn.Module, device: torch.d
 
 
 class OnnxRuntimeEngine:
+    recordable = False  # its CUDA provider works on a stream of its own
+
     def __init__(self, contract: StageContract, path: Path, device: torch.device) -> None:
         self.contract, self.device = contract, device
         options = onnxruntime.SessionOptions()
@@ -46,35 +48,84 @@ class OnnxRuntimeEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Prompts change shapes; a plan per shape would grow with every new one.
         options.enable_mem_pattern = False
-        if available().cpu:  # else the graph runs its kernels' bodies of standard operators
+        # Asked for CUDA, ONNX Runtime uses the CPU without a word where it must; afterwards it can be asked about it.
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        self._stream = _stream(device)
+        if available().cpu and device.type == "cpu":  # else the graph runs its kernels' bodies of standard operators
             cpu.register_with_onnxruntime(options)
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=[_PROVIDER], disabled_optimizers=[_SLOW_FUSION]
+                str(path), options, providers=[_provider(device, self._stream)], disabled_optimizers=[_SLOW_FUSION]
             )
         except _LOAD_ERRORS as error:
             raise EngineError(
                 f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load this stage ({error}). "
                 "Export the checkpoint again with the installed versions."
             ) from error
+        if device.type == "cuda":
+            check_placement(contract.name, self._session, _CUDA_PROVIDER)
         self._options = onnxruntime.RunOptions()
+        # The streams wait for each other below; the host waits for neither.
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
         self.contract.check(inputs, outputs)
         binding = self._session.io_binding()
         # ONNX Runtime reads and writes the tensors' own memory; nothing is copied.
+        where = self.device.type, self.device.index or 0
         for name, tensor in inputs.items():
-            binding.bind_input(name, "cpu", 0, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
+            binding.bind_input(name, *where, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
         for name, tensor in outputs.items():
-            binding.bind_output(name, "cpu", 0, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
-        return partial(self._run, binding, [*inputs.values(), *outputs.values()])
+            binding.bind_output(name, *where, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
+        run = self._run if self._stream is None else partial(self._run_on, self._stream)
+        return partial(run, binding, [*inputs.values(), *outputs.values()])
 
     def _run(self, binding: onnxruntime.IOBinding, _alive: list[torch.Tensor]) -> None:
         """_alive: the tensors whose memory the binding points to."""
         self._session.run_with_iobinding(binding, self._options)
 
+    def _run_on(self, stream: torch.cuda.Stream, binding: onnxruntime.IOBinding, alive: list[torch.Tensor]) -> None:
+        current = torch.cuda.current_stream(self.device)
+        stream.wait_stream(current)
+        self._run(binding, alive)
+        current.wait_stream(stream)
+
     def close(self) -> None:
         del self._session
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    """Of the engine's own: ONNX Runtime takes no default stream."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+
+def _provider(device: torch.device, stream: torch.cuda.Stream | None) -> str | tuple[str, dict[str, str]]:
+    """Raises EngineError where the installed ONNX Runtime has none for the device."""
+    if stream is None:
+        return _CPU_PROVIDER
+    have = onnxruntime.get_available_providers()
+    if _CUDA_PROVIDER not in have:
+        raise EngineError(
+            f"ONNX Runtime {onnxruntime.__version__} here has {', '.join(have)}; asked for {device}, which needs "
+            f"{_CUDA_PROVIDER}. Install it with `pip install onnxruntime-gpu` in place of onnxruntime, or run on cpu."
+        )
+    return _CUDA_PROVIDER, {"device_id": str(device.index or 0), "user_compute_stream": str(stream.cuda_stream)}
+
+
+def check_placement(stage: str, session: onnxruntime.InferenceSession, wanted: str) -> None:
+    """Raises EngineError unless every node of a session runs on the provider, naming those that do not."""
+    elsewhere = [
+        f"{node.op_type} {node.name!r} on {part.ep_name}"
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name != wanted
+        for node in part.get_nodes()
+    ]
+    if elsewhere or session.get_providers()[0] != wanted:
+        found = "; ".join(elsewhere[:5]) or f"no {wanted} in the session"
+        raise EngineError(
+            f"Stage {stage}: asked for {wanted}, and {len(elsewhere)} nodes run elsewhere ({found}). Check that "
+            "`nvidia-smi` works and that CUDA and cuDNN are those this onnxruntime-gpu was built for."
+        )
 
 
 def _numpy_type(tensor: torch.Tensor) -> type[np.generic]:

@@ -27,6 +27,8 @@ class TensorRTEngine:
     sessions do not meet in one. Tensors on the GPU are read and written where they lie; those on the CPU go through
     buffers there, which costs a copy each way."""
 
+    recordable = True
+
     def __init__(self, contract: StageContract, path: Path, device: torch.device) -> None:
         """Raises EngineError when the engine was built with another library or for other GPUs, or cannot be loaded."""
         self.contract, self.device = contract, device

@@ -23,6 +23,8 @@ def load(contract: StageContract, path: Path, module: nn.Module, device: torch.d
 
 
 class TorchEngine:
+    recordable = True
+
     def __init__(self, contract: StageContract, module: nn.Module, device: torch.device) -> None:
         self.contract, self.device = contract, device
         self._module: nn.Module | None = module

@@ -9,17 +9,20 @@ from x2sam_rt.runtime.engines.engine import Engine, run_once
 
 
 class VisionTowerEngine:
-    """Takes and gives what `model.vision_encoder.VisionTower.forward` does."""
+    """Takes and gives what `model.vision_encoder.VisionTower.forward` does, in the type of the patches; the engine may
+    compute in another."""
 
     def __init__(self, vision_encoder: Engine) -> None:
         self._engine = vision_encoder
+        self._dtype = vision_encoder.contract.input("patches").torch_dtype
 
     def __call__(
         self, patches: Tensor, indices: Tensor, weights: Tensor, cos: Tensor, sin: Tensor
     ) -> tuple[Tensor, Tensor]:
-        inputs = {"patches": patches, "indices": indices, "weights": weights, "cos": cos, "sin": sin}
+        own = patches.to(self._dtype)
+        inputs = {"patches": own, "indices": indices, "weights": weights, "cos": cos, "sin": sin}
         outputs = run_once(self._engine, inputs)
-        return outputs["vision_tokens"], outputs["deepstack"]
+        return outputs["vision_tokens"].to(patches.dtype), outputs["deepstack"].to(patches.dtype)
 
 
 class RegionSourceEngine:

@@ -94,7 +94,8 @@ class ObjectPostProcessor:
             ),
             key=lambda pair: pair[1],
         )
-        mask = binary_masks(TileGrid.of(frame), frame.mask_logits[[best.query]], self._options.mask_threshold)[0]
+        logits = frame.mask_logits[best.query : best.query + 1]
+        mask = binary_masks(TileGrid.of(frame), logits, self._options.mask_threshold)[0]
         if score > ACCEPTED:
             self._accepted.append((mask, score))
         segments = (Segment(mask, self._conditions.labels[0], 0, score, OBJECT),) if mask.any() else ()

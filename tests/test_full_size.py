@@ -1,0 +1,27 @@
+"""The published model's depths at a share of its widths, through the steps every user takes first."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from x2sam_rt.export.bundle_writer import ExportPlan
+from x2sam_rt.model.checkpoint.files import embedded_checkpoint
+from x2sam_rt.model.checkpoint.loading import load_checkpoint
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks/full_size.py"
+
+
+def test_a_share_of_the_published_size_stays_within_what_was_said(tmp_path: Path) -> None:
+    options = ["--scale", "0.02", "--side", "128", "--steps", "whole,export-torch,load-torch"]
+    result = tmp_path / "result.json"
+    subprocess.run([sys.executable, SCRIPT, tmp_path, *options, "--result", result], check=True, capture_output=True)
+    measured = {step["step"]: step for step in json.loads(result.read_text())["steps"]}
+    checkpoint = load_checkpoint(tmp_path / "whole", tokenizer=embedded_checkpoint() / "tokenizer")
+    assert len(checkpoint.weights) > 1200, "all layers are there"
+    needs = ExportPlan(checkpoint, "torch", "bf16", verify=False).needs
+    assert measured["export-torch"]["memory"] <= needs.memory
+    written = measured["export-torch"]["disk"] - measured["whole"]["disk"]
+    assert abs(written - needs.disk) <= 0.05 * needs.disk
