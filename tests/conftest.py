@@ -16,7 +16,6 @@ from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
 
 TESTS = Path(__file__).parent
-FIXTURES = TESTS / "fixtures"
 sys.path.insert(0, str(TESTS))  # recordings.py and replay.py serve as scripts too
 
 from recordings import RANDOM_TOY

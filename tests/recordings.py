@@ -14,7 +14,8 @@ from torch import Tensor
 from x2sam_rt.export.verify import mask_iou
 
 # The random weights that `toy` was recorded with, and the tokenizer of all recordings.
-RANDOM_TOY = Path(__file__).parent / "fixtures" / "random_toy"
+FIXTURES = Path(__file__).parent / "fixtures"
+RANDOM_TOY = FIXTURES / "random_toy"
 Backend = Literal["torch", "onnxruntime"]
 # Largest error, relative to max(1, largest reference value).
 BOUNDS: dict[Backend, float] = {"torch": 1e-4, "onnxruntime": 1e-3}

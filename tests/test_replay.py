@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import FIXTURES
-from recordings import RANDOM_TOY, Backend, read_cases
+from recordings import FIXTURES, RANDOM_TOY, Backend, read_cases
 from replay import Replay
 
 from x2sam_rt.export.engines import build_engines

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import FIXTURES
+from recordings import FIXTURES
 from replay_evaluation import REPLAYS, replay, reports
 
 RECORDINGS = FIXTURES / "evaluation"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import FIXTURES
 from made_files import write_json, write_vgd_source
+from recordings import FIXTURES
 from typer.testing import CliRunner
 
 from x2sam_rt.cli.app import app

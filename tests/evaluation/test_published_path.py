@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import FIXTURES
 from made_files import write_frame, write_ids, write_indices, write_json, write_vgd_source
 from pycocotools import mask as coco_mask
+from recordings import FIXTURES
 from safetensors.numpy import load_file
 
 from x2sam_rt.data.example import Example

@@ -21,13 +21,18 @@ def shrunk(target: Target) -> Target:
 
 
 def test_accuracy_must_be_the_references() -> None:
-    same = list(check_accuracy(PerfectSegmenter(), PerfectSegmenter(), clips=2))
+    bounds = BOUNDS["bf16"]
+    same = list(check_accuracy(PerfectSegmenter(), PerfectSegmenter(), 2, bounds))
     assert [(check.part, check.clips, check.ours) for check in same] == [("referring", 2, 1.0), ("object", 2, 1.0)]
     assert all(check.passed(BOUNDS["fp32"]) for check in same)
     for other in (PerfectSegmenter(shrunk), BlindSegmenter()):
-        assert not any(check.passed(BOUNDS["bf16"]) for check in check_accuracy(other, PerfectSegmenter(), clips=2))
+        assert not any(
+            check.passed(BOUNDS["bf16"]) for check in check_accuracy(other, PerfectSegmenter(), 2, BOUNDS["bf16"])
+        )
         # Better than the reference is as suspicious.
-        assert not any(check.passed(BOUNDS["bf16"]) for check in check_accuracy(PerfectSegmenter(), other, clips=2))
+        assert not any(
+            check.passed(BOUNDS["bf16"]) for check in check_accuracy(PerfectSegmenter(), other, 2, BOUNDS["bf16"])
+        )
 
 
 def test_a_bundle_is_verified_by_stage_by_clip_and_by_accuracy(

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import FIXTURES
+from recordings import FIXTURES
 from safetensors.torch import load_file
 
 from x2sam_rt.config import PixelBudget

@@ -176,6 +176,23 @@ def test_prompts_mean_the_sessions_own_frames(runtime: Runtime) -> None:
         assert (session.answer.embeddings.conditions == beside.embeddings.conditions).all()  # type: ignore[union-attr]
 
 
+def test_other_threads_keep_their_number_of_threads(runtime: Runtime) -> None:
+    before, started = torch.get_num_threads(), list[int]()
+    torch.set_num_threads(2)
+    try:
+        with runtime.stream("dog") as session:
+            session.step(frames(1)[0])
+            session.ask("a cat", wait=False, on_text=lambda text: None)
+            session.wait_for_answer()
+            assert torch.get_num_threads() == 2
+            later = threading.Thread(target=lambda: started.append(torch.get_num_threads()))
+            later.start()
+            later.join()
+        assert started == [2]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_closing_gives_up_what_is_being_answered(runtime: Runtime) -> None:
     session = runtime.stream("dog")
     session.step(frames(1)[0])

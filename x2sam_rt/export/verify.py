@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from x2sam_rt.data.synthetic import SyntheticClip, clip_seed, evaluation_settings, make_clip
 from x2sam_rt.evaluation.backends import assemble
+from x2sam_rt.evaluation.parts import Part
 from x2sam_rt.evaluation.protocol import Protocol
 from x2sam_rt.evaluation.runner import measure_part
 from x2sam_rt.evaluation.segmenter import RuntimeSegmenter, Segmenter
@@ -63,6 +64,7 @@ BOUNDS = {"fp32": Bounds(1e-3, 1e-3, 0.999, 0.002), "bf16": Bounds(0.15, None, 0
 _PARTS = ("referring", "object")
 _PHRASES = ("the red circle", "a dog", "the small star that moves left", "everything blue")
 _CLIPS, _LARGE = 8, 256
+_MORE = 4
 
 
 @dataclass(frozen=True)
@@ -207,12 +209,18 @@ def check_clip(ours: Pipeline, reference: Pipeline, prompt: PromptEmbeddings, fr
         yield ClipCheck(frame, live, max(errors), mask_iou(one.mask_logits > 0, other.mask_logits > 0))
 
 
-def check_accuracy(ours: Segmenter, reference: Segmenter, clips: int) -> Iterator[AccuracyCheck]:
-    """The first clips of some parts of the synthetic set, each asked and segmented from beginning to end."""
+def check_accuracy(ours: Segmenter, reference: Segmenter, clips: int, bounds: Bounds) -> Iterator[AccuracyCheck]:
+    """The first clips of some parts of the synthetic set, each asked and segmented from beginning to end. Of a few
+    clips one that tips either way decides; before it is held against the engines, four times as many are measured."""
     for part in synthetic_parts():
         if part.name in _PARTS:
-            one, other = (measure_part(segmenter, part, Protocol(limit=clips))[0] for segmenter in (ours, reference))
-            yield AccuracyCheck(part.name, one.samples, one.headline.value, other.headline.value)
+            check = _compare_accuracy(ours, reference, part, clips)
+            yield check if check.passed(bounds) else _compare_accuracy(ours, reference, part, _MORE * clips)
+
+
+def _compare_accuracy(ours: Segmenter, reference: Segmenter, part: Part, clips: int) -> AccuracyCheck:
+    one, other = (measure_part(segmenter, part, Protocol(limit=clips))[0] for segmenter in (ours, reference))
+    return AccuracyCheck(part.name, one.samples, one.headline.value, other.headline.value)
 
 
 def check_prompts(ours: LanguageRuntime, full: LanguageRuntime, pipeline: Pipeline) -> Iterator[PromptCheck]:
@@ -242,9 +250,8 @@ def verify_bundle(folder: Path, device: str | None = None, *, quick: bool = Fals
 
     First every stage alone, with no other in memory; then a clip that fills the memory and wraps it, prompted through
     the language model; where that has rounded weights, what they change; if these are within bounds, the accuracy of
-    both. The language side is PyTorch in both, and
-    computes with the weights that the bundle holds. device: as for `Runtime.load`; both run
-    there. quick: stages only. Every file's hash is checked before.
+    both. The language side is PyTorch in both, and computes with the weights that the bundle holds. device: as for
+    `Runtime.load`; both run there. quick: stages only. Every file's hash is checked before.
 
     Raises BundleError, EngineError or MissingExtra when the bundle cannot be loaded.
     """
@@ -302,7 +309,7 @@ def _accuracy(manifest: Manifest, folder: Path, device: torch.device) -> Iterato
         language, engines = load_language_model(manifest, folder, device), _reference_engines(manifest, folder, device)
         _, reference = assemble(folder, manifest, language, engines)
         clips = _CLIPS if manifest.model.image_size <= _LARGE else 1
-        yield from check_accuracy(RuntimeSegmenter(runtime), reference, clips)
+        yield from check_accuracy(RuntimeSegmenter(runtime), reference, clips, bounds_of(manifest))
 
 
 def _reference_engines(manifest: Manifest, folder: Path, device: torch.device) -> Engines:

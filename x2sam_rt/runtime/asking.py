@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from x2sam_rt.errors import ConfigError, NoMasksError
@@ -29,8 +30,8 @@ _SPELLED = re.compile(
     r"(once|every=(?P<frames>\d{1,9})|on_change(=(?P<threshold>[01]?\.?\d{1,6}))?)(?P<more>(:forget)?(:beside)?)"
 )
 _PUBLISHED = 8  # frames of the clips the model was trained on and is evaluated on
-# Frames go before answers: beside a thread of the usual priority, one of this gets a tenth of a core. With the least there
-# is (19) it was seen to get nothing for seconds on a machine that was busy otherwise.
+# Frames go before answers: two threads of PyTorch's beside a stream's two made frames take twice as long, one thread a
+# third longer. At the lowest priority, 19, answers got nothing while anything else ran.
 _NICENESS = 10
 
 
@@ -152,7 +153,7 @@ class BackgroundAsks:
     def __init__(self, answer: Callable[[Question, Callable[[], bool]], Answer]) -> None:
         """answer: is told how to find out that nobody wants its result any more."""
         self._answer = answer
-        self._pool = ThreadPoolExecutor(1, "x2sam-ask", initializer=_stand_back)
+        self._pool = ThreadPoolExecutor(1, "x2sam-ask", _stand_back, (torch.get_num_threads(),))
         self._last: tuple[Question, Future[Answer]] | None = None
         self._abandon = threading.Event()
 
@@ -189,10 +190,19 @@ class BackgroundAsks:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _stand_back() -> None:
-    """Where threads have priorities of their own, this one gets a low one."""
+def _stand_back(threads: int) -> None:
+    """Gives the calling thread one thread of PyTorch's and, where threads have priorities of their own, a low one.
+
+    threads: how many all others go on with: PyTorch keeps the number per thread, but begins a new one, at its first
+    use, with the last that was set anywhere.
+    """
+    torch.get_num_threads()  # the first use
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+    torch.set_num_threads(1)
+    others = threading.Thread(target=torch.set_num_threads, args=(threads,))
+    others.start()
+    others.join()
 
 
 class StreamAsker:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FIXTURES
 from made_files import write_frame, write_ids
+from recordings import FIXTURES
 
 from x2sam_rt.data.readers import AnnotatedExample, read_dataset
 from x2sam_rt.errors import DataError

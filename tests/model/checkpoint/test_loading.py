@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FIXTURES
-from recordings import RANDOM_TOY
+from recordings import FIXTURES, RANDOM_TOY
 from safetensors.torch import load_file, save_file
 
 from x2sam_rt.errors import CheckpointError, ConfigError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FIXTURES
+from recordings import FIXTURES
 from safetensors.torch import save_file
 from torch import Tensor
 

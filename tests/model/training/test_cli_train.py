@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import tiny
-from conftest import FIXTURES
 from davis import make_davis
 from PIL import Image
+from recordings import FIXTURES
 from typer.testing import CliRunner, Result
 
 from x2sam_rt.cli import train

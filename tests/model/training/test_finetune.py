@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from conftest import FIXTURES
 from davis import make_davis
+from recordings import FIXTURES
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FIXTURES
 from made_files import packed, rectangle, write_frame, write_ids, write_json
+from recordings import FIXTURES
 from typer.testing import CliRunner
 
 from x2sam_rt.cli.app import app
