@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+# Before anything imports rich, which takes its width then: tables must not be folded differently from test to test.
+os.environ["COLUMNS"] = "300"
 # Before anything imports Triton: without a GPU its kernels run in the interpreter.
 os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
 

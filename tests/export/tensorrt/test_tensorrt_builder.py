@@ -129,7 +129,9 @@ def test_inspect_tells_how_engines_were_built(exported: Exported) -> None:
 def test_what_needs_the_gpu_says_so(exported: Exported, command: list[str]) -> None:
     shown = CliRunner().invoke(app, [*command, str(exported.folder)])
     assert shown.exit_code == 1
-    assert "built for sm86, sm120; found no NVIDIA GPU and driver here" in " ".join(shown.stderr.split())
+    said = " ".join(shown.stderr.split())
+    assert "Looked for the NVIDIA GPU cuda" in said
+    assert "run a bundle on \"cpu\" that was exported with --engine onnxruntime or torch" in said
 
 
 def test_memory_encoder_builds_in_fp32(toy: Checkpoint, tmp_path: Path) -> None:
