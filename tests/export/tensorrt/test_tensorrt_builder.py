@@ -131,7 +131,7 @@ def test_what_needs_the_gpu_says_so(exported: Exported, command: list[str]) -> N
     assert shown.exit_code == 1
     said = " ".join(shown.stderr.split())
     assert "Looked for the NVIDIA GPU cuda" in said
-    assert "run a bundle on \"cpu\" that was exported with --engine onnxruntime or torch" in said
+    assert 'run a bundle on "cpu" that was exported with --engine onnxruntime or torch' in said
 
 
 def test_memory_encoder_builds_in_fp32(toy: Checkpoint, tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def batch_of(model: X2SAM, tokenizer: Tokenizer, *examples: Example) -> Batch:
 
 
 @torch.no_grad()
-def predicted(model: X2SAM, tokenizer: Tokenizer, *examples: Example, taught: bool = False) -> Prediction:
-    return predict(model, batch_of(model, tokenizer, *examples), teach_memory=taught)
+def predicted(model: X2SAM, tokenizer: Tokenizer, *examples: Example, teacher_forcing: bool = False) -> Prediction:
+    return predict(model, batch_of(model, tokenizer, *examples), teacher_forcing=teacher_forcing)
 
 
 def streamed(
@@ -159,11 +159,11 @@ def test_a_batch_is_its_examples_one_by_one(model: X2SAM, tokenizer: Tokenizer) 
     assert batch.text.ids.shape[1] > min(len(batch_of(model, tokenizer, one).text.ids[0]) for one in examples)
 
 
-def test_taught_memory_is_predicted_memory_of_the_true_masks(
+def test_memory_of_true_masks_is_predicted_memory_of_the_true_masks(
     model: X2SAM, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = made(3, "referring"), made(5, "object", seen=1)
-    taught = predicted(model, tokenizer, *examples, taught=True)
+    taught = predicted(model, tokenizer, *examples, teacher_forcing=True)
     truth = union(batch_of(model, tokenizer, *examples).targets).view(2, tiny.FRAMES, 16, 16)
     right = iter(truth.unbind(1))
     untaught = predicted(model, tokenizer, *examples)
@@ -207,14 +207,14 @@ SILENT = (
 )
 
 
-@pytest.mark.parametrize("taught", [True, False])
-def test_every_part_gets_a_gradient(tmp_path: Path, taught: bool) -> None:
+@pytest.mark.parametrize("teacher_forcing", [True, False])
+def test_every_part_gets_a_gradient(tmp_path: Path, teacher_forcing: bool) -> None:
     """Nothing is cut off from the masks and classes of clips, one of them with a region."""
     fresh = tiny.model(tmp_path, seed=1)
     for layer in fresh.segmentor.pixel_decoder.encoder.layers:  # begin at zero, behind which nothing learns yet
         torch.nn.init.normal_(layer.self_attn.sampling_offsets.weight, std=0.01)
     batch = make_batch([made(3, "object"), made(4, "referring")], fresh.config, tiny.load_tokenizer(tmp_path, fresh))
-    prediction = predict(fresh, batch, teach_memory=taught)
+    prediction = predict(fresh, batch, teacher_forcing=teacher_forcing)
     (prediction.mask_logits.square().mean() + prediction.class_logits.clamp_min(-50).square().mean()).backward()
     silent = {name for name, value in fresh.named_parameters() if value.grad is None or not value.grad.any()}
     assert {name for name in silent if not name.startswith(SILENT)} == set()

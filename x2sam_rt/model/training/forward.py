@@ -67,11 +67,11 @@ class Prediction:
     token_logits: Tensor
 
 
-def predict(model: X2SAM, batch: Batch, *, teach_memory: bool) -> Prediction:
+def predict(model: X2SAM, batch: Batch, *, teacher_forcing: bool) -> Prediction:
     """Every frame of every clip, its memory filled in order.
 
-    teach_memory: the memory is given the true masks instead of the predicted ones; then all frames are decoded at once.
-    Masks that are not known count as empty.
+    teacher_forcing: the memory is given the true masks instead of the predicted ones; then all frames are decoded at
+    once. Masks that are not known count as empty.
     """
     examples, frames = batch.frames.shape[:2]
     segmentor = model.segmentor
@@ -80,7 +80,7 @@ def predict(model: X2SAM, batch: Batch, *, teach_memory: bool) -> Prediction:
     prompts = _prompts(model, batch, reading.states)
     first = (torch.arange(examples * frames, device=batch.frames.device) % frames == 0).float()
     *own, mask_features = FrameEncoder(segmentor).decode(pyramid, first)
-    remember = _remember_taught if teach_memory else _remember_predicted
+    remember = _remember_true if teacher_forcing else _remember_predicted
     conditioned = tuple(own) if frames == 1 else remember(model, batch, tuple(own), mask_features, prompts)
     by_frame = prompts.repeat(frames)
     masks, classes, states = _decode(model, conditioned, mask_features, by_frame)
@@ -144,7 +144,7 @@ def _decode(model: X2SAM, features: Scales, mask_features: Tensor, prompts: Prom
     return torch.stack(masks), torch.stack(classes), torch.stack(states)
 
 
-def _remember_taught(model: X2SAM, batch: Batch, own: Scales, mask_features: Tensor, prompts: Prompts) -> Scales:
+def _remember_true(model: X2SAM, batch: Batch, own: Scales, mask_features: Tensor, prompts: Prompts) -> Scales:
     """Conditioned features when every slot was made from the frame's true masks."""
     frames = batch.frames.shape[1]
     memory = model.segmentor.memory_encoder.encode(own, union(batch.targets))

@@ -68,7 +68,7 @@ class Objective:
         scalar to minimise, and the losses."""
         device = batch.frames.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.amp):
-            prediction = predict(self.model, batch, teach_memory=teacher_forcing)
+            prediction = predict(self.model, batch, teacher_forcing=teacher_forcing)
             with torch.autocast(device, enabled=False):  # matching takes small differences of large sums
                 total, losses = self._own(prediction, batch, generator)
             return self._with(total, losses, self.auxiliary.losses(prediction, batch, examples))
