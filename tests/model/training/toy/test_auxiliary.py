@@ -49,7 +49,7 @@ def labels(examples: list[SyntheticExample], batch: Batch) -> DenseLabels:
 def prediction(batch: Batch) -> Prediction:
     """Its tensors are leaves: what the heads ask of each can be seen."""
     with torch.no_grad():
-        found = predict(tiny.untrained().model, batch, teach_memory=True)
+        found = predict(tiny.untrained().model, batch, teacher_forcing=True)
     leaves = {}
     for name, value in vars(found).items():
         leaves[name] = tuple(map(leaf, value)) if isinstance(value, tuple) else leaf(value)
