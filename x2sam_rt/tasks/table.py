@@ -62,10 +62,6 @@ class Task:
     threshold: float = 0.0
 
     @property
-    def answer_known(self) -> bool:
-        return self.wording.answer is not None
-
-    @property
     def draws_masks(self) -> bool:
         return self.rule is not None
 
