@@ -2,7 +2,8 @@
 as on a GPU and its numbers compared.
 
 What a real one would refuse is refused: tensors of two devices in one operation, an address asked for on the host.
-What costs time there is counted: reading a value on the host, and every copy between the two.
+What costs time there is counted: reading a value on the host, and every copy between the two. Streams exist by name:
+what was started on each is told, nothing more.
 """
 
 from __future__ import annotations
@@ -84,11 +85,13 @@ class GpuTensor(Tensor):
 
 class SimulatedGpu(TorchDispatchMode):
     """counts: what the host waited for ("item", "nonzero", …) and copies ("up", of them "pinned up", and "down"), since
-    the last `take`."""
+    the last `take`. order: names of streams that something was started on, and how they waited, one after the other."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.order: list[str] = []
+        self.stream = SimulatedStream(self, "default")
         self._pinned: set[int] = set()
 
     def take(self) -> Counter[str]:
@@ -106,6 +109,8 @@ class SimulatedGpu(TorchDispatchMode):
         there = any(isinstance(value, GpuTensor) for value in given)
         _check_devices(func, args, given)
         self._count(func, args, kwargs, there)
+        if there:
+            self.note(self.stream.name)
         if wanted is not None:
             kwargs["device"] = _held_device(torch.device(wanted))
             there = torch.device(wanted).type == "cuda"
@@ -116,6 +121,18 @@ class SimulatedGpu(TorchDispatchMode):
         if func._schema.is_mutable:
             return _same_objects(args, kwargs, result)
         return tree_map(_wrapped, result) if there else result
+
+    def note(self, what: str) -> None:
+        if self.order[-1:] != [what]:
+            self.order.append(what)
+
+    @contextlib.contextmanager
+    def on(self, stream: SimulatedStream) -> Iterator[None]:
+        before, self.stream = self.stream, stream
+        try:
+            yield
+        finally:
+            self.stream = before
 
     def _count(self, func: Any, args: Any, kwargs: Any, there: bool) -> None:
         if there and func in _WAITS:
@@ -208,6 +225,19 @@ def _indexed(device: torch.device) -> torch.device:
     return GPU if device.type == "cuda" else device
 
 
+class SimulatedStream:
+    """Everything on it is done at once."""
+
+    def __init__(self, gpu: SimulatedGpu, name: str = "side") -> None:
+        self.gpu, self.name = gpu, name
+
+    def wait_stream(self, other: SimulatedStream) -> None:
+        self.gpu.note(f"{self.name} after {other.name}")
+
+    def synchronize(self) -> None:
+        self.gpu.note(f"host after {self.name}")
+
+
 class _Event:
     """A CUDA event whose work is always done."""
 
@@ -238,12 +268,15 @@ def _enter_without_gradients(mode: Any) -> None:
 @contextlib.contextmanager
 def simulated_gpu() -> Iterator[SimulatedGpu]:
     """Within it there is one GPU, cuda:0. Tensors made on it must not be used after."""
+    gpu = SimulatedGpu()
     stand_ins: dict[str, Callable[..., Any]] = {
         "torch.cuda.is_available": lambda: True,
         "torch.cuda.device_count": lambda: 1,
         "torch.cuda._lazy_init": lambda: None,
         "torch.cuda.Event": _Event,
-        "torch.cuda.current_stream": lambda device=None: None,
+        "torch.cuda.current_stream": lambda device=None: gpu.stream,
+        "torch.cuda.Stream": lambda device=None: SimulatedStream(gpu),
+        "torch.cuda.stream": gpu.on,
         "torch.inference_mode.__enter__": _enter_without_gradients,
         "torch.cuda.graph_pool_handle": lambda: (0, 1),
         "x2sam_rt.runtime.frame_graph.CudaRecorder.__call__": _call_instead,
@@ -252,6 +285,5 @@ def simulated_gpu() -> Iterator[SimulatedGpu]:
     with contextlib.ExitStack() as stack:
         for name, stand_in in stand_ins.items():
             stack.enter_context(mock.patch(name, stand_in))
-        gpu = SimulatedGpu()
         stack.enter_context(_Placing(gpu))
         yield stack.enter_context(gpu)

@@ -61,6 +61,19 @@ def test_gives_what_a_cpu_gives(torch_bundle: Path, asked: Instruction) -> None:
     assert asked.task == "chat" or any(result.masks.any() for result in wanted)
 
 
+def test_answers_are_made_on_a_stream_of_their_own(torch_bundle: Path) -> None:
+    with simulated_gpu() as gpu, Runtime.load(torch_bundle, device="cuda") as runtime, runtime.stream("dog") as session:
+        clip = frames(runtime.manifest.model.image_size, 2)
+        session.step(clip[0])
+        for prompt in ("a cat", INSTRUCTIONS["chat"]):
+            gpu.order.clear()
+            session.ask(prompt)
+            assert gpu.order == ["side after default", "side", "host after side"]
+        gpu.order.clear()
+        session.step(clip[1])
+        assert gpu.order == ["default"]
+
+
 # Functions that make a tensor out of nothing, and put it on the default device when they are told no other.
 FACTORIES = frozenset(
     (

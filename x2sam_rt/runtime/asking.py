@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from x2sam_rt.errors import ConfigError, NoMasksError
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.runtime.growing_text import OnText
+from x2sam_rt.runtime.background_asks import BackgroundAsks, Question, Taken, answer_question
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.prompt_frames import PromptFrames, RecentFrames
 from x2sam_rt.runtime.results import Segmentation
-from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import Media
 
-OnAnswer = Callable[[Answer, int], None]
 Policy = Literal["once", "every", "on_change"]
 _SPELLED = re.compile(
     r"(once|every=(?P<frames>\d{1,9})|on_change(=(?P<threshold>[01]?\.?\d{1,6}))?)(?P<more>(:forget)?(:beside)?)"
 )
 _PUBLISHED = 8  # frames of the clips the model was trained on and is evaluated on
-# Frames go before answers: two threads of PyTorch's beside a stream's two made frames take twice as long, one thread a
-# third longer. At the lowest priority, 19, answers got nothing while anything else ran.
-_NICENESS = 10
 
 
 @dataclass(frozen=True)
@@ -125,86 +115,6 @@ def _consistency(one: BoolMask, other: BoolMask) -> float:
     return np.count_nonzero(one & other) / union if union else 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class Question:
-    """An instruction with all that was said when it was asked. frames: None = those of the stream. again: the policy's
-    own, not a user's."""
-
-    instruction: Instruction
-    frames: PromptFrames | None = None
-    keep_memory: bool = True
-    on_text: OnText | None = None
-    on_answer: OnAnswer | None = None
-    again: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Taken:
-    """An answer that takes over, with its question; `question.frames` are those it was answered on."""
-
-    question: Question
-    answer: Answer
-
-
-class BackgroundAsks:
-    """Questions answered on a thread of their own, which stands back behind all others. The last one wins: what was
-    asked before it is given up."""
-
-    def __init__(self, answer: Callable[[Question, Callable[[], bool]], Answer]) -> None:
-        """answer: is told how to find out that nobody wants its result any more."""
-        self._answer = answer
-        self._pool = ThreadPoolExecutor(1, "x2sam-ask", _stand_back, (torch.get_num_threads(),))
-        self._last: tuple[Question, Future[Answer]] | None = None
-        self._abandon = threading.Event()
-
-    def submit(self, question: Question) -> None:
-        self.drop()
-        self._abandon = threading.Event()
-        self._last = question, self._pool.submit(self._answer, question, self._abandon.is_set)
-
-    def drop(self) -> None:
-        """Nobody waits for what was asked."""
-        self._abandon.set()
-        if self._last is not None:
-            self._last[1].cancel()
-        self._last = None
-
-    @property
-    def pending(self) -> Question | None:
-        """The question whose answer was not taken yet."""
-        return None if self._last is None else self._last[0]
-
-    @property
-    def ready(self) -> bool:
-        """Whether `take` need not wait."""
-        return self._last is not None and self._last[1].done()
-
-    def take(self) -> Answer:
-        """The answer to the pending question, once. Raises what answering it raised."""
-        assert self._last is not None, "nothing was asked"
-        (_, future), self._last = self._last, None
-        return future.result()
-
-    def close(self) -> None:
-        self.drop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _stand_back(threads: int) -> None:
-    """Gives the calling thread one thread of PyTorch's and, where threads have priorities of their own, a low one.
-
-    threads: how many all others go on with: PyTorch keeps the number per thread, but begins a new one, at its first
-    use, with the last that was set anywhere.
-    """
-    torch.get_num_threads()  # the first use
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-    torch.set_num_threads(1)
-    others = threading.Thread(target=torch.set_num_threads, args=(threads,))
-    others.start()
-    others.join()
-
-
 class StreamAsker:
     """One stream's questions and the frames they are answered on.
 
@@ -215,7 +125,7 @@ class StreamAsker:
     def __init__(self, language: LanguageRuntime, media: Media, policy: ReAsk) -> None:
         self._language, self._media = language, media
         self._recent, self._again = RecentFrames(), ReAskState(policy)
-        self._background = BackgroundAsks(self._answer)
+        self._background = BackgroundAsks(language, media)
         self._first: tuple[Question, bool] | None = None
         self._in_force: Question | None = None
 
@@ -282,7 +192,7 @@ class StreamAsker:
             self._background.submit(shown)
             return None
         self._background.drop()
-        return self._settle(shown, lambda: self._answer(shown))
+        return self._settle(shown, lambda: answer_question(self._language, self._media, shown))
 
     def _finished(self, *, wait: bool) -> Taken | None:
         question = self._background.pending
@@ -307,9 +217,3 @@ class StreamAsker:
         drawn_on = {region.frame: question.frames.frame_of(region) for region in question.instruction.regions}
         frames = replace(now, by_index={**now.by_index, **drawn_on})
         return replace(question, frames=frames, keep_memory=self._again.policy.keep_memory, again=True)
-
-    def _answer(self, question: Question, abandoned: Callable[[], bool] = lambda: False) -> Answer:
-        assert question.frames is not None, "frames are chosen when a question starts"
-        return self._language.answer(
-            question.instruction, self._media, question.frames, on_text=question.on_text, abandoned=abandoned
-        )

@@ -49,7 +49,8 @@ class CudaRecorder:
         with torch.cuda.device(self._device):
             self._warm_up(prepare)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            # Other threads may go on meanwhile: frames while a step of an answer is recorded, and the other way round.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 prepare()
                 finish()
         return graph.replay

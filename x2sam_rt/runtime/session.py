@@ -12,7 +12,8 @@ from torch import Tensor
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import SessionError
 from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
-from x2sam_rt.runtime.asking import ONCE, OnAnswer, Question, ReAsk, StreamAsker, Taken
+from x2sam_rt.runtime.asking import ONCE, ReAsk, StreamAsker
+from x2sam_rt.runtime.background_asks import OnAnswer, Question, Taken
 from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
@@ -44,7 +45,7 @@ class VideoSession:
     ) -> None:
         self._pipeline: Pipeline | None = Pipeline(engines, config)
         self._upload = FrameUpload(engines.device)
-        self._asker = StreamAsker(language, media, again)
+        self._asker, self._frames_first = StreamAsker(language, media, again), language.frames_first
         self._config = config
         self._answer: Answer | None = None
         self._postprocess: PostProcessor | None = None
@@ -113,7 +114,8 @@ class VideoSession:
         with pipeline.timer("language") if self._asker.at_work_next else contextlib.nullcontext():
             self._take_over(pipeline, self._asker.take_over(wait=self._answer is None))
         assert self._answer is not None
-        index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, taken)
+        with self._frames_first.frame():
+            index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, taken)
         self._asker.observe(segmentation)
         return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())
 
