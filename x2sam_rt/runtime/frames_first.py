@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 # What an answer may take of the time of a frame before it. More answers sooner; a frame waits by as much.
-_SHARE = 0.25
+_SHARE = 0.2
 
 
 class FramesFirst:
