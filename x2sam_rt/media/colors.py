@@ -80,7 +80,8 @@ def _mean_colors(frame: Pixels, slots: Pixels) -> npt.NDArray[np.float64]:
     flat = slots.ravel()
     counts = np.maximum(np.bincount(flat, minlength=_PERIOD + 1), 1)
     sums = [np.bincount(flat, frame[..., channel].ravel(), _PERIOD + 1) for channel in range(3)]
-    return np.stack(sums, axis=-1) / counts[:, None]
+    means: npt.NDArray[np.float64] = np.stack(sums, axis=-1) / counts[:, None]
+    return means
 
 
 def _standing_off(id: int, ground: npt.NDArray[np.float64]) -> Color:
