@@ -399,7 +399,7 @@ def test_sought_frames_are_those_of_a_whole_pass(tmp_path: Path, suffix: str, cl
         every = list(reader)
     assert len(times.shown) == len(every)
     for number in range(len(every)):
-        with VideoReader(path) as reader:
+        with VideoReader(path, _frame_threads=True) as reader:
             found = reader.seek_frames(times, {number, len(every) - 1, len(every) // 2})
         assert found is not None
         assert [frame.index for frame in found] == sorted({number, len(every) - 1, len(every) // 2})

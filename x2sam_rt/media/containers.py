@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +55,14 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.video
 
 
 def decode_frames(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, path: Path
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    path: Path,
+    only: Collection[int] | None = None,
 ) -> Iterator[av.VideoFrame]:
     """Frames in order of display; raises BreakError at the first damage after the first key frame.
+
+    only: the times of the frames that are wanted; of others those may be left out that no frame is built on.
 
     Before the first key frame damage is expected: a broadcast recording begins inside a group of pictures.
     PyAV's default threading (slices) is kept on purpose: with frame threads, an error loses the sound frames
@@ -66,6 +71,8 @@ def decode_frames(
     packets, started = 0, False
     for packet in _packets(container, stream):
         packets += 1
+        if only is not None:
+            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in only else "NONREF"
         try:
             frames = _decode(packet)
         except BreakError:

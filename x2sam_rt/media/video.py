@@ -71,13 +71,15 @@ class VideoReader:
     Raises VideoError if the file is missing, empty, no video, has no video stream or no decodable frame.
     """
 
-    def __init__(self, path: str | Path, *, allow_truncated: bool = False) -> None:
+    def __init__(self, path: str | Path, *, allow_truncated: bool = False, _frame_threads: bool = False) -> None:
         self.path = Path(path)
         self.allow_truncated = allow_truncated
         self._to_rgb = VideoReformatter()
         self._container = open_container(self.path)
         try:
             self._stream = video_stream(self._container, self.path)
+            if _frame_threads:  # faster, but damage then only shows in frames that are missing: for seek_frames
+                self._stream.thread_type = "AUTO"
             self._decoded = self._decode()
             head = next(self._decoded, None)
             if head is None:
@@ -133,17 +135,17 @@ class VideoReader:
         for key, wanted in _by_key(times, indices).items():
             self._container.seek(key, stream=self._stream)
             try:
-                found += [(wanted[raw.pts], raw) for raw in self._until(max(wanted)) if raw.pts in wanted]
+                found += [(wanted[raw.pts], raw) for raw in self._at(wanted) if raw.pts in wanted]
             except BreakError:
                 return None
         frames = [self._convert(_Decoded(n, self._seconds(raw.pts, origin, n), raw)) for n, raw in sorted(found)]
         return frames if [frame.index for frame in frames] == sorted(indices) else None
 
-    def _until(self, last: int) -> Iterator[av.VideoFrame]:
-        """Frames from here to the one at `last`."""
-        for raw in decode_frames(self._container, self._stream, self.path):
+    def _at(self, times: Collection[int]) -> Iterator[av.VideoFrame]:
+        """Frames from here to the last of these times, those of all these times among them."""
+        for raw in decode_frames(self._container, self._stream, self.path, only=times):
             yield raw
-            if raw.pts is None or raw.pts >= last:
+            if raw.pts is None or raw.pts >= max(times):
                 return
 
     def close(self) -> None:
@@ -238,7 +240,7 @@ def pick_frames(
     times = frame_times(Path(path))
     if times is not None:
         total = len(times.shown)
-        with VideoReader(path) as reader:
+        with VideoReader(path, _frame_threads=True) as reader:
             found = reader.seek_frames(times, _spread(total, count) | {n for n in chosen if n < total})
         if found is not None:
             return _picked(found, total, count, chosen)
