@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from x2sam_rt.errors import SnapshotError
 from x2sam_rt.media.types import BoolMask
 from x2sam_rt.runtime.postprocess.masks import (
     Candidate,
@@ -19,7 +20,7 @@ from x2sam_rt.runtime.postprocess.masks import (
     prompt_at_frame_size,
     resize_nearest,
 )
-from x2sam_rt.runtime.postprocess.rule import FrameLogits, Size
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor, RuleState, Size
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
 from x2sam_rt.tasks.instruction import PostProcessOptions
@@ -28,7 +29,7 @@ from x2sam_rt.tasks.table import Conditions
 EMPTY, OBJECT = 255, 1
 
 
-class InteractivePostProcessor:
+class InteractivePostProcessor(PostProcessor):
     """Of the queries whose instance score reaches the threshold, or else the one with the highest, that whose mask
     overlaps the prompt most. prompt: (S, S) bool in the segmentor's input grid. A generated answer may name the
     object by several phrases; they count as one."""
@@ -73,7 +74,7 @@ EMPTY, OBJECT = 255, 1
 GEOMETRY, REMEMBERED, ACCEPTED = 0.2, 4, 0.5
 
 
-class ObjectPostProcessor:
+class ObjectPostProcessor(PostProcessor):
     """The query that is probable and lies where the object was: on the prompt and in the last accepted results.
 
     prompt: (S, S) bool in the segmentor's input grid. threshold: of the class probability. Score = 0.2 · weighted mean
@@ -100,6 +101,19 @@ class ObjectPostProcessor:
             self._accepted.append((mask, score))
         segments = (Segment(mask, self._conditions.labels[0], 0, score, OBJECT),) if mask.any() else ()
         return Segmentation(segments, paint_map(segments, frame.original_size, EMPTY), EMPTY)
+
+    def state(self) -> RuleState:
+        masks = tuple(torch.from_numpy(mask) for mask, _ in self._accepted)
+        return RuleState(masks=masks, scores=tuple(score for _, score in self._accepted))
+
+    def restore(self, state: RuleState, grid: Size) -> None:
+        masks, scores = state.masks, state.scores
+        fits = all(mask.dtype == torch.bool and mask.ndim == 2 and mask.numel() for mask in masks)
+        if state.ids is not None or len(masks) != len(scores) or len(masks) > REMEMBERED or not fits:
+            raise SnapshotError(f"{len(masks)} earlier masks, {len(scores)} scores; wanted up to {REMEMBERED} of both.")
+        if not all(ACCEPTED < score < 1.001 for score in scores):
+            raise SnapshotError(f"Earlier masks have the scores {scores}; wanted more than {ACCEPTED}, up to 1.")
+        self._accepted.extend((mask.numpy(), score) for mask, score in zip(masks, scores, strict=True))
 
     def _anchor(self, frame: FrameLogits) -> BoolMask:
         """The prompt, or nothing where it is left out: then its weight still counts, as published."""

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from x2sam_rt.errors import SnapshotError
 from x2sam_rt.runtime.results import Segmentation
 
 Size = tuple[int, int]
@@ -36,13 +37,50 @@ class FrameLogits:
         return self.class_logits.softmax(-1)[:, :-1][:, :labels]
 
 
+@dataclass(frozen=True)
+class TrackerState:
+    """The numbering of a stream's segments at rest (`InstanceTracker`). stuff: (label, id) pairs. labels, ids: of the
+    segments of the last frame; stuff has the label −1 there."""
+
+    next_id: int
+    stuff: tuple[tuple[int, int], ...]
+    labels: tuple[int, ...]
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class RuleState:
+    """What a rule remembers of earlier frames. ids: where it numbers segments. masks: of earlier frames, as the rule
+    keeps them; scores: of these masks, where it keeps them too."""
+
+    ids: TrackerState | None = None
+    masks: tuple[Tensor, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
 class PostProcessor(Protocol):
     """Turns a frame's logits into segments; may remember earlier frames of the stream."""
 
     def __call__(self, frame: FrameLogits) -> Segmentation: ...
 
+    def state(self) -> RuleState:
+        """Nothing, unless a rule says otherwise."""
+        return RuleState()
 
-class OneThread:
+    def restore(self, state: RuleState, grid: Size) -> None:
+        """grid: (height, width) of the mask logits. Raises SnapshotError for what this rule does not remember."""
+        if state.ids is not None or state.masks or state.scores:
+            raise SnapshotError("The saved session remembers earlier frames, which its task's rule does not.")
+
+
+def required_ids(state: RuleState) -> TrackerState:
+    """Of a rule that numbers segments and keeps no scores. Raises SnapshotError where the state is another rule's."""
+    if state.ids is None or state.scores:
+        raise SnapshotError("The saved session was numbered by another rule than its task's.")
+    return state.ids
+
+
+class OneThread(PostProcessor):
     """Runs a post-processor without PyTorch's thread pool.
 
     The work is many small operations, tens of milliseconds in all: a second thread saves little, and where an engine's
@@ -60,3 +98,9 @@ class OneThread:
             return self._post(frame)
         finally:
             torch.set_num_threads(threads)
+
+    def state(self) -> RuleState:
+        return self._post.state()
+
+    def restore(self, state: RuleState, grid: Size) -> None:
+        self._post.restore(state, grid)
