@@ -24,7 +24,7 @@ from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.runtime.asking import AskerState
 from x2sam_rt.runtime.language import Answer
 from x2sam_rt.runtime.memory_bank import BankState
-from x2sam_rt.runtime.postprocess.rule import RuleState
+from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import Media
 

@@ -8,7 +8,8 @@ import torch
 
 from x2sam_rt.runtime.postprocess.instance_tracker import InstanceTracker, MaskHistory
 from x2sam_rt.runtime.postprocess.masks import Candidate, candidates, greatest_confidence, paint_map
-from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor, RuleState, Size, required_ids
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor
+from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.runtime.results import Segment, Segmentation
 from x2sam_rt.tasks.instruction import PostProcessOptions
 from x2sam_rt.tasks.table import Conditions
@@ -49,10 +50,9 @@ class InstancePostProcessor(PostProcessor):
     def state(self) -> RuleState:
         return RuleState(self._ids.state(), self._history.state())
 
-    def restore(self, state: RuleState, grid: Size) -> None:
-        ids = required_ids(state)
-        self._ids.restore(ids)
-        self._history.restore(state.masks, len(ids.ids), grid)
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        self._ids.restore(state.numbering())
+        self._history.restore(state.grid_masks((logits[1], logits[2])))
 
     def _find(self, frame: FrameLogits) -> list[_Found]:
         pairs = self._pairs(frame)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from x2sam_rt.errors import SnapshotError
-from x2sam_rt.runtime.postprocess.rule import Size, TrackerState
+from x2sam_rt.runtime.postprocess.state import TrackerState
 
 Overlaps = npt.NDArray[np.float64]
 _MOST_IDS = 2**30  # a stream that gives so many is none; a map's ids have 32 bits
@@ -93,20 +92,18 @@ class MaskHistory:
 
     def overlaps(self, masks: Tensor) -> Overlaps:
         """IoU with the masks of the call before. masks: (n, h, w) bool. Returns (n, masks before) float64."""
-        now = masks.flatten(1).float()
-        before = now[:0] if self._last is None else self._last.to(now.device).flatten(1).float()
-        common = now @ before.T
-        union = now.sum(1)[:, None] + before.sum(1)[None] - common
-        self._last = masks
-        return (common / union.clamp_min(1)).double().cpu().numpy()
+        before, self._last = masks[:0] if self._last is None else self._last, masks
+        return mask_ious(masks, before).double().cpu().numpy()
 
     def state(self) -> tuple[Tensor, ...]:
         return () if self._last is None else (self._last,)
 
-    def restore(self, masks: tuple[Tensor, ...], count: int, grid: Size) -> None:
-        """count: of the segments before. Raises SnapshotError for masks of others, or of another grid."""
-        shapes = [tuple(mask.shape) for mask in masks]
-        fits = shapes == [(count, *grid)] if masks else not count
-        if not fits or any(mask.dtype != torch.bool for mask in masks):
-            raise SnapshotError(f"The masks before are {shapes}; wanted {(count, *grid)}, bool.")
-        self._last = masks[0] if masks else None
+    def restore(self, masks: Tensor | None) -> None:
+        self._last = masks
+
+
+def mask_ious(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of every mask of one set with every one of another. (n, h, w) and (m, h, w) bool → (n, m) fp32."""
+    one, other = first.flatten(1).float(), second.flatten(1).float()
+    common = one @ other.T
+    return common / (one.sum(1)[:, None] + other.sum(1)[None] - common).clamp_min(1)

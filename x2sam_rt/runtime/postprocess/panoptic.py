@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from x2sam_rt.errors import SnapshotError
 from x2sam_rt.runtime.postprocess.instance_tracker import InstanceTracker, Overlaps
 from x2sam_rt.runtime.postprocess.masks import resize_nearest
-from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor, RuleState, Size, required_ids
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor
+from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
 from x2sam_rt.tasks.instruction import PostProcessOptions
@@ -48,10 +48,10 @@ class PanopticPostProcessor(PostProcessor):
     def state(self) -> RuleState:
         return RuleState(self._ids.state(), self._history.state())
 
-    def restore(self, state: RuleState, grid: Size) -> None:
-        ids = required_ids(state)
-        self._ids.restore(ids)
-        self._history.restore(state.masks, len(ids.ids))
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        numbering = state.numbering()
+        self._ids.restore(numbering)
+        self._history.restore(state.segment_map(), len(numbering.ids))
 
     def _collect(self, segment_map: IndexMap, labels: Tensor, scores: Tensor) -> Segmentation:
         """segment_map: (H, W), the number of the segment in `labels` and `scores`, −1 where there is none."""
@@ -163,13 +163,5 @@ class _MapHistory:
     def state(self) -> tuple[Tensor, ...]:
         return () if self._map is None else (torch.from_numpy(self._map),)
 
-    def restore(self, maps: tuple[Tensor, ...], count: int) -> None:
-        """count: of the segments before. Raises SnapshotError for maps that name others."""
-        if not maps and not count:
-            return
-        found = maps[0] if maps else torch.empty(0)
-        if len(maps) != 1 or found.dtype != torch.int32 or found.ndim != 2 or not found.numel():
-            raise SnapshotError(f"{len(maps)} maps, {found.dtype} {tuple(found.shape)}; wanted one, (H, W) int32.")
-        if int(found.min()) < -1 or int(found.max()) >= count:
-            raise SnapshotError(f"The map names segments {int(found.min())} to {int(found.max())} of {count}.")
-        self._map, self._count = found.numpy(), count
+    def restore(self, segment_map: Tensor | None, count: int) -> None:
+        self._map, self._count = None if segment_map is None else segment_map.numpy(), count

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from x2sam_rt.errors import SnapshotError
 from x2sam_rt.media.types import BoolMask
 from x2sam_rt.runtime.postprocess.masks import (
     Candidate,
@@ -20,7 +20,8 @@ from x2sam_rt.runtime.postprocess.masks import (
     prompt_at_frame_size,
     resize_nearest,
 )
-from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor, RuleState, Size
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor, Size
+from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
 from x2sam_rt.tasks.instruction import PostProcessOptions
@@ -106,14 +107,8 @@ class ObjectPostProcessor(PostProcessor):
         masks = tuple(torch.from_numpy(mask) for mask, _ in self._accepted)
         return RuleState(masks=masks, scores=tuple(score for _, score in self._accepted))
 
-    def restore(self, state: RuleState, grid: Size) -> None:
-        masks, scores = state.masks, state.scores
-        fits = all(mask.dtype == torch.bool and mask.ndim == 2 and mask.numel() for mask in masks)
-        if state.ids is not None or len(masks) != len(scores) or len(masks) > REMEMBERED or not fits:
-            raise SnapshotError(f"{len(masks)} earlier masks, {len(scores)} scores; wanted up to {REMEMBERED} of both.")
-        if not all(ACCEPTED < score < 1.001 for score in scores):
-            raise SnapshotError(f"Earlier masks have the scores {scores}; wanted more than {ACCEPTED}, up to 1.")
-        self._accepted.extend((mask.numpy(), score) for mask, score in zip(masks, scores, strict=True))
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        self._accepted.extend((mask.numpy(), score) for mask, score in state.scored_masks(REMEMBERED, ACCEPTED))
 
     def _anchor(self, frame: FrameLogits) -> BoolMask:
         """The prompt, or nothing where it is left out: then its weight still counts, as published."""
@@ -121,19 +116,29 @@ class ObjectPostProcessor(PostProcessor):
         return prompt if self._options.anchored else np.zeros_like(prompt)
 
     def _likely(self, frame: FrameLogits, probability: Tensor) -> list[Candidate]:
-        most = probability.max()
-        probable = (probability >= self._options.least_score) | (probability == most)
-        # Full overlap adds GEOMETRY at most, so a query much less probable than the best cannot win.
-        able = (1 - GEOMETRY) * probability + GEOMETRY >= (1 - GEOMETRY) * most
-        return list(candidates(frame, (probable & able).nonzero().flatten()))
+        return list(candidates(frame, likely(probability, self._options.least_score).nonzero().flatten()))
 
     def _remembered(self, size: Size) -> list[tuple[BoolMask, float]]:
         return [(_fitted(mask, size), weight) for mask, weight in self._accepted]
 
 
+def likely(probability: Tensor, least: float) -> Tensor:
+    """(Q,) → (Q,) bool: the queries that can be the object."""
+    most = probability.max()
+    probable = (probability >= least) | (probability == most)
+    # Full overlap adds GEOMETRY at most, so a query much less probable than the best cannot win.
+    return probable & ((1 - GEOMETRY) * probability + GEOMETRY >= (1 - GEOMETRY) * most)
+
+
+def combined_score(probability: float, ious: Sequence[float], weights: Sequence[float]) -> float:
+    """ious: with each reference. weights: of the references."""
+    overlap = sum(weight * iou for iou, weight in zip(ious, weights, strict=True))
+    return GEOMETRY * overlap / sum(weights) + (1 - GEOMETRY) * probability
+
+
 def _combined(candidate: Candidate, probability: float, references: list[tuple[BoolMask, float]]) -> float:
-    overlap = sum(weight * mask_iou(candidate.mask, mask) for mask, weight in references)
-    return GEOMETRY * overlap / sum(weight for _, weight in references) + (1 - GEOMETRY) * probability
+    ious = [mask_iou(candidate.mask, mask) for mask, _ in references]
+    return combined_score(probability, ious, [weight for _, weight in references])
 
 
 def _fitted(mask: BoolMask, size: Size) -> BoolMask:

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from x2sam_rt.errors import SnapshotError
+from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.runtime.results import Segmentation
 
 Size = tuple[int, int]
@@ -37,27 +37,6 @@ class FrameLogits:
         return self.class_logits.softmax(-1)[:, :-1][:, :labels]
 
 
-@dataclass(frozen=True)
-class TrackerState:
-    """The numbering of a stream's segments at rest (`InstanceTracker`). stuff: (label, id) pairs. labels, ids: of the
-    segments of the last frame; stuff has the label −1 there."""
-
-    next_id: int
-    stuff: tuple[tuple[int, int], ...]
-    labels: tuple[int, ...]
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class RuleState:
-    """What a rule remembers of earlier frames. ids: where it numbers segments. masks: of earlier frames, as the rule
-    keeps them; scores: of these masks, where it keeps them too."""
-
-    ids: TrackerState | None = None
-    masks: tuple[Tensor, ...] = ()
-    scores: tuple[float, ...] = ()
-
-
 class PostProcessor(Protocol):
     """Turns a frame's logits into segments; may remember earlier frames of the stream."""
 
@@ -67,17 +46,17 @@ class PostProcessor(Protocol):
         """Nothing, unless a rule says otherwise."""
         return RuleState()
 
-    def restore(self, state: RuleState, grid: Size) -> None:
-        """grid: (height, width) of the mask logits. Raises SnapshotError for what this rule does not remember."""
-        if state.ids is not None or state.masks or state.scores:
-            raise SnapshotError("The saved session remembers earlier frames, which its task's rule does not.")
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        """state: with its masks where the frames' logits are. logits: (Q, h, w), the shape of a frame's. Raises
+        SnapshotError for what this rule does not remember."""
+        state.nothing()
 
 
-def required_ids(state: RuleState) -> TrackerState:
-    """Of a rule that numbers segments and keeps no scores. Raises SnapshotError where the state is another rule's."""
-    if state.ids is None or state.scores:
-        raise SnapshotError("The saved session was numbered by another rule than its task's.")
-    return state.ids
+def one_mask(masks: Tensor | None) -> Tensor:
+    """The (S, S) bool mask of the one visual prompt of a rule that has exactly one."""
+    assert masks is not None, "the rule needs the prompt's mask"
+    assert len(masks) == 1, "one prompt, one mask"
+    return masks[0] != 0
 
 
 class OneThread(PostProcessor):
@@ -102,5 +81,5 @@ class OneThread(PostProcessor):
     def state(self) -> RuleState:
         return self._post.state()
 
-    def restore(self, state: RuleState, grid: Size) -> None:
-        self._post.restore(state, grid)
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        self._post.restore(state, logits)
