@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.atomic import require_free
+from x2sam_rt.media.atomic import AtomicOutput, Replaces, any_file
 from x2sam_rt.media.colors import color_of
-from x2sam_rt.media.image import write_image
+from x2sam_rt.media.image import check_image_name, save_image
 from x2sam_rt.media.types import BoolMask, Pixels
 from x2sam_rt.media.video_writer import VideoWriter
 from x2sam_rt.runtime.results import FrameResult, Segmentation
@@ -42,50 +43,56 @@ def draw_overlay(frame: Pixels, segmentation: Segmentation, *, alpha: float = 0.
 
 
 class OverlayVideoWriter(ResultWriter):
-    """Overlays as one MP4 (see VideoWriter); its size is that of the first frame, padded to even."""
+    """Overlays as one video (see VideoWriter); its size is that of the first frame, padded to even."""
 
-    def __init__(self, path: str | Path, frame_rate: Fraction | float, *, alpha: float = 0.5) -> None:
-        self._path, self._frame_rate, self._alpha = Path(path), frame_rate, alpha
+    def __init__(
+        self, path: str | Path, frame_rate: Fraction | float, *, alpha: float = 0.5, replaces: Replaces = any_file
+    ) -> None:
+        self._frame_rate, self._alpha = frame_rate, alpha
         self._video: VideoWriter | None = None  # opened when the size is known
-        require_free(self._path)
+        self._output = AtomicOutput(path, replaces=replaces)
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
         overlay = draw_overlay(pixels, result.segmentation, alpha=self._alpha)
         if self._video is None:
             height, width = overlay.shape[:2]
-            self._video = VideoWriter(self._path, width, height, self._frame_rate)
+            self._video = VideoWriter(self._output, width, height, self._frame_rate)
         self._video.write(overlay, timestamp)
 
     def close(self) -> None:
         if self._video is None:
-            raise VideoError(f"{self._path}: no frame was written, so there is no video to save.")
+            self._output.discard()
+            raise VideoError(f"{self._output.target}: no frame was written, so there is no video to save.")
         self._video.close()
 
     def discard(self) -> None:
         if self._video is not None:
             self._video.discard()
+        self._output.discard()
 
 
 class OverlayImageWriter(ResultWriter):
     """The overlay of one image; the suffix says the format. A second frame raises VideoError."""
 
-    def __init__(self, path: str | Path, *, alpha: float = 0.5) -> None:
-        self._path, self._alpha = Path(path), alpha
-        self._overlay: Pixels | None = None
-        require_free(self._path)
+    def __init__(self, path: str | Path, *, alpha: float = 0.5, replaces: Replaces = any_file) -> None:
+        check_image_name(Path(path))
+        self._alpha, self._output = alpha, AtomicOutput(path, replaces=replaces)
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
-        if self._overlay is not None:
-            raise VideoError(f"{self._path}: holds one image, got a second frame. Write a video (.mp4) instead.")
-        self._overlay = draw_overlay(pixels, result.segmentation, alpha=self._alpha)
+        path = self._output.target
+        if self._output.temporary.exists():
+            raise VideoError(f"{path}: holds one image, got a second frame. Write a video (.mp4) instead.")
+        overlay = draw_overlay(pixels, result.segmentation, alpha=self._alpha)
+        save_image(self._output.temporary, Image.fromarray(overlay))
 
     def close(self) -> None:
-        if self._overlay is None:
-            raise VideoError(f"{self._path}: no frame was written, so there is no image to save.")
-        write_image(self._path, self._overlay)
+        if not self._output.temporary.exists():
+            self._output.discard()
+            raise VideoError(f"{self._output.target}: no frame was written, so there is no image to save.")
+        self._output.publish()
 
     def discard(self) -> None:
-        self._overlay = None
+        self._output.discard()
 
 
 Slots = npt.NDArray[np.intp]  # (H, W): 0 = no segment, else 1 + the segment's place in the list of ids
