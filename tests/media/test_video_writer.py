@@ -200,21 +200,14 @@ def test_refuses_impossible_videos(tmp_path: Path, width: int, height: int, rate
         VideoWriter(tmp_path / "out.mp4", width, height, rate)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "format"), [("mp4", "mp4"), ("mkv", "matroska"), ("mov", "mov"), ("MKV", "matroska")]
-)
-def test_the_suffix_says_the_container(tmp_path: Path, suffix: str, format: str) -> None:
+@pytest.mark.parametrize(("suffix", "brand"), [("mp4", b"ftypiso"), ("mov", b"ftypqt"), ("mkv", b"\x1aE\xdf\xa3")])
+def test_the_suffix_says_the_container(tmp_path: Path, suffix: str, brand: bytes) -> None:
     path = tmp_path / f"out.{suffix}"
     times = [0.0, 0.041, 1.7, 1.75]
     with VideoWriter(path, 31, 33, 24) as writer:
         for time in times:
             writer.write(quarters(31, 33), time)
-    head = path.read_bytes()[:16]
-    assert (
-        head.startswith(b"\x1aE\xdf\xa3")
-        if format == "matroska"
-        else b"ftyp" + (b"qt" if format == "mov" else b"iso") in head
-    )
+    assert brand in path.read_bytes()[:16]
     with VideoReader(path) as reader:
         assert [frame.timestamp for frame in reader] == pytest.approx(times, abs=1e-3)
 

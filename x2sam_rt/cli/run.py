@@ -67,6 +67,14 @@ def run(
     keep_partial: Annotated[
         bool, typer.Option("--keep-partial", help="Stopped by Ctrl-C, keep the frames that are done.")
     ] = False,
+    alpha: Annotated[float, typer.Option(help="Strength of an overlay's fill, 0 to 1.")] = 0.5,
+    outline: Annotated[int | None, typer.Option(help="Width of its outlines, pixels; default by size.")] = None,
+    legend: Annotated[
+        bool | None,
+        typer.Option(
+            "--legend/--no-legend", help="List all segments in a corner; default: those with no name on them."
+        ),
+    ] = None,
     allow_truncated: Truncated = False,
     device: Device = None,
 ) -> None:
@@ -80,6 +88,7 @@ def run(
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.run import answer_video
     from x2sam_rt.runtime.runtime import Runtime
+    from x2sam_rt.runtime.writers import OverlayStyle
     from x2sam_rt.runtime.writers.opening import OutputPlan, RunOutputs
 
     media = video or image
@@ -95,7 +104,8 @@ def run(
             stop=tuple(stop or ()),
         )
         again = ReAsk.parse(ask_again)
-        plan = OutputPlan(tuple(output or ()), davis, panoptic, overwrite, keep_partial)
+        style = OverlayStyle(alpha, outline, legend)
+        plan = OutputPlan(tuple(output or ()), davis, panoptic, overwrite, keep_partial, style, instruction.regions)
         if plan.paths(media) and not task(instruction.task).draws_masks:
             raise PromptError(
                 f"{instruction.task} answers in words: there is nothing to write to {plan.paths(media)[0]}."

@@ -11,15 +11,16 @@ from pathlib import Path
 from types import TracebackType
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.atomic import Replaces, any_file, naming_write_errors, nothing, uninterrupted
+from x2sam_rt.media.atomic import any_file, naming_write_errors, nothing, uninterrupted
 from x2sam_rt.media.types import Pixels
 from x2sam_rt.media.video_writer import VIDEO_SUFFIXES
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.writers.coco import CocoRleWriter
 from x2sam_rt.runtime.writers.davis import DavisWriter
-from x2sam_rt.runtime.writers.overlay import OverlayImageWriter, OverlayVideoWriter
+from x2sam_rt.runtime.writers.overlay import PLAIN_STYLE, OverlayImageWriter, OverlayStyle, OverlayVideoWriter
 from x2sam_rt.runtime.writers.panoptic import PanopticWriter
 from x2sam_rt.runtime.writers.writer import ResultWriter
+from x2sam_rt.tasks.regions import RegionPrompt
 
 _IMAGE, _MASKS = (".png", ".jpg", ".jpeg"), (".jsonl",)
 
@@ -28,13 +29,15 @@ _IMAGE, _MASKS = (".png", ".jpg", ".jpeg"), (".jsonl",)
 class OutputPlan:
     """What a run writes. outputs: the suffix says what. davis, panoptic: folders. overwrite: whether what is there
     already may be replaced, where it is of the same kind. keep_partial: whether an interrupted run keeps the frames
-    that are done."""
+    that are done. style, regions: of overlays."""
 
     outputs: tuple[Path, ...] = ()
     davis: Path | None = None
     panoptic: Path | None = None
     overwrite: bool = False
     keep_partial: bool = False
+    style: OverlayStyle = PLAIN_STYLE
+    regions: tuple[RegionPrompt, ...] = ()
 
     def paths(self, source: Path) -> tuple[Path, ...]:
         """All that takes a name. source: the file that is segmented."""
@@ -114,8 +117,7 @@ class RunOutputs(ResultWriter):
 
 def _openers(plan: OutputPlan, source: Path, frame_rate: Fraction | None) -> list[Callable[[], ResultWriter]]:
     """Those by suffix have been checked."""
-    replaces = any_file if plan.overwrite else nothing
-    openers = [_by_suffix(path, frame_rate, replaces) for path in plan.outputs]
+    openers = [_by_suffix(path, frame_rate, plan) for path in plan.outputs]
     if (davis := plan.davis) is not None:
         openers.append(lambda: DavisWriter(davis, source.stem, overwrite=plan.overwrite))
     if (panoptic := plan.panoptic) is not None:
@@ -123,18 +125,19 @@ def _openers(plan: OutputPlan, source: Path, frame_rate: Fraction | None) -> lis
     return openers
 
 
-def _by_suffix(path: Path, frame_rate: Fraction | None, replaces: Replaces) -> Callable[[], ResultWriter]:
+def _by_suffix(path: Path, frame_rate: Fraction | None, plan: OutputPlan) -> Callable[[], ResultWriter]:
+    replaces = any_file if plan.overwrite else nothing
     suffix = path.suffix.lower()
     if suffix in _MASKS:
         return lambda: CocoRleWriter(path, replaces=replaces)
     if suffix in _IMAGE:
         if frame_rate is not None:
             raise VideoError(f"{path}: holds one image; wanted one of {_listed(VIDEO_SUFFIXES + _MASKS)} for a video.")
-        return lambda: OverlayImageWriter(path, replaces=replaces)
+        return lambda: OverlayImageWriter(path, plan.style, plan.regions, replaces=replaces)
     if suffix in VIDEO_SUFFIXES:
         if frame_rate is None:
             raise VideoError(f"{path}: an image makes no video; wanted one of {_listed(_IMAGE + _MASKS)}.")
-        return lambda: OverlayVideoWriter(path, frame_rate, replaces=replaces)
+        return lambda: OverlayVideoWriter(path, frame_rate, plan.style, plan.regions, replaces=replaces)
     known = _listed(VIDEO_SUFFIXES + _IMAGE + _MASKS)
     raise VideoError(f"{path}: cannot write {suffix or 'a file without suffix'}; wanted one of {known}.")
 
