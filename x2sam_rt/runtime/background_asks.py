@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 
 from x2sam_rt.runtime.device import on_current_stream
-from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
-from x2sam_rt.runtime.prompt_frames import PromptFrames
-from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.runtime.question import Question
 from x2sam_rt.tasks.table import Media
-
-OnAnswer = Callable[[Answer, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """An instruction with all that was said when it was asked. frames: None = those of the stream. again: the policy's
-    own, not a user's."""
-
-    instruction: Instruction
-    frames: PromptFrames | None = None
-    keep_memory: bool = True
-    on_text: OnText | None = None
-    on_answer: OnAnswer | None = None
-    again: bool = False
 
 
 @dataclass(frozen=True, eq=False)
