@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from x2sam_rt.media.image import read_image
-from x2sam_rt.media.video import VideoReader
+from x2sam_rt.media.types import Pixels
+from x2sam_rt.media.video import VideoFrame, VideoReader
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.prompt_frames import read_prompt_frames
@@ -51,16 +53,28 @@ def run_video(
         for writer in writers:
             stack.enter_context(writer)
         on_ready(video.num_frames)
-        frames, started = iter(video), time.perf_counter()
-        while (frame := next(frames, None)) is not None:
-            decoded = time.perf_counter()
-            result = session.step(frame.pixels)
+        decoded = _Decoded(video)
+        for result in session.steps(decoded):
+            frame, milliseconds = decoded.waiting.popleft()
             stepped = time.perf_counter()
             for writer in writers:
                 writer.write(frame.pixels, result, frame.timestamp)
-            written = time.perf_counter()
-            milliseconds = {DECODE: (decoded - started) * 1e3, WRITE: (written - stepped) * 1e3}
-            yield RunFrame(result, {DECODE: milliseconds[DECODE], **result.timings, WRITE: milliseconds[WRITE]})
+            written = (time.perf_counter() - stepped) * 1e3
+            yield RunFrame(result, {DECODE: milliseconds, **result.timings, WRITE: written})
+
+
+class _Decoded:
+    """A video's frames, timed. waiting: those handed out, for the writers, with the milliseconds each took."""
+
+    def __init__(self, video: VideoReader) -> None:
+        self._video = video
+        self.waiting: deque[tuple[VideoFrame, float]] = deque()
+
+    def __iter__(self) -> Iterator[Pixels]:
+        started = time.perf_counter()
+        for frame in self._video:
+            self.waiting.append((frame, (time.perf_counter() - started) * 1e3))
+            yield frame.pixels
             started = time.perf_counter()
 
 
