@@ -18,7 +18,7 @@ from x2sam_rt.model.prompt_encoder import LanguageStates, PromptEncoder, PromptT
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.bundle import load_manifest
 from x2sam_rt.runtime.decoding import READ_STEP, AnsweredTokens, GeneratedAnswer, GreedyDecoder, write_together
-from x2sam_rt.runtime.frame_graph import Recorder, Work
+from x2sam_rt.runtime.frame_graph import CudaRecorder, Recorder, Work
 from x2sam_rt.runtime.growing_text import GrowingText
 from x2sam_rt.runtime.weights import load_model
 from x2sam_rt.tasks.marks import link
@@ -161,18 +161,17 @@ def test_several_answers_at_once_are_those_of_each_alone(language: LanguageModel
         assert_greedy(language, together, shared + PROMPTS[index])
 
 
-def test_a_step_waits_for_its_token_only(torch_bundle: Path, tokenizer: Tokenizer) -> None:
-    """On a GPU: one value is read per token, nothing is copied, so all else can be one graph."""
+def test_a_step_is_one_graph_and_waits_for_its_token_only(torch_bundle: Path, tokenizer: Tokenizer) -> None:
     with simulated_gpu() as gpu, torch.no_grad():
         language = LanguageModel(load_model(load_manifest(torch_bundle), torch_bundle, GPU).vlm)
-        cache = language.new_cache(60)
-        answer = begun(language, tokenizer, cache, PROMPTS[0], limit=20)
-        decoder = GreedyDecoder(language, cache, None)
-        steps = []
-
-        def between() -> None:
-            steps.append(dict(gpu.take()))
-
-        decoder.write(answer, between)
-        assert steps[1:] == [{"item": 1}] * (len(steps) - 1)
-        assert len(steps) == 20
+        cache, steps = language.new_cache(60), list[dict[str, int]]()
+        answer = begun(language, tokenizer, cache, PROMPTS[0], limit=12)
+        GreedyDecoder(language, cache, CudaRecorder(GPU)).write(answer, lambda: steps.append(dict(gpu.take())))
+        written = answer.finish().ids
+        assert [graph.replays for graph in gpu.device.graphs] == [12]
+        assert steps[2:] == [{"item": 1}] * 10  # the graph was recorded in the first
+    language = LanguageModel(load_model(load_manifest(torch_bundle), torch_bundle).vlm)
+    cache = language.new_cache(60)
+    alone = begun(language, tokenizer, cache, PROMPTS[0], limit=12)
+    GreedyDecoder(language, cache, None).write(alone)
+    assert written == alone.finish().ids
