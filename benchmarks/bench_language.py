@@ -84,7 +84,7 @@ class Asked:
         self.model = X2SAM(self.config).eval()
         self.tokenizer = Tokenizer.load(checkpoint.tokenizer_folder, 4096)
         self.language = LanguageRuntime(
-            PromptEncoder(self.model), _no_regions, self.tokenizer, self.config, DEFAULT_WORDING, CONTEXT
+            PromptEncoder(self.model), no_regions, self.tokenizer, self.config, DEFAULT_WORDING, CONTEXT
         )
         noise = torch.randint(0, 256, (PROMPT_FRAMES, HEIGHT, WIDTH, 3), dtype=torch.uint8)
         self._clips = self._new_clips(noise)
@@ -145,7 +145,7 @@ class Asked:
         return torch.where(prompt.ids == VISUAL_PLACE, video, prompt.ids)[None], count
 
 
-def _no_regions(pixels: Tensor) -> Tensor:
+def no_regions(pixels: Tensor) -> Tensor:
     raise AssertionError("no question here has a region")
 
 
