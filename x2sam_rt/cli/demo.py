@@ -18,7 +18,8 @@ from x2sam_rt.media.image import write_image
 from x2sam_rt.media.video import VideoReader, VideoWriter, pick_frames
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import load_checkpoint
-from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
+from x2sam_rt.runtime.profile import profile_run
+from x2sam_rt.runtime.profile_report import draw_profile, profile_table, write_profile
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.writers import CocoRleWriter, OverlayVideoWriter
 from x2sam_rt.tasks.instruction import Instruction

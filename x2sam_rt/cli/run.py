@@ -13,6 +13,7 @@ from x2sam_rt.cli.options import (
     Bundle,
     Context,
     Device,
+    ModelKnob,
     Names,
     Phrases,
     Regions,
@@ -49,6 +50,7 @@ def run(
     ] = None,
     ask_again: AskAgain = "once",
     context: Context = None,
+    knob: ModelKnob = None,
     threshold: Threshold = None,
     output: Annotated[
         list[Path] | None,
@@ -66,6 +68,7 @@ def run(
     Example: x2sam-rt run bundle --video clip.mp4 --prompt "the jumping boy" -o masked.mp4
     """
     from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.model.knobs import ModelKnobs
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.run import answer_video, run_image
     from x2sam_rt.runtime.runtime import Runtime
@@ -84,7 +87,7 @@ def run(
             stop=tuple(stop or ()),
         )
         again = ReAsk.parse(ask_again)
-        with Runtime.load(bundle, device=device, context=context) as runtime:
+        with Runtime.load(bundle, device=device, context=context, knobs=ModelKnobs.parse(knob or ())) as runtime:
             if image:
                 writers = open_writers(image, None, output or [], davis, panoptic)
                 _print_result(run_image(runtime, image, instruction, writers))

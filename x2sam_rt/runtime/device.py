@@ -37,6 +37,12 @@ def device_for(backend: Backend, name: str | torch.device | None) -> torch.devic
     return device
 
 
+def wait_for(device: torch.device) -> None:
+    """Returns when a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _named(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)

@@ -50,6 +50,11 @@ class MemoryBank:
         return min(self._written, self.slots)
 
     @property
+    def written(self) -> int:
+        """Frames written since it was empty."""
+        return self._written
+
+    @property
     def slots(self) -> int:
         return len(self._memory)
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from x2sam_rt.config import ModelConfig
+from x2sam_rt.config import SCALES, MemoryConfig, ModelConfig
 from x2sam_rt.errors import EngineError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
-from x2sam_rt.model.stages import SCALES
 from x2sam_rt.runtime.engines.engine import BoundStage, Engines
 from x2sam_rt.runtime.frame_graph import CudaRecorder, FrameGraph, Recorder
 from x2sam_rt.runtime.memory_bank import MemoryBank
+from x2sam_rt.runtime.timing import StageTimer
 
 RECORDED = "recorded_frame"  # in timings: all stages as one graph, as long as the host is busy with it
 _CONDITIONED = "conditioned_"
@@ -48,14 +46,24 @@ class MaskPrediction:
 @dataclass(frozen=True, eq=False)
 class _BoundPrompt:
     """The stages that depend on a prompt. decode: on a frame's own features, then on conditioned ones. remember: one
-    for each slot of the bank. frames: all of a frame at once for each number of live slots, where frames are recorded;
-    then none is needed of `remember`."""
+    for each slot of the bank. frames: all of a frame at once for each number of slots looked at, where frames are
+    recorded, of those that are not remembered and of those that are; then none is needed of `remember`."""
 
     source: PromptEmbeddings
     prediction: MaskPrediction
     decode: tuple[BoundStage, BoundStage]
     remember: tuple[BoundStage, ...]
-    frames: tuple[FrameGraph, ...] | None
+    frames: tuple[tuple[FrameGraph, ...], tuple[FrameGraph, ...]] | None
+
+
+@dataclass(frozen=True)
+class _MemoryUse:
+    """What one frame has to do with the memory. looks_at: so many live slots; 0 segments it as a single image. written:
+    whether it is remembered. now: the number it looks at and is remembered under, see `MemoryConfig.gaps`."""
+
+    looks_at: int
+    written: bool
+    now: int
 
 
 class Pipeline:
@@ -74,7 +82,8 @@ class Pipeline:
         self.device = device = engines.device
         self.bank = MemoryBank(engines.memory_attention.contract, config.memory.slots, device)
         self.timer = StageTimer()
-        self._frame = 0
+        self._frame, self._first_remembered = 0, 0
+        self._memory: MemoryConfig = config.memory
         self._engines = engines
         encoder, decoder = engines.frame_encoder.contract, engines.mask_decoder.contract
         self._pixels, self._first = (tensor.zeros(device) for tensor in encoder.inputs)
@@ -98,34 +107,48 @@ class Pipeline:
 
     def step(self, pixels: Tensor, prompt: PromptEmbeddings) -> MaskPrediction:
         """pixels: (1, 3, S, S), normalised. Raises EngineError for another shape."""
-        bound = self._bound(prompt)
+        bound, memory = self._bound(prompt), self._memory_use()
         if bound.frames is not None:
-            return self._step_recorded(pixels, bound.prediction, bound.frames)
-        conditioned = len(self.bank) > 0
-        with self.timer("frame_encoder"):
-            self._take(pixels)
-            self._encode()
-        if conditioned:
-            with self.timer("memory_attention"):
-                self._attend[len(self.bank.read(self._frame)) - 1]()
-        with self.timer("mask_decoder"):
-            bound.decode[conditioned]()
-        with self.timer("memory_encoder"):
-            bound.remember[self.bank.next_slot]()
-            self.bank.commit(self._frame)
+            self._step_recorded(pixels, memory, bound.frames[memory.written])
+        else:
+            self._step_by_stage(pixels, memory, bound)
         self._frame += 1
         return bound.prediction
 
-    def _step_recorded(
-        self, pixels: Tensor, prediction: MaskPrediction, frames: tuple[FrameGraph, ...]
-    ) -> MaskPrediction:
+    def _step_by_stage(self, pixels: Tensor, memory: _MemoryUse, bound: _BoundPrompt) -> None:
+        conditioned = memory.looks_at > 0
+        with self.timer("frame_encoder"):
+            self._take(pixels, first=not conditioned)
+            self._encode()
+        if conditioned:
+            with self.timer("memory_attention"):
+                self.bank.read(memory.now)
+                self._attend[memory.looks_at - 1]()
+        with self.timer("mask_decoder"):
+            bound.decode[conditioned]()
+        if memory.written:
+            with self.timer("memory_encoder"):
+                bound.remember[self.bank.next_slot]()
+                self.bank.commit(memory.now)
+
+    def _step_recorded(self, pixels: Tensor, memory: _MemoryUse, frames: tuple[FrameGraph, ...]) -> None:
         with self.timer(RECORDED):
-            self._take(pixels)
-            self.bank.announce(self._frame)
-            frames[len(self.bank)]()
-            self.bank.count()
-        self._frame += 1
-        return prediction
+            self._take(pixels, first=not memory.looks_at)
+            self.bank.announce(memory.now)
+            frames[memory.looks_at]()
+            if memory.written:
+                self.bank.count()
+
+    def _memory_use(self) -> _MemoryUse:
+        """Of the next frame."""
+        if not len(self.bank):
+            self._first_remembered = self._frame
+        memory, since = self._memory, self._frame - self._first_remembered
+        return _MemoryUse(
+            looks_at=len(self.bank) if memory.looks_back(since) else 0,
+            written=memory.remembers(since),
+            now=self._frame if memory.gaps == "frames" else self.bank.written,
+        )
 
     def skip(self) -> None:
         """Lets a frame pass without segmenting it; the memory grows older by one frame."""
@@ -135,12 +158,12 @@ class Pipeline:
         """Empties the memory; the next frame is segmented as a first one."""
         self.bank.clear()
 
-    def _take(self, pixels: Tensor) -> None:
-        """Puts a frame where the frame encoder reads it; one before which nothing is remembered is marked as first."""
+    def _take(self, pixels: Tensor, first: bool) -> None:
+        """Puts a frame where the frame encoder reads it. first: it looks at no memory, as a clip's first one."""
         if pixels.shape != self._pixels.shape:  # copying would stretch a single pixel over the frame
             raise EngineError(f"A frame of {tuple(pixels.shape)} was given, wanted {tuple(self._pixels.shape)}.")
         self._pixels.copy_(pixels)
-        self._first.fill_(float(len(self.bank) == 0))
+        self._first.fill_(float(first))
 
     def _bind_encoder(self) -> BoundStage:
         features = self.features
@@ -171,16 +194,22 @@ class Pipeline:
         )
         if self._recorded:
             staged = self._bind_memory_encoder(prediction, self.bank.staged)
-            frames = tuple(self._graph(live, (own, conditioned), staged) for live in range(self.bank.slots + 1))
-            return _BoundPrompt(prompt, prediction, (own, conditioned), (), frames)
+            passing, kept = (
+                tuple(self._graph(live, (own, conditioned), remember) for live in range(self.bank.slots + 1))
+                for remember in (None, staged)
+            )
+            return _BoundPrompt(prompt, prediction, (own, conditioned), (), (passing, kept))
         slots = map(self.bank.slot, range(self.bank.slots))
         remember = tuple(self._bind_memory_encoder(prediction, slot) for slot in slots)
         return _BoundPrompt(prompt, prediction, (own, conditioned), remember, None)
 
-    def _graph(self, live: int, decode: tuple[BoundStage, BoundStage], remember: BoundStage) -> FrameGraph:
-        """A whole frame on a bank with so many live slots."""
+    def _graph(self, live: int, decode: tuple[BoundStage, BoundStage], remember: BoundStage | None) -> FrameGraph:
+        """A whole frame that looks at so many live slots. remember: None leaves the bank as it is."""
         attend = (partial(self.bank.age, live), self._attend[live - 1]) if live else ()
-        return FrameGraph((self._encode, *attend, decode[live > 0], remember), self.bank.place, self._recorder)
+        parts = (self._encode, *attend, decode[live > 0])
+        if remember is None:
+            return FrameGraph(parts, lambda: None, self._recorder)
+        return FrameGraph((*parts, remember), self.bank.place, self._recorder)
 
     def _bind_memory_encoder(self, prediction: MaskPrediction, slot: Tensor) -> BoundStage:
         logits = {"mask_logits": prediction.mask_logits, "class_logits": prediction.class_logits}
@@ -199,20 +228,3 @@ def _decoder_inputs(prompt: PromptEmbeddings, dtype: torch.dtype) -> dict[str, T
 
 def _by_scale(maps: Scales, prefix: str = "") -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in zip(SCALES, maps, strict=True)}
-
-
-class StageTimer:
-    """Collects milliseconds by stage name; `take` hands them over and starts anew."""
-
-    def __init__(self) -> None:
-        self._milliseconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._milliseconds[stage] = self._milliseconds.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
-
-    def take(self) -> dict[str, float]:
-        taken, self._milliseconds = self._milliseconds, {}
-        return taken

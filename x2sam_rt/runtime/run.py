@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.prompt_frames import read_prompt_frames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.runtime import Runtime
+from x2sam_rt.runtime.timing import StageTimer
 from x2sam_rt.runtime.writers import ResultWriter
 from x2sam_rt.tasks.instruction import Instruction
 
@@ -51,17 +51,18 @@ def run_video(
         for writer in writers:
             stack.enter_context(writer)
         on_ready(video.num_frames)
-        frames, started = iter(video), time.perf_counter()
-        while (frame := next(frames, None)) is not None:
-            decoded = time.perf_counter()
+        frames, timer = iter(video), StageTimer()
+        while True:
+            with timer(DECODE):
+                frame = next(frames, None)
+            if frame is None:
+                return
             result = session.step(frame.pixels)
-            stepped = time.perf_counter()
-            for writer in writers:
-                writer.write(frame.pixels, result, frame.timestamp)
-            written = time.perf_counter()
-            milliseconds = {DECODE: (decoded - started) * 1e3, WRITE: (written - stepped) * 1e3}
-            yield RunFrame(result, {DECODE: milliseconds[DECODE], **result.timings, WRITE: milliseconds[WRITE]})
-            started = time.perf_counter()
+            with timer(WRITE):
+                for writer in writers:
+                    writer.write(frame.pixels, result, frame.timestamp)
+            own = timer.take()
+            yield RunFrame(result, {DECODE: own[DECODE], **result.timings, WRITE: own[WRITE]})
 
 
 def answer_video(
