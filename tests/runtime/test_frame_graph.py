@@ -4,6 +4,7 @@ it that a CUDA graph could not hold."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,13 @@ class Recordings:
         return replay
 
 
-@pytest.mark.parametrize("recordings", [Recordings(), None], ids=["recorded", "called"])
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("make", [Recordings, lambda: None], ids=["recorded", "called"])
 def test_gives_what_stages_give_one_by_one(
-    toy: Checkpoint, tmp_path: Path, recordings: Callable[[Work, Work], Work] | None
+    toy: Checkpoint, tmp_path: Path, make: Callable[[], Callable[[Work, Work], Work] | None], every: int
 ) -> None:
-    config = toy.model.config
+    recordings = make()
+    config = replace(toy.model.config, memory=replace(toy.model.config.memory, every=every))
     engines = build_engines(toy.model, "torch", tmp_path)
     ours, reference = Pipeline(engines, config, record=lambda: recordings), Pipeline(engines, config)
     asked, slots = prompt(config.dim, torch.device("cpu")), config.memory.slots
@@ -69,7 +72,7 @@ def test_gives_what_stages_give_one_by_one(
         one, other = ours.step(picture, asked), reference.step(picture, asked)
         for name in vars(other):
             assert torch.equal(getattr(one, name), getattr(other, name)), (number, name)
-    if isinstance(recordings, Recordings):  # one for each fill level; the full one runs from then on
+    if isinstance(recordings, Recordings) and every == 1:  # one for each fill level; the full one runs from then on
         assert len(recordings.replays) == slots + 1
         assert recordings.replays[slots] == slots + 1
 
