@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from x2sam_rt.config import ModelConfig, read_dataclass
@@ -82,6 +83,11 @@ class Manifest:
                 "with these knobs, or with --engine torch, whose bundles take all of them when they are loaded."
             )
         return replace(self, model=model, stages=stages)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all that is in it, and so of everything the bundle's files hold."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.config import SCALES, MemoryConfig, ModelConfig
-from x2sam_rt.errors import EngineError
+from x2sam_rt.errors import EngineError, SnapshotError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.runtime.engines.engine import BoundStage, Engines
 from x2sam_rt.runtime.frame_graph import CudaRecorder, FrameGraph, Recorder
-from x2sam_rt.runtime.memory_bank import MemoryBank
+from x2sam_rt.runtime.memory_bank import BankState, MemoryBank
 from x2sam_rt.runtime.timing import StageTimer
 
 RECORDED = "recorded_frame"  # in timings: all stages as one graph, as long as the host is busy with it
@@ -59,11 +59,10 @@ class _BoundPrompt:
 @dataclass(frozen=True)
 class _MemoryUse:
     """What one frame has to do with the memory. looks_at: so many live slots; 0 segments it as a single image. written:
-    whether it is remembered. now: the number it looks at and is remembered under, see `MemoryConfig.gaps`."""
+    whether it is remembered."""
 
     looks_at: int
     written: bool
-    now: int
 
 
 class Pipeline:
@@ -80,9 +79,10 @@ class Pipeline:
         where every engine can be, and elsewhere runs stage by stage."""
         self.side = config.image_size
         self.device = device = engines.device
-        self.bank = MemoryBank(engines.memory_attention.contract, config.memory.slots, device)
+        self.bank = MemoryBank(engines.memory_attention.contract, config.memory.slots, device, config.memory.gaps)
         self.timer = StageTimer()
-        self._frame, self._first_remembered = 0, 0
+        self._frame = 0
+        self._origin = 0  # a frame that was remembered, from which it follows which others are
         self._memory: MemoryConfig = config.memory
         self._engines = engines
         encoder, decoder = engines.frame_encoder.contract, engines.mask_decoder.contract
@@ -122,19 +122,19 @@ class Pipeline:
             self._encode()
         if conditioned:
             with self.timer("memory_attention"):
-                self.bank.read(memory.now)
+                self.bank.read(self._frame)
                 self._attend[memory.looks_at - 1]()
         with self.timer("mask_decoder"):
             bound.decode[conditioned]()
         if memory.written:
             with self.timer("memory_encoder"):
                 bound.remember[self.bank.next_slot]()
-                self.bank.commit(memory.now)
+                self.bank.commit(self._frame)
 
     def _step_recorded(self, pixels: Tensor, memory: _MemoryUse, frames: tuple[FrameGraph, ...]) -> None:
         with self.timer(RECORDED):
             self._take(pixels, first=not memory.looks_at)
-            self.bank.announce(memory.now)
+            self.bank.announce(self._frame)
             frames[memory.looks_at]()
             if memory.written:
                 self.bank.count()
@@ -142,17 +142,26 @@ class Pipeline:
     def _memory_use(self) -> _MemoryUse:
         """Of the next frame."""
         if not len(self.bank):
-            self._first_remembered = self._frame
-        memory, since = self._memory, self._frame - self._first_remembered
+            self._origin = self._frame
+        memory, since = self._memory, self._frame - self._origin
         return _MemoryUse(
             looks_at=len(self.bank) if memory.looks_back(since) else 0,
             written=memory.remembers(since),
-            now=self._frame if memory.gaps == "frames" else self.bank.written,
         )
 
     def skip(self) -> None:
         """Lets a frame pass without segmenting it; the memory grows older by one frame."""
         self._frame += 1
+
+    def restore(self, next_frame: int, bank: BankState, prompt: PromptEmbeddings | None) -> None:
+        """Goes on where another pipeline was. Raises SnapshotError for what does not fit this one."""
+        self.bank.restore(bank, next_frame)
+        self._frame, self._origin = next_frame, max(bank.frames, default=next_frame)
+        if prompt is not None:
+            try:
+                self._bound(prompt)
+            except EngineError as error:
+                raise SnapshotError(f"The answer's embeddings do not fit the bundle: {error}") from error
 
     def forget(self) -> None:
         """Empties the memory; the next frame is segmented as a first one."""
