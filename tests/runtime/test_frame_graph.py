@@ -12,6 +12,7 @@ import torch
 from simulated_gpu import GPU, simulated_gpu
 from torch import Tensor
 
+from x2sam_rt.config import Turns
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
@@ -52,13 +53,13 @@ class Recordings:
         return replay
 
 
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize(("every", "gaps"), [(1, "frames"), (2, "writes")])
 @pytest.mark.parametrize("make", [Recordings, lambda: None], ids=["recorded", "called"])
 def test_gives_what_stages_give_one_by_one(
-    toy: Checkpoint, tmp_path: Path, make: Callable[[], Callable[[Work, Work], Work] | None], every: int
+    toy: Checkpoint, tmp_path: Path, make: Callable[[], Callable[[Work, Work], Work] | None], every: int, gaps: Turns
 ) -> None:
     recordings = make()
-    config = replace(toy.model.config, memory=replace(toy.model.config.memory, every=every))
+    config = replace(toy.model.config, memory=replace(toy.model.config.memory, every=every, gaps=gaps))
     engines = build_engines(toy.model, "torch", tmp_path)
     ours, reference = Pipeline(engines, config, record=lambda: recordings), Pipeline(engines, config)
     asked, slots = prompt(config.dim, torch.device("cpu")), config.memory.slots

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from x2sam_rt.config import ModelConfig
+from x2sam_rt.model.checkpoint.loading import empty_model
 from x2sam_rt.model.stage_contract import Sizes
 from x2sam_rt.model.stages import stage_contract, stage_module
 from x2sam_rt.model.x2sam import X2SAM
@@ -20,9 +25,11 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class StageCost:
-    """Of one call. flop: of matrix products, convolutions, attention and sampling, a multiplication and an addition
-    counting as two; norms, activations and softmax are left out. weight_bytes: the stage's own weights. tensor_bytes:
-    what it takes and gives. Both must cross the memory's border once at least, so that their sum is the least traffic.
+    """Of one call of the stage as the model defines it; engines may do with fewer products.
+
+    flop: of matrix products, convolutions, attention and sampling, a multiplication and an addition counting as two;
+    norms, activations and softmax are left out. weight_bytes: the stage's own weights, as far as it reads them.
+    tensor_bytes: what it takes and gives. Both cross the memory's border at least once.
     """
 
     flop: int
@@ -34,19 +41,37 @@ class StageCost:
         return self.weight_bytes + self.tensor_bytes
 
 
-def stage_cost(model: X2SAM, name: str, dtype: torch.dtype, sizes: Sizes) -> StageCost:
-    """model: needs no weights (`checkpoint.loading.empty_model`). dtype: of the stage's weights and floating tensors.
-    sizes: of what varies in its contract. Raises KeyError for an unknown stage."""
+def stage_costs(config: ModelConfig, names: Iterable[str], dtype: torch.dtype, sizes: Sizes) -> dict[str, StageCost]:
+    """Of stages by name. dtype: of their weights and floating tensors. sizes: of what varies in their contracts. Raises
+    KeyError for an unknown stage."""
+    model = empty_model(config)
+    return {name: _cost(model, name, dtype, sizes) for name in names}
+
+
+def _cost(model: X2SAM, name: str, dtype: torch.dtype, sizes: Sizes) -> StageCost:
+    """model: without weights; becomes one of this dtype."""
     contract = stage_contract(name, model.config, dtype)
     module = stage_module(model, name).to(_META, dtype)
     inputs, outputs = ([spec.zeros(_META, **sizes) for spec in side] for side in (contract.inputs, contract.outputs))
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_kernels()) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_kernels()) as counter, _Reading() as reading:
         module(*inputs)
     return StageCost(
         flop=counter.get_total_flops(),
-        weight_bytes=sum(weight.nbytes for weight in module.parameters()),
+        weight_bytes=sum(weight.nbytes for weight in module.parameters() if id(weight) in reading.read),
         tensor_bytes=sum(tensor.nbytes for tensor in (*inputs, *outputs)),
     )
+
+
+class _Reading(TorchDispatchMode):
+    """Notes which tensors operations take: a model that leaves out a scale leaves out its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.read |= {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        return func(*args, **(kwargs or {}))
 
 
 def _kernels() -> dict[Any, Callable[..., int]]:

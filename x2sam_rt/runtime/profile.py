@@ -18,8 +18,7 @@ from x2sam_rt.config import MemoryConfig
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import atomic_file
 from x2sam_rt.media.types import BoolMask
-from x2sam_rt.model.checkpoint.loading import empty_model
-from x2sam_rt.model.cost import StageCost, stage_cost
+from x2sam_rt.model.cost import StageCost, stage_costs
 from x2sam_rt.model.precision import dtype_of
 from x2sam_rt.model.stages import EXAMPLE_SIZES, STAGES
 from x2sam_rt.runtime.bundle import Manifest
@@ -263,9 +262,8 @@ def _work(
     manifest: Manifest, times: Mapping[str, StageTimes], frames: Sequence[int], ceilings: Ceilings
 ) -> dict[str, StageWork]:
     """Counted for a short prompt, and for as many live slots as the median of these frames looks at."""
-    model, dtype = empty_model(manifest.model), dtype_of(manifest.precision)
     sizes = {**EXAMPLE_SIZES, "slots": _median_slots(manifest.model.memory, frames)}
-    costs = {name: stage_cost(model, name, dtype, sizes) for name in STAGES if name in times}
+    costs = stage_costs(manifest.model, [name for name in STAGES if name in times], dtype_of(manifest.precision), sizes)
     return {name: _achieved(cost, times[name].p50, ceilings) for name, cost in costs.items()}
 
 

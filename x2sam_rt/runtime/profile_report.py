@@ -208,14 +208,14 @@ def _draw_work(profile: Profile, axes: Axes) -> None:
         return
     compute, memory = profile.ceilings.flop_per_second, profile.ceilings.bytes_per_second
     density = {name: work.flop / work.bytes for name, work in profile.work.items()}
-    edges = [min([1.0, *density.values()]) / 2, compute / memory, 2 * max([compute / memory, *density.values()])]
-    axes.loglog(edges, [min(compute, memory * edge) for edge in edges], color=_GREY, label="ceilings measured")
+    edges = [min([1.0, *density.values()]) / 2, compute / memory, 20 * max([compute / memory, *density.values()])]
+    axes.loglog(edges, [min(compute, memory * edge) / 1e9 for edge in edges], color=_GREY, label="ceilings measured")
     for name, work in profile.work.items():
-        axes.loglog(density[name], work.flop_per_second, "o", color=_BLUE)
-        axes.annotate(f" {name}", (density[name], work.flop_per_second))
+        axes.loglog(density[name], work.flop_per_second / 1e9, "o", color=_BLUE)
+        axes.annotate(f"  {name}", (density[name], work.flop_per_second / 1e9), va="center")
     axes.set_xlabel("FLOP per byte of weights, inputs and outputs")
-    axes.set_ylabel("FLOP/s")
-    axes.legend(loc="lower right")
+    axes.set_ylabel("GFLOP/s")
+    axes.legend(loc="upper left")
 
 
 _PAGE = Template(
