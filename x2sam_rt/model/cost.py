@@ -62,11 +62,11 @@ def _cost(model: X2SAM, name: str, dtype: torch.dtype, sizes: Sizes) -> StageCos
     )
 
 
-class _Reading(TorchDispatchMode):
+class _Reading(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which tensors operations take: a model that leaves out a scale leaves out its weights."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.read: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
