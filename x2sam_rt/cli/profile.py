@@ -16,6 +16,7 @@ from x2sam_rt.cli.options import (
     Device,
     ModelKnob,
     Names,
+    Overwrite,
     Phrases,
     Regions,
     TaskName,
@@ -52,6 +53,7 @@ def profile(
     trace: Annotated[
         Path | None, typer.Option(help="Write what three steady frames did as a Chrome trace, for Perfetto.")
     ] = None,
+    overwrite: Overwrite = False,
     allow_truncated: Truncated = False,
     device: Device = None,
 ) -> None:
@@ -61,6 +63,7 @@ def profile(
     Example: x2sam-rt profile bundle --video clip.mp4 --html profile.html
     """
     from x2sam_rt.errors import require_extra
+    from x2sam_rt.media.atomic import any_file, check_free, nothing
     from x2sam_rt.media.video import VideoReader
     from x2sam_rt.model.knobs import ModelKnobs
     from x2sam_rt.runtime.asking import ReAsk
@@ -71,6 +74,9 @@ def profile(
     with reporting():
         if picture is not None or html is not None:
             require_extra("plot")
+        for written in (json_path, picture, html, trace):
+            if written is not None:
+                check_free(written, any_file if overwrite else nothing)
         if task_name == "referring" and not prompt:
             prompt = ["the object"]
         instruction = asked(task_name, prompt, things, stuff, region, None)
