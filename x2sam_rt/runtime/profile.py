@@ -26,7 +26,7 @@ from x2sam_rt.runtime.device import wait_for
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.run import RunFrame
 from x2sam_rt.runtime.runtime import Runtime
-from x2sam_rt.runtime.timing import Mark
+from x2sam_rt.runtime.timing import Mark, stages_marked, unmarked
 
 TOTAL = "frame"
 TRACED = 3
@@ -195,7 +195,9 @@ def profile_run(
     first_mask_ms = 0.0
     for frame in frames:
         first_mask_ms = first_mask_ms or (time.perf_counter() - started) * 1e3
-        taken.append(_take(frame, None if beside is None else next(beside.frames)))
+        with stages_marked(unmarked):  # a trace's stages are those that are profiled
+            other = None if beside is None else next(beside.frames)
+        taken.append(_take(frame, other))
         if trace is not None:
             trace.after(frame.result.index)
     if trace is not None:

@@ -11,11 +11,12 @@ from contextvars import ContextVar
 Mark = Callable[[str], AbstractContextManager[object]]
 
 
-def _unmarked(_stage: str) -> AbstractContextManager[None]:
+def unmarked(_stage: str) -> AbstractContextManager[None]:
+    """No mark."""
     return contextlib.nullcontext()
 
 
-_MARK: ContextVar[Mark] = ContextVar("stage mark", default=_unmarked)
+_MARK: ContextVar[Mark] = ContextVar("stage mark", default=unmarked)
 
 
 @contextlib.contextmanager
