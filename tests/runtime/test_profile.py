@@ -29,7 +29,7 @@ from x2sam_rt.runtime.profile_report import duration, frame_rate, profile_rows, 
 from x2sam_rt.runtime.results import FrameResult, Segment, Segmentation
 from x2sam_rt.runtime.run import RunFrame
 from x2sam_rt.runtime.runtime import Runtime
-from x2sam_rt.runtime.timing import StageTimer, stages_marked
+from x2sam_rt.runtime.timing import StageTimer, stages_marked, unmarked
 
 CPU = torch.device("cpu")
 
@@ -135,9 +135,7 @@ def test_traced_frames_count_nowhere(runtime: Runtime, tmp_path: Path) -> None:
                 torch.ones(8, 8) @ torch.ones(8, 8)
             yield frame
 
-    mark = stage_mark(CPU, traced=True)
-    assert mark is not None
-    with stages_marked(mark):
+    with stages_marked(stage_mark(CPU, traced=True)):
         profile = profile_run(run(), runtime, started=0.0, trace=trace)
     assert profile.frame_numbers == (1, 5, 6)
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
@@ -172,7 +170,7 @@ def test_stages_are_marked_where_they_run() -> None:
 
 def test_gpus_have_ranges_and_are_waited_for(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda", 0)
-    assert stage_mark(CPU, traced=False) is None
+    assert stage_mark(CPU, traced=False) is unmarked
     assert stage_mark(gpu, traced=False) is torch.cuda.nvtx.range
     assert staged(runtime) is runtime
     waited: list[torch.device] = []

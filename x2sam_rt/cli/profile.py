@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +28,7 @@ from x2sam_rt.cli.options import (
 from x2sam_rt.cli.terminal import console, reporting, with_progress
 
 if TYPE_CHECKING:
-    from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.media.sources import VideoFile
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.profile import FrameTrace, Profile
     from x2sam_rt.runtime.runtime import Runtime
@@ -64,7 +66,7 @@ def profile(
     """
     from x2sam_rt.errors import require_extra
     from x2sam_rt.media.atomic import any_file, check_free, nothing
-    from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.media.sources import VideoFile
     from x2sam_rt.model.knobs import ModelKnobs
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.profile import staged
@@ -89,8 +91,8 @@ def profile(
 
             runtime = load(bundle, knobs)
             other = None if compare is None else (compare, load(compare, ModelKnobs()))
-            with VideoReader(video, allow_truncated=allow_truncated) as source:
-                measured = _measure(runtime, source, instruction, again, trace, other)
+            opened = partial(VideoFile, video, allow_truncated=allow_truncated)
+            measured = _measure(runtime, opened, instruction, again, trace, other)
         console.print(profile_table(measured))
         if json_path is not None:
             write_profile(measured, json_path)
@@ -102,26 +104,23 @@ def profile(
 
 def _measure(
     runtime: Runtime,
-    source: VideoReader,
+    opened: Callable[[], VideoFile],
     instruction: Instruction,
     again: ReAsk,
     trace: Path | None,
     other: tuple[Path, Runtime] | None,
 ) -> Profile:
-    from x2sam_rt.media.video import VideoReader
     from x2sam_rt.model.precision import dtype_of
     from x2sam_rt.runtime.profile import Beside, measure_ceilings, profile_run, stage_mark
     from x2sam_rt.runtime.run import run_video
     from x2sam_rt.runtime.timing import stages_marked
 
     ceilings = measure_ceilings(runtime.device, dtype_of(runtime.manifest.precision))
-    with contextlib.ExitStack() as stack:
+    mark = stage_mark(runtime.device, traced=trace is not None)
+    with opened() as source, opened() as again_read, stages_marked(mark):
         beside = None
         if other is not None:
-            again_read = stack.enter_context(VideoReader(source.path, allow_truncated=source.allow_truncated))
             beside = Beside(str(other[0]), run_video(other[1], again_read, instruction, again=again))
-        if (mark := stage_mark(runtime.device, traced=trace is not None)) is not None:
-            stack.enter_context(stages_marked(mark))
         started = time.perf_counter()
         return profile_run(
             with_progress(runtime, source, instruction, again=again),

@@ -319,11 +319,11 @@ def _least_seconds(call: Callable[[], object], device: torch.device) -> float:
     return best
 
 
-def stage_mark(device: torch.device, *, traced: bool) -> Mark | None:
+def stage_mark(device: torch.device, *, traced: bool) -> Mark:
     """What stages are marked with: names in PyTorch's trace; without one, NVTX ranges on a GPU; else nothing."""
     if traced:
         return record_function
-    return torch.cuda.nvtx.range if device.type == "cuda" else None
+    return torch.cuda.nvtx.range if device.type == "cuda" else unmarked
 
 
 def staged(runtime: Runtime) -> Runtime:
