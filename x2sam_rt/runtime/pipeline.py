@@ -12,12 +12,12 @@ from torch import Tensor
 from x2sam_rt.config import SCALES, MemoryConfig, ModelConfig
 from x2sam_rt.errors import EngineError, SnapshotError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
-from x2sam_rt.runtime.engines.engine import BoundStage, Engines
-from x2sam_rt.runtime.frame_graph import CudaRecorder, FrameGraph, Recorder
+from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines
+from x2sam_rt.runtime.frame_graph import Beside, CudaBeside, CudaRecorder, FrameGraph, InTurn, Recorder
 from x2sam_rt.runtime.memory_bank import BankState, MemoryBank
 from x2sam_rt.runtime.timing import StageTimer
 
-RECORDED = "recorded_frame"  # in timings: all stages as one graph, as long as the host is busy with it
+RECORDED = "recorded_frame"  # in timings: all stages as graphs, as long as the host is busy with them
 _CONDITIONED = "conditioned_"
 Scales = tuple[Tensor, Tensor, Tensor]
 
@@ -46,8 +46,8 @@ class MaskPrediction:
 @dataclass(frozen=True, eq=False)
 class _BoundPrompt:
     """The stages that depend on a prompt. decode: on a frame's own features, then on conditioned ones. remember: one
-    for each slot of the bank. frames: all of a frame at once for each number of slots looked at, where frames are
-    recorded, of those that are not remembered and of those that are; then none is needed of `remember`."""
+    for each slot of the bank. frames: all of a frame but its encoder at once, for each number of slots looked at, where
+    frames are recorded, of those that are not remembered and of those that are; then none is needed of `remember`."""
 
     source: PromptEmbeddings
     prediction: MaskPrediction
@@ -73,10 +73,15 @@ class Pipeline:
     """
 
     def __init__(
-        self, engines: Engines, config: ModelConfig, record: Callable[[], Recorder | None] | None = None
+        self,
+        engines: Engines,
+        config: ModelConfig,
+        record: Callable[[], Recorder | None] | None = None,
+        beside: Beside | None = None,
     ) -> None:
-        """record: makes what records whole frames, and may make None, which calls them; the default records on GPUs,
-        where every engine can be, and elsewhere runs stage by stage."""
+        """record: makes what records a frame's work, and may make None, which calls it; the default records on GPUs,
+        where every engine can be, and elsewhere runs stage by stage. beside: where a recorded frame's encoder may run
+        ahead; None = on a GPU a stream of its own, else in turn."""
         self.side = config.image_size
         self.device = device = engines.device
         self.bank = MemoryBank(engines.memory_attention.contract, config.memory.slots, device, config.memory.gaps)
@@ -85,41 +90,54 @@ class Pipeline:
         self._origin = 0  # a frame that was remembered, from which it follows which others are
         self._memory: MemoryConfig = config.memory
         self._engines = engines
-        encoder, decoder = engines.frame_encoder.contract, engines.mask_decoder.contract
-        self._pixels, self._first = (tensor.zeros(device) for tensor in encoder.inputs)
-        low, middle, high, mask_features, region_source = (tensor.zeros(device) for tensor in encoder.outputs)
-        self.features = FrameFeatures((low, middle, high), mask_features, region_source)
+        if record is None and engines.recordable:
+            record, beside = partial(CudaRecorder, device), CudaBeside(device)
+        encoder, decoder = engines.frame_encoder, engines.mask_decoder.contract
+        results = tuple(tensor.zeros(device) for tensor in encoder.contract.outputs)
+        self.features = FrameFeatures((results[0], results[1], results[2]), *results[3:])
+        self._recorded, self._recorder = record is not None, record() if record is not None else None
+        self._encoding = (
+            _FrameEncoding(encoder, results, None, None)
+            if record is None
+            else _FrameEncoding(encoder, results, record(), beside or InTurn())
+        )
         low, middle, high = (tensor.zeros(device) for tensor in engines.memory_attention.contract.outputs)
         self.conditioned: Scales = (low, middle, high)
         self._mask_logits = decoder.output("mask_logits").zeros(device)
         self._query_states = decoder.output("query_states").zeros(device)
-        self._encode = self._bind_encoder()
         self._attend = tuple(self._bind_attention(live) for live in range(1, self.bank.slots + 1))
         self._prompt: _BoundPrompt | None = None
-        if record is None and engines.recordable:
-            record = partial(CudaRecorder, device)
-        self._recorded, self._recorder = record is not None, record() if record is not None else None
 
     @property
     def next_frame(self) -> int:
         """Index of the frame that the next step will segment."""
         return self._frame
 
-    def step(self, pixels: Tensor, prompt: PromptEmbeddings) -> MaskPrediction:
-        """pixels: (1, 3, S, S), normalised. Raises EngineError for another shape."""
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether `step` makes use of the frame that follows."""
+        return self._recorded
+
+    def step(
+        self, pixels: Tensor, prompt: PromptEmbeddings, following: Callable[[], Tensor | None] = lambda: None
+    ) -> MaskPrediction:
+        """pixels: (1, 3, S, S), normalised. following: gives the pixels of the next step, where they are there already:
+        asked once this frame's work is on its way, if the pipeline `looks_ahead`. Raises EngineError for another shape.
+        """
         bound, memory = self._bound(prompt), self._memory_use()
-        if bound.frames is not None:
-            self._step_recorded(pixels, memory, bound.frames[memory.written])
-        else:
+        if bound.frames is None:
             self._step_by_stage(pixels, memory, bound)
-        self._frame += 1
+            self._frame += 1
+        else:
+            self._step_recorded(pixels, memory, bound.frames[memory.written])
+            self._frame += 1
+            self._encoding.run_ahead(following, first=not self._memory_use().looks_at)
         return bound.prediction
 
     def _step_by_stage(self, pixels: Tensor, memory: _MemoryUse, bound: _BoundPrompt) -> None:
         conditioned = memory.looks_at > 0
         with self.timer("frame_encoder"):
-            self._take(pixels, first=not conditioned)
-            self._encode()
+            self._encoding.take(pixels, first=not conditioned)
         if conditioned:
             with self.timer("memory_attention"):
                 self.bank.read(self._frame)
@@ -133,7 +151,7 @@ class Pipeline:
 
     def _step_recorded(self, pixels: Tensor, memory: _MemoryUse, frames: tuple[FrameGraph, ...]) -> None:
         with self.timer(RECORDED):
-            self._take(pixels, first=not memory.looks_at)
+            self._encoding.take(pixels, first=not memory.looks_at)
             self.bank.announce(self._frame)
             frames[memory.looks_at]()
             if memory.written:
@@ -167,20 +185,6 @@ class Pipeline:
         """Empties the memory; the next frame is segmented as a first one."""
         self.bank.clear()
 
-    def _take(self, pixels: Tensor, first: bool) -> None:
-        """Puts a frame where the frame encoder reads it. first: it looks at no memory, as a clip's first one."""
-        if pixels.shape != self._pixels.shape:  # copying would stretch a single pixel over the frame
-            raise EngineError(f"A frame of {tuple(pixels.shape)} was given, wanted {tuple(self._pixels.shape)}.")
-        self._pixels.copy_(pixels)
-        self._first.fill_(float(first))
-
-    def _bind_encoder(self) -> BoundStage:
-        features = self.features
-        outputs = {"mask_features": features.mask, "region_source": features.region_source}
-        return self._engines.frame_encoder.bind(
-            {"frame": self._pixels, "first": self._first}, {**_by_scale(features.pixel), **outputs}
-        )
-
     def _bind_attention(self, live: int) -> BoundStage:
         """For a bank with so many live slots."""
         return self._engines.memory_attention.bind(
@@ -213,16 +217,71 @@ class Pipeline:
         return _BoundPrompt(prompt, prediction, (own, conditioned), remember, None)
 
     def _graph(self, live: int, decode: tuple[BoundStage, BoundStage], remember: BoundStage | None) -> FrameGraph:
-        """A whole frame that looks at so many live slots. remember: None leaves the bank as it is."""
+        """All of a frame that looks at so many live slots, but its encoder. remember: None leaves the bank as it is."""
         attend = (partial(self.bank.age, live), self._attend[live - 1]) if live else ()
-        parts = (self._encode, *attend, decode[live > 0])
         if remember is None:
-            return FrameGraph(parts, lambda: None, self._recorder)
-        return FrameGraph((*parts, remember), self.bank.place, self._recorder)
+            return FrameGraph((*attend, decode[live > 0]), _nothing, self._recorder)
+        return FrameGraph((*attend, decode[live > 0], remember), self.bank.place, self._recorder)
 
     def _bind_memory_encoder(self, prediction: MaskPrediction, slot: Tensor) -> BoundStage:
         logits = {"mask_logits": prediction.mask_logits, "class_logits": prediction.class_logits}
         return self._engines.memory_encoder.bind({**_by_scale(self.features.pixel), **logits}, {"slot": slot})
+
+
+class _FrameEncoding:
+    """The frame encoder, which needs no memory: on a GPU it may run for the next frame beside this one's other stages.
+    For that it writes to features of its own, which are copied when their frame's turn comes."""
+
+    def __init__(
+        self, engine: Engine, results: tuple[Tensor, ...], record: Recorder | None, beside: Beside | None
+    ) -> None:
+        """results: where the other stages read a frame's features. beside: None = never ahead, on no features of
+        its own."""
+        contract = engine.contract
+        self._pixels, self._first = (tensor.zeros(engine.device) for tensor in contract.inputs)
+        self._results, self._beside = results, beside or InTurn()
+        self._own = results if beside is None else tuple(map(torch.zeros_like, results))
+        names = [tensor.name for tensor in contract.outputs]
+        run = engine.bind({"frame": self._pixels, "first": self._first}, dict(zip(names, self._own, strict=True)))
+        self._run = FrameGraph((run,), _nothing, record)
+        self._ahead: tuple[Tensor, bool] | None = None
+
+    def take(self, pixels: Tensor, *, first: bool) -> None:
+        """Puts the frame's features where the other stages read them. first: it looks at no memory, as a clip's first
+        one."""
+        if self._ahead is None or self._ahead[0] is not pixels or self._ahead[1] != first:
+            self._check(pixels)
+            self._beside.mark()
+            self._beside.begin(partial(self._encode, pixels, first))
+        self._beside.join()
+        self._ahead = None
+        if self._own is not self._results:
+            for result, own in zip(self._results, self._own, strict=True):
+                result.copy_(own)
+        self._beside.mark()
+
+    def run_ahead(self, following: Callable[[], Tensor | None], *, first: bool) -> None:
+        """Encodes the next frame beside what was started since `take`."""
+        self._beside.begin(partial(self._encode_following, following, first))
+
+    def _encode_following(self, following: Callable[[], Tensor | None], first: bool) -> None:
+        pixels = following()
+        if pixels is not None:
+            self._check(pixels)
+            self._encode(pixels, first)
+            self._ahead = pixels, first
+
+    def _encode(self, pixels: Tensor, first: bool) -> None:
+        self._pixels.copy_(pixels)
+        self._first.fill_(float(first))
+        self._run()
+
+    def _check(self, pixels: Tensor) -> None:
+        if pixels.shape != self._pixels.shape:  # copying would stretch a single pixel over the frame
+            raise EngineError(f"A frame of {tuple(pixels.shape)} was given, wanted {tuple(self._pixels.shape)}.")
+
+
+def _nothing() -> None: ...
 
 
 def _decoder_inputs(prompt: PromptEmbeddings, dtype: torch.dtype) -> dict[str, Tensor]:
