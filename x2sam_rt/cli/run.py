@@ -106,6 +106,9 @@ def run(
         str | None, typer.Option(help="WIDTHxHEIGHT of plain RGB bytes on standard input, 25 frames a second.")
     ] = None,
     allow_truncated: Truncated = False,
+    allow_playlists: Annotated[
+        bool, typer.Option("--allow-playlists", help="Read files that open others on this machine (.m3u8, ffconcat).")
+    ] = False,
     device: Device = None,
 ) -> None:
     """Segment a video, images, a camera or a stream.
@@ -139,7 +142,13 @@ def run(
         knobs = ModelKnobs.parse(knob or ())
         load = partial(_load, bundle, device, context, knobs)
         opened = partial(
-            open_source, address, part, live=live, allow_truncated=allow_truncated, raw_size=_size(raw_size)
+            open_source,
+            address,
+            part,
+            live=live,
+            allow_truncated=allow_truncated,
+            allow_playlists=allow_playlists,
+            raw_size=_size(raw_size),
         )
         if image is not None or is_image(Path(address)):
             _run_image(load, Path(address), instruction, plan)
