@@ -102,8 +102,9 @@ def test_what_torchao_says_is_heard_when_it_is_wanted(wanted: bool) -> None:
     assert wanted or heard == []
 
 
-def test_held_warnings_are_said_once() -> None:
+def test_held_warnings_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     held, said, logger = HeldWarnings(), list[str](), logging.getLogger("torchao")
+    monkeypatch.setattr(logger, "filters", [])
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logger.addHandler(handler)
