@@ -96,6 +96,13 @@ class Pipeline:
         """Index of the frame that the next step will segment."""
         return self._frame
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the buffers and the bank; what is bound for a prompt adds little."""
+        features = (*self.features.pixel, self.features.mask, self.features.region_source, *self.conditioned)
+        tensors = (self._pixels, self._mask_logits, self._query_states, *features)
+        return self.bank.num_bytes + sum(tensor.nbytes for tensor in tensors)
+
     def step(self, pixels: Tensor, prompt: PromptEmbeddings) -> MaskPrediction:
         """pixels: (1, 3, S, S), normalised. Raises EngineError for another shape."""
         bound = self._bound(prompt)
