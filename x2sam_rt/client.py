@@ -72,13 +72,17 @@ class Stream(Conversation):
             self._hear(None)
         return self.saved.popleft()
 
+    def end(self) -> None:
+        """No more frames come; `receive` gives the results still at work, then raises ServeError ("closed")."""
+        self._say(encode(Close()))
+
     def close(self) -> None:
         """Waits for the frame at work; results that were not received are lost. Closing twice is allowed."""
         try:
-            self._connection.send(encode(Close()))
+            self.end()
             while True:
                 self._hear(None)
-        except (ServeError, ConnectionClosed):
+        except ServeError:
             self._wire.close()
 
     def __enter__(self) -> Self:
@@ -136,12 +140,15 @@ class AsyncStream(Conversation):
             await self._hear()
         return self.saved.popleft()
 
+    async def end(self) -> None:
+        await self._say(encode(Close()))
+
     async def close(self) -> None:
         try:
-            await self._connection.send(encode(Close()))
+            await self.end()
             while True:
                 await self._hear()
-        except (ServeError, ConnectionClosed):
+        except ServeError:
             await self._wire.aclose()
 
     async def __aenter__(self) -> Self:

@@ -28,6 +28,7 @@ _STATUS = {
     "unauthorized": 401, "not_found": 404, "not_done": 409, "too_large": 413, "too_slow": 408, "busy": 503,
     "draining": 503, "not_ready": 503, "worker_lost": 503,
 }  # fmt: skip
+_SCHEME = HTTPBearer(auto_error=False)
 _RETRY_AFTER = "5"  # seconds; sessions end any time
 
 
@@ -235,9 +236,8 @@ def _asked(text: str) -> Asked:
 
 def _bearer(settings: Settings) -> Any:
     """A dependency that wants the token; OpenAPI says so where there is one."""
-    scheme = HTTPBearer(auto_error=False)
 
-    async def require(given: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
+    async def require(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> None:
         _require_token(settings, None if given is None else f"{given.scheme} {given.credentials}")
 
     async def open_to_all() -> None:
