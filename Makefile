@@ -22,7 +22,7 @@ demo: venv
 	$(BIN)/python -m x2sam_rt.cli.demo demo
 
 test: venv lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/serve
 
 # Servers, their load, and messages that nobody would write: what that needs beside is installed here.
 test-serve: venv

@@ -4,8 +4,8 @@ it nothing but time.
     x2sam-rt serve bundle
     python examples/robot_loop.py --prompt "the red circle" --seconds 10
 
-Frames are JPEGs of a made-up world at 25 per second; the server segments the newest one and drops the rest. Every second
-a snapshot is kept, from which the loop goes on when the connection breaks.
+Frames are JPEGs of a made-up world at 25 per second; the server segments the newest one and drops the rest. Every
+second a snapshot is kept, from which the loop goes on when the connection breaks.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def test_commands_ask_for_their_extra_before_they_begin(tmp_path: Path, argument
 
 
 def test_the_rest_is_imported_without_extras() -> None:
-    """What asks for its extra as a whole stays out: training, making V-VGD, serving, Triton's kernels, TensorRT's engines."""
+    """What asks for its extra as a whole stays out: training, V-VGD, serving, Triton's kernels, TensorRT's engines."""
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "x2sam_rt").rglob("*.py")]
     asking = re.compile(
         r"x2sam_rt\.(model\.training|data\.(make_vgd|visual_prompts)|serve\.|client|.*(triton|tensorrt))\b|.*tensorrt_"
