@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ from serving import TOKEN, Served, serving
 
 from x2sam_rt.client import AsyncClient, Client, RemoteResult
 from x2sam_rt.errors import ServeError
+from x2sam_rt.media.sources import VideoFile
 from x2sam_rt.media.video import VideoReader, VideoWriter
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.run import run_video
@@ -247,12 +249,10 @@ def test_a_video_is_segmented_as_run_does(served: Served, runtime: Runtime, tmp_
         time.sleep(0.05)
     assert (state["state"], state["frames"], state["total"]) == ("done", 6, 6), state
     lines = served.get(f"/v1/videos/{name}/result").text.splitlines()
-    with VideoReader(path) as reader:
-        results = [one.result for one in run_video(runtime, reader, Instruction(phrases=("dog",)))]
+    with VideoFile(path) as source:
+        results = [one.result for one in run_video(runtime, source, Instruction(phrases=("dog",)))]
     with VideoReader(path) as reader:
         times = [frame.timestamp for frame in reader]
-    import json
-
     assert [json.loads(line) for line in lines] == [
         {**result.record(), "timestamp": at} for result, at in zip(results, times, strict=True)
     ]

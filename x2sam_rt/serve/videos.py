@@ -18,7 +18,8 @@ from fastapi import UploadFile
 
 from x2sam_rt.errors import ServeError, VideoError, X2SamError
 from x2sam_rt.media.containers import open_container, video_stream
-from x2sam_rt.media.video import VideoFrame, VideoReader
+from x2sam_rt.media.sources import VideoFile
+from x2sam_rt.media.video import VideoFrame
 from x2sam_rt.runtime.prompt_frames import PromptFrames, read_prompt_frames
 from x2sam_rt.serve.hub import Hub
 from x2sam_rt.serve.image import next_result
@@ -120,15 +121,16 @@ class Videos:
         """As `runtime.run.run_video`: the instruction is answered on frames of all of the file."""
         placed = _on_frames(asked)
         await asyncio.to_thread(require_video, job.video, self._hub.settings.most_pixels)
-        clip = await asyncio.to_thread(read_prompt_frames, job.video, placed.instruction(_same(placed)))
-        session = await self._hub.open(Packet(Open(drop="never")))
-        try:
-            session.offer(_clip_packet(placed, clip))
-            with VideoReader(job.video) as reader:
-                job.total = reader.num_frames
-                await self._step_all(job, session, iter(reader))
-        finally:
-            self._hub.close(session)
+        with await asyncio.to_thread(VideoFile, job.video) as source:
+            job.total = source.num_frames
+            clip = await asyncio.to_thread(read_prompt_frames, source, placed.instruction(_same(placed)))
+            assert clip is not None, "a file is read twice"
+            session = await self._hub.open(Packet(Open(drop="never")))
+            try:
+                session.offer(_clip_packet(placed, clip))
+                await self._step_all(job, session, iter(source))
+            finally:
+                self._hub.close(session)
 
     async def _step_all(self, job: VideoJob, session: LiveSession, frames: Iterator[VideoFrame]) -> None:
         with job.result.open("w", encoding="utf-8") as lines:
