@@ -25,9 +25,10 @@ from x2sam_rt.serve.stream import serve_stream
 from x2sam_rt.serve.videos import VideoJob, Videos
 
 _STATUS = {
-    "unauthorized": 401, "not_found": 404, "not_done": 409, "too_large": 413, "too_slow": 408, "busy": 503,
+    "unauthorized": 401, "not_found": 404, "not_done": 409, "too_large": 413, "busy": 503,
     "draining": 503, "not_ready": 503, "worker_lost": 503,
 }  # fmt: skip
+_CODES = {404: "not_found", 405: "not_allowed", 408: "too_slow", 413: "too_large"}
 _SCHEME = HTTPBearer(auto_error=False)
 _RETRY_AFTER = "5"  # seconds; sessions end any time
 
@@ -125,7 +126,7 @@ def _add_errors(app: FastAPI, hub: Hub) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "not_allowed"}.get(error.status_code, "bad_request")
+        code = _CODES.get(error.status_code, "bad_request")
         answer = problem(error.status_code, code, str(error.detail))
         answer.headers.update(error.headers or {})
         return answer

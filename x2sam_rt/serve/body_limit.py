@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from x2sam_rt.errors import ServeError
+_END = {"Connection": "close"}  # or the rest of the body would still be read
 
 
 class BodyLimit:
-    """Around an application: reading a body beyond `most_bytes`, or for longer than `seconds`, raises ServeError
-    inside it. What a client says its size is, only refuses it sooner."""
+    """Around an application: reading a body beyond `most_bytes`, or for longer than `seconds`, raises an
+    HTTPException inside it. What a client says its size is, is not asked."""
 
     def __init__(self, app: ASGIApp, most_bytes: int, seconds: float) -> None:
         self._app, self._most, self._seconds = app, most_bytes, seconds
@@ -32,11 +33,11 @@ class BodyLimit:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError as error:
-                raise ServeError("too_slow", f"The request was not there in {self._seconds:g} seconds.") from error
+                raise HTTPException(408, f"The request was not there in {self._seconds:g} seconds.", _END) from error
             seen += len(message.get("body", b""))
             ended = not message.get("more_body", False)
             if seen > self._most:
-                raise ServeError("too_large", f"The request has more than {self._most} bytes.")
+                raise HTTPException(413, f"The request has more than {self._most} bytes.", _END)
             return message
 
         return counted

@@ -91,13 +91,14 @@ class RemoteResult:
 class Conversation:
     """What a stream knows: numbers, packets, and what came back but was not asked for yet.
 
-    results, saved: that came and were not taken. answers: instructions that were answered. resumed: after which frames
-    the server had to go on from a snapshot. draining: seconds until the server ends, once it said so. dropped: frames
-    that gave way, in all.
+    results, saved: that came and were not taken. answers: instructions that were answered. superseded: numbers of those
+    that a later one came before. resumed: after which frames the server had to go on from a snapshot. draining: seconds
+    until the server ends, once it said so. dropped: frames that gave way, in all.
     """
 
     def __init__(self) -> None:
         self.answers: list[Answered] = []
+        self.superseded: list[int | None] = []
         self.resumed: list[int | None] = []
         self.draining: float | None = None
         self.dropped, self.session = 0, ""
@@ -132,6 +133,8 @@ class Conversation:
                 self.resumed.append(frame)
             case Draining(seconds=seconds):
                 self.draining = seconds
+            case Failed(code="superseded", number=number):
+                self.superseded.append(number)
             case Failed() as failed:
                 raise ServeError(failed.code, failed.message)
             case Closed():

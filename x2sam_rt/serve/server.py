@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import socket
 import sys
 from types import FrameType
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from x2sam_rt.errors import ServeError
 from x2sam_rt.serve.app import make_app
 from x2sam_rt.serve.hub import Hub
 from x2sam_rt.serve.settings import Settings
@@ -77,13 +79,21 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._hub = hub
         self._drain: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._drain is not None:
+        if self._drain is not None or self._loop is None:
             super().handle_exit(sig, frame)
-            return
-        self._hub.draining = True
-        self._drain = asyncio.get_event_loop().create_task(self._end())
+        else:
+            self._hub.draining = True
+            self._loop.call_soon_threadsafe(self._begin)
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def _begin(self) -> None:
+        self._drain = self._drain or asyncio.create_task(self._end())
 
     async def _end(self) -> None:
         seconds, loop = self._hub.settings.drain_seconds, asyncio.get_running_loop()
@@ -118,7 +128,10 @@ def serve(settings: Settings) -> None:
         "timeout_graceful_shutdown": 5,
         "server_header": False,
     }
-    DrainingServer(uvicorn.Config(app, **config, **limits), app.state.hub).run()
+    server = DrainingServer(uvicorn.Config(app, **config, **limits), app.state.hub)
+    server.run()
+    if not server.started:
+        raise ServeError("not_started", "The server could not begin; the lines above say why.")
 
 
 def token_from_environment() -> str | None:

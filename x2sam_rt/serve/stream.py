@@ -41,9 +41,8 @@ async def _run(socket: WebSocket, session: LiveSession, hub: Hub) -> None:
     ]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        with contextlib.suppress(asyncio.TimeoutError):
-            if session.ended:  # what was told last is still on its way
-                await asyncio.wait_for(asyncio.shield(tasks[1]), hub.settings.hello_seconds)
+        if session.ended:  # what was told last is still on its way
+            await asyncio.wait(tasks[1:2], timeout=hub.settings.hello_seconds)
     finally:
         hub.close(session)
         for task in tasks:

@@ -8,6 +8,7 @@ frame that needs its answer is put aside until it is there.
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -78,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("context", "threads", "most_pixels", "save_every"):
         parser.add_argument(f"--{name}", type=int)
     given = vars(parser.parse_args(arguments))
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)  # they are meant for the server, which lets its sessions end first
     wire = socket.socket(fileno=given.pop("wire"))
     config = WorkerConfig(**{name: value for name, value in given.items() if value is not None})
     if config.threads is not None:
