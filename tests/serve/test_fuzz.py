@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from typing import Any
 
 import pytest
@@ -21,11 +22,27 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from x2sam_rt.errors import ProtocolError
-from x2sam_rt.serve.messages import FROM_CLIENT, FROM_SERVER, MOST_JSON, decode, encode
+from x2sam_rt.serve.messages import (
+    FROM_CLIENT,
+    FROM_SERVER,
+    MOST_JSON,
+    Ask,
+    Asked,
+    Box,
+    Close,
+    Frame,
+    Open,
+    Options,
+    Resume,
+    Save,
+    Stroke,
+    decode,
+    encode,
+)
 
-# Once by hand: 1000000.
+# Once by hand: X2SAM_RT_FUZZ=1000000.
 MESSAGES = int(os.environ.get("X2SAM_RT_FUZZ", "100000"))
-ON_A_WIRE = 300  # of them are sent to a server
+DRAWN, ON_A_WIRE = 1500, 150  # of the strategy below, read here and sent to a server
 REQUESTS = 25  # to each of its addresses
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 _FEW = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
@@ -75,13 +92,20 @@ texts = objects.map(lambda one: json.dumps(one))
 packets = st.tuples(texts, st.binary(max_size=60)).map(
     lambda two: len(two[0].encode()).to_bytes(4, "big") + two[0].encode() + two[1]
 )
+SOUND = [
+    Open(instruction=Asked(phrases=("the dog",), options=Options(threshold=0.25))),
+    Resume(frames=((5, 0), (9, 1)), masks="png"),
+    Frame(frame=7, format="rgb", height=2, width=3),
+    Ask(instruction=Asked(task="object", regions=(Stroke(kind="point", vertices=((1, 2),)),)), number=3, wait=True),
+    Ask(instruction=Asked(task="vgd", regions=(Box(kind="box", corners=(0, 1, 2, 3.5)),))),
+    Save(),
+    Close(),
+]
 messages = texts | packets | st.binary(max_size=80) | st.text(max_size=40)
 
 
-@settings(max_examples=MESSAGES, **_FEW)
-@given(messages)
-def test_every_message_is_one_or_is_refused(data: str | bytes) -> None:
-    """And what is one, means an instruction or is refused by name."""
+def read(data: str | bytes) -> None:
+    """What is a message, is the same after another crossing; what is none, is refused in few words."""
     refusal = ""
     try:
         packet = decode(data, FROM_CLIENT, MOST_JSON)
@@ -90,6 +114,31 @@ def test_every_message_is_one_or_is_refused(data: str | bytes) -> None:
     except ProtocolError as error:
         refusal = str(error)
     assert len(refusal) < 2000
+
+
+@settings(max_examples=DRAWN, **_FEW)
+@given(messages)
+def test_every_message_is_one_or_is_refused(data: str | bytes) -> None:
+    read(data)
+
+
+def test_messages_that_were_bent() -> None:
+    """Sound ones with bytes changed, doubled, left out and exchanged with others."""
+    chance, sound = random.Random(0), [*map(encode, SOUND), *(one.model_dump_json().encode() for one in SOUND)]
+    for _ in range(MESSAGES):
+        bent = bytearray(chance.choice(sound))
+        for _ in range(chance.randint(1, 4)):
+            at, to = sorted(chance.randrange(len(bent) + 1) for _ in range(2))
+            match chance.randrange(4):
+                case 0 if at < len(bent):
+                    bent[at] = chance.randrange(256)
+                case 1:
+                    bent[at:at] = bent[at:to][:50]
+                case 2:
+                    del bent[at : at + chance.randrange(8)]
+                case _:
+                    bent[at : at + 8] = chance.choice(sound)[at : at + 8]
+        read(bytes(bent) if chance.random() < 0.5 else bent.decode("utf-8", "replace"))
 
 
 @settings(max_examples=ON_A_WIRE, **_FEW)
