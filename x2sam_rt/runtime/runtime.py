@@ -25,6 +25,7 @@ from x2sam_rt.runtime.device import device_for
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
+from x2sam_rt.runtime.garbage import LONG_LIVED
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.pipeline import Pipeline
@@ -40,12 +41,14 @@ from x2sam_rt.tasks.wording import Wording
 
 class Runtime:
     """Open with `Runtime.load(folder)`, as a context manager. Several sessions may run on one runtime; they share its
-    engines and weights and nothing else."""
+    engines and weights and nothing else. Until it is closed, Python's garbage collector leaves alone what existed when
+    it was loaded (`runtime/garbage.py`)."""
 
     def __init__(self, manifest: Manifest, engines: Engines, language: LanguageRuntime) -> None:
         self.manifest, self.language = manifest, language
         self._engines: Engines | None = engines
         self._sessions: WeakSet[VideoSession] = WeakSet()
+        LONG_LIVED.hold()
 
     @classmethod
     def load(
@@ -181,6 +184,7 @@ class Runtime:
             session.close()
         if self._engines is not None:
             self._engines.close()
+            LONG_LIVED.release()
         self._engines = None
 
     def __enter__(self) -> Runtime:
