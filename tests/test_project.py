@@ -50,11 +50,12 @@ def test_a_missing_extra_names_its_command(monkeypatch: pytest.MonkeyPatch) -> N
         (["train", "toy", "-o", "run"], "train"),
         (["eval", "bundle", "-o", "results"], "plot"),
         (["profile", "bundle", "--video", "clip.mp4", "--picture", "profile.png"], "plot"),
+        (["serve", "bundle"], "serve"),
     ],
 )
 def test_commands_ask_for_their_extra_before_they_begin(tmp_path: Path, arguments: list[str], extra: str) -> None:
     """In a process of its own, where the packages cannot be found."""
-    hidden = "import sys; sys.modules.update(scipy=None, matplotlib=None); "
+    hidden = "import sys; sys.modules.update(scipy=None, matplotlib=None, fastapi=None); "
     code = hidden + f"from x2sam_rt.cli.app import app; app({arguments})"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
