@@ -39,7 +39,7 @@ class Served:
         lines = self.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith((name + " ", name + "{")))
 
-    def wait_for(self, name: str, value: float, seconds: float = 30) -> None:
+    def wait_for(self, name: str, value: float, seconds: float = 90) -> None:
         """Until a metric has this value."""
         deadline = time.monotonic() + seconds
         while self.metric(name) != value:

@@ -110,10 +110,13 @@ class LiveSession:
         self._pump()
 
     def lost(self) -> bool:
-        """Its worker is gone. Returns whether the session can go on with another."""
+        """Its worker is gone, and with it what it made of the frame at work, which is tried again unless a newer one
+        may take its place. Returns whether the session can go on with another worker."""
         self._losses += 1
-        if self._in_flight is not None:
+        if self._in_flight is not None and self.drop == "oldest" and any(map(_is_frame, self._waiting)):
             self._count_dropped(self._in_flight.packet.message)
+        elif self._in_flight is not None:
+            self._waiting.appendleft(self._in_flight)
         self._in_flight = None
         if self._origin is not None and self._losses <= _MOST_LOSSES:
             return True
