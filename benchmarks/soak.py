@@ -136,7 +136,7 @@ class Soak:
         with self._counting:
             self.frames += 1
             self.differing += not same
-            if self.frames % max(1, self._goal // 50) == 0:
+            if self.frames % max(1, self._goal // 20) == 0:
                 self.samples.append((self.frames, *resources()))
 
 
@@ -157,7 +157,7 @@ def soak(bundle: Path, frames: int, scripts: int = SESSIONS) -> dict[str, object
         one = Soak(runtime, places, expected * (SESSIONS // scripts), frames)
         one.run()
         seconds = time.perf_counter() - started
-    early = [sample for sample in one.samples if sample[0] >= frames / 10][0]
+    early = next(sample for sample in one.samples if sample[0] >= frames / 10)
     late = one.samples[-1]
     return {
         "frames": one.frames,
