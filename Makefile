@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/*/*.cpp)
 
-.PHONY: venv demo test lint lock licenses sbom audit clean
+.PHONY: venv demo test test-serve lint lock licenses sbom audit clean
 
 venv: $(VENV)/installed
 
@@ -24,7 +24,12 @@ demo: venv
 	$(BIN)/python -m x2sam_rt.cli.demo demo
 
 test: venv lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/serve
+
+# Servers, their load, and messages that nobody would write: what that needs beside is installed here.
+test-serve: venv
+	$(BIN)/pip install --quiet --editable ".[serve-test]"
+	$(BIN)/python -m pytest tests/serve
 
 lint: venv
 	$(BIN)/ruff check .
@@ -57,7 +62,9 @@ sbom: venv $(TOOLS)/installed
 # Known weaknesses of what is locked. Without a network it says so, and fails nothing.
 audit: $(TOOLS)/installed
 	@if $(TOOLS)/python -c "import socket; socket.create_connection(('pypi.org', 443), 10)" 2> /dev/null; then \
-		$(TOOLS)/pip-audit --disable-pip --requirement requirements.lock; \
+		$(TOOLS)/pip-audit --disable-pip --requirement requirements.lock > build/audit.txt 2>&1; found=$$?; \
+		cat build/audit.txt; \
+		echo "$$(grep -c 'could not be audited' build/audit.txt) packages could not be audited" >&2; exit $$found; \
 	else echo "pypi.org cannot be reached: nothing was audited" >&2; fi
 
 clean:
