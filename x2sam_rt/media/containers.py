@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import av
 import av.container
@@ -22,15 +25,41 @@ class BreakError(Exception):
     """Why decoding cannot go on. For the reader, which knows the last frame; users see a VideoError."""
 
 
+# Formats that hold all they show themselves. The others open more files, devices or addresses (playlists, numbered
+# images, session descriptions), and those may never end.
+SELF_CONTAINED = ",".join(
+    (
+        "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h261,h263,h264,hevc,vvc,evc,av1,obu,ivf,flv",
+        "live_flv,kux,asf,asf_o,ogg,nut,mxf,gxf,dv,wtv,rm,nsv,swf,vc1,vc1test,avs2,avs3,cavsvideo,dirac,dnxhd,mjpeg",
+        "mjpeg_2000,mpjpeg,smjpeg,yuv4mpegpipe,gif,apng,roq,smk,bink,wav,w64,mp3,aac,ac3,flac,aiff,amr,caf,au,tty",
+        *(name for name in sorted(av.formats_available) if name.endswith("_pipe")),
+    )
+)
+_NOT_LISTED = 22  # EINVAL: what FFmpeg says of a format that is not in the list it is given
+_MOST_PIXELS = 2 * 89_478_485  # of a frame: where Pillow refuses images too
+
+
+class PlaylistError(VideoError):
+    """A file that opens others, which nobody allowed."""
+
+
 def open_container(path: Path) -> av.container.InputContainer:
-    """Opens a video file. Raises VideoError if it is missing, empty, a still image or not a video."""
+    """Opens a video file. Raises VideoError if it is missing, empty, a still image or not a video, PlaylistError if it
+    opens others."""
     if not path.is_file():
         raise VideoError(f"{path}: no such file.")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes). Check how it was copied or recorded.")
     try:
-        container = av.open(str(path.resolve()), "r")  # absolute, so that a colon in a name is no protocol
+        # Absolute, so that a colon in a name is no protocol. Titles and the like may be in any encoding.
+        options = {"format_whitelist": SELF_CONTAINED, "protocol_whitelist": "file"}
+        container = av.open(str(path.resolve()), "r", options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
+        if error.errno == _NOT_LISTED:
+            raise PlaylistError(
+                f"{path}: is of a kind that opens other files or devices and may never end (a playlist?). Give the "
+                "video itself, or pass --allow-playlists (allow_playlists=True)."
+            ) from error
         raise VideoError(
             f"{path}: cannot be opened as a video ({error.strerror}). It is not a video, or was cut off "
             "before its index (an MP4 whose recording was interrupted): fetch or record it again."
@@ -46,24 +75,44 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.video
     """The first moving picture. Raises VideoError if there is none; an album's cover does not count."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
+            _limit_pixels(stream, path)
             return stream
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
     kinds = kinds.replace("video", "cover picture")
     raise VideoError(f"{path}: has no video stream (streams found: {kinds}).")
 
 
+def _limit_pixels(stream: av.video.stream.VideoStream, path: Path) -> None:
+    if stream.codec_context is None:
+        raise VideoError(f"{path}: its codec is not known here, or is damaged in its header.")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > _MOST_PIXELS:
+        raise VideoError(f"{path}: frames of {width}×{height} pixels are too large; at most {_MOST_PIXELS} pixels fit.")
+    stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}  # sizes may change, or be told by frames only
+
+
 def decode_frames(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, path: Path
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    path: Path,
+    *,
+    only: Collection[int] | None = None,
+    passed: int = 0,
 ) -> Iterator[av.VideoFrame]:
     """Frames in order of display; raises BreakError at the first damage after the first key frame.
+
+    only: the times of the frames that are wanted; of others those may be left out that no frame is built on. passed:
+    packets that were passed over by seeking.
 
     Before the first key frame damage is expected: a broadcast recording begins inside a group of pictures.
     PyAV's default threading (slices) is kept on purpose: with frame threads, an error loses the sound frames
     still in work, and is not raised.
     """
-    packets, started = 0, False
+    packets, started = passed, False
     for packet in _packets(container, stream):
         packets += 1
+        if only is not None:
+            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in only else "NONREF"
         try:
             frames = _decode(packet)
         except BreakError:
@@ -74,6 +123,13 @@ def decode_frames(
         yield from _checked(frames) if started else _sound_only(frames)
         started = started or packet.is_keyframe
     yield from _checked(_drain(stream))
+    _require_end(path, container, stream, packets)
+
+
+def _require_end(
+    path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream, packets: int
+) -> None:
+    """Raises BreakError where more packets were promised than came, or bytes are missing."""
     promised = promised_packets(container, stream)
     if promised is not None and packets < promised:
         raise BreakError(f"{packets} of the {promised} frames in its index are there")
@@ -147,6 +203,80 @@ def count_packets(path: Path) -> int:
         for _ in _packets(container, video_stream(container, path)):
             count += 1
     return count
+
+
+# Codecs whose every packet is one shown frame; VP8 and VP9 also send frames that are never shown.
+_ONE_FRAME_A_PACKET = ("h264", "hevc", "av1", "mjpeg", "prores", "ffv1", "mpeg2video", "rawvideo")
+
+
+class KeyFrame(NamedTuple):
+    """Where decoding can begin. time: in the stream's time base. before: packets that come before its own."""
+
+    time: int
+    before: int
+
+
+@dataclass(frozen=True)
+class FrameTimes:
+    """When a file's frames are shown, in its stream's time base (seconds). shown: all, in order. keys: in order."""
+
+    shown: tuple[int, ...]
+    keys: tuple[KeyFrame, ...]
+    time_base: Fraction
+
+    @property
+    def seconds(self) -> list[float]:
+        """After the first frame."""
+        return [float((time - self.shown[0]) * self.time_base) for time in self.shown]
+
+    def key_of(self, index: int) -> KeyFrame:
+        """The key frame from which the frame with this number can be decoded."""
+        return self._key(self.shown[index])
+
+    def key_before(self, seconds: float) -> KeyFrame:
+        """The key frame from which what is shown from then on can be decoded."""
+        return self._key(self.shown[0] + int(seconds / self.time_base))
+
+    def _key(self, time: int) -> KeyFrame:
+        return self.keys[max(0, bisect_right(self.keys, time, key=lambda key: key.time) - 1)]
+
+
+class _Told(NamedTuple):
+    """What a packet says of its frame, without its data: those of a film would fill the memory."""
+
+    time: int | None
+    is_key: bool
+    is_corrupt: bool
+    is_discard: bool
+
+    @classmethod
+    def by(cls, packet: VideoPacket) -> _Told:
+        return cls(packet.pts, packet.is_keyframe, packet.is_corrupt, packet.is_discard)
+
+
+def frame_times(path: Path) -> FrameTimes | None:
+    """A file's frames by their packets, none of them decoded. None where packets do not tell: without times or with
+    the same twice, in codecs with hidden frames, in a file that breaks off or begins inside a group of pictures."""
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        if stream.codec_context.name not in _ONE_FRAME_A_PACKET:
+            return None
+        try:
+            packets = [_Told.by(packet) for packet in _packets(container, stream)]
+            _require_end(path, container, stream, len(packets))
+        except BreakError:
+            return None
+        time_base = stream.time_base
+    if any(packet.time is None or packet.is_corrupt for packet in packets) or not packets or not packets[0].is_key:
+        return None
+    shown = sorted(packet.time for packet in packets if packet.time is not None and not packet.is_discard)
+    keys = sorted(
+        KeyFrame(packet.time, before)
+        for before, packet in enumerate(packets)
+        if packet.time is not None and packet.is_key
+    )
+    distinct = len(set(shown)) == len(shown) > 0 and keys[0].time <= shown[0]
+    return FrameTimes(tuple(shown), tuple(keys), time_base) if distinct and time_base is not None else None
 
 
 def missing_tail(path: Path, container: av.container.InputContainer) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.atomic import atomic_file
+from x2sam_rt.media.atomic import atomic_file, naming_write_errors
 from x2sam_rt.media.types import BoolMask, LabelMap, Pixels
 
+# What Pillow's readers raise for damaged files.
+_DAMAGES = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, ArithmeticError, LookupError, struct.error)
 _WHITE = (255, 255, 255)
 _HIGHEST_16_BIT = 65535
 _HIGHEST_ID = 256**3 - 1
@@ -34,7 +37,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise VideoError(f"{path}: is not an image of a known format.") from error
     except Image.DecompressionBombError as error:
         raise VideoError(f"{path}: too many pixels ({error}). Scale the image down first.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's readers raise each of these
+    except _DAMAGES as error:
         raise VideoError(f"{path}: the image is damaged ({error}). Fetch the file again.") from error
 
 
@@ -74,16 +77,22 @@ def write_image(path: str | Path, pixels: Pixels) -> None:
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise VideoError(f"{path}: got pixels {pixels.shape} {pixels.dtype}, wanted (H, W, 3) uint8 RGB.")
-    save_image(path, Image.fromarray(np.ascontiguousarray(pixels)))
+    check_image_name(Path(path))
+    with atomic_file(path) as temporary:
+        save_image(temporary, Image.fromarray(np.ascontiguousarray(pixels)))
 
 
-def save_image(path: str | Path, image: Image.Image) -> None:
-    """Writes a Pillow image of any mode as write_image does; for palettes, which arrays cannot carry."""
-    suffix = Path(path).suffix.lower()
+def check_image_name(path: Path) -> None:
+    """Raises VideoError for a suffix that is no format images are written in."""
+    suffix = path.suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise VideoError(f"{path}: {suffix or 'no suffix'} is not an image format; use .png or .jpg.")
-    with atomic_file(path) as temporary:
-        image.save(temporary)
+
+
+def save_image(path: Path, image: Image.Image) -> None:
+    """Writes a Pillow image of any mode at once under its name: for folders that have not got theirs yet."""
+    with naming_write_errors(path):
+        image.save(path)
 
 
 def _rgb(image: Image.Image, path: Path, background: tuple[int, int, int]) -> Image.Image:

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from x2sam_rt.errors import PromptError
-from x2sam_rt.media.video import pick_frames
+from x2sam_rt.errors import PromptError, SnapshotError
+from x2sam_rt.media.source import FrameSource
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import RegionPrompt
 
@@ -72,6 +71,20 @@ class RecentFrames:
             self._frames.pop()
         self._frames.append(RecentFrame(index, frame.clone()))
 
+    def state(self) -> tuple[RecentFrame, ...]:
+        return tuple(self._frames)
+
+    def restore(self, frames: tuple[RecentFrame, ...], next_frame: int) -> None:
+        """next_frame: what a stream saw last may be it, if its step failed. Raises SnapshotError for what no stream
+        saw."""
+        numbers = [frame.index for frame in frames]
+        in_order = numbers == sorted(set(numbers)) and all(0 <= number <= next_frame for number in numbers)
+        if len(frames) > PROMPT_FRAMES or not in_order:
+            raise SnapshotError(f"Frames {numbers} were seen last before {next_frame}; wanted up to {PROMPT_FRAMES}.")
+        for frame in frames:
+            require_pixels(frame.pixels)
+        self._frames.extend(frames)
+
     def prompt_frames(self) -> PromptFrames:
         """Frames of one size: the newest, and those before it that share its size (a stream may change it)."""
         shown = [frame for frame in self._frames if frame.pixels.shape == self._frames[-1].pixels.shape]
@@ -82,6 +95,12 @@ class RecentFrames:
         )
 
 
+def require_pixels(pixels: Tensor) -> None:
+    """Raises SnapshotError for a saved frame that is none, (H, W, 3) uint8."""
+    if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.numel():
+        raise SnapshotError(f"A saved frame is {pixels.dtype} {tuple(pixels.shape)}; wanted (H, W, 3) uint8.")
+
+
 def pixel_digest(frame: Tensor) -> bytes:
     """Of a frame's shape and pixels, (H, W, 3) uint8."""
     digest = blake2b(repr(tuple(frame.shape)).encode(), digest_size=16)
@@ -89,16 +108,19 @@ def pixel_digest(frame: Tensor) -> bytes:
     return digest.digest()
 
 
-def read_prompt_frames(path: Path, instruction: Instruction, *, allow_truncated: bool = False) -> PromptFrames:
-    """A video file's prompt: evenly spaced frames for the language model, and the frames its regions are drawn on.
+def read_prompt_frames(source: FrameSource, instruction: Instruction) -> PromptFrames | None:
+    """A source's prompt: evenly spaced frames for the language model, and the frames its regions are drawn on. None of
+    a source that is not looked ahead in: its stream answers on its first frame.
 
-    Raises VideoError; PromptError when a region's frame lies outside the video.
+    Raises VideoError; PromptError when a region's frame lies outside the source.
     """
     wanted = {region.frame for region in instruction.regions}
-    picked = pick_frames(path, PROMPT_FRAMES, wanted, allow_truncated=allow_truncated)
+    picked = source.pick(PROMPT_FRAMES, wanted)
+    if picked is None:
+        return None
     outside = sorted(wanted - set(picked.chosen))
     if outside:
-        raise PromptError(f"Prompt on frames {outside}, but {path} has frames 0 to {picked.total - 1} only.")
+        raise PromptError(f"Prompt on frames {outside}, but {source.name} has frames 0 to {picked.total - 1} only.")
     return PromptFrames(
         frames=tuple(torch.from_numpy(frame.pixels) for frame in picked.spread),
         by_index={index: torch.from_numpy(frame.pixels) for index, frame in picked.chosen.items()},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from x2sam_rt.errors import SessionError
+from x2sam_rt.errors import SessionError, X2SamError
+from x2sam_rt.media.source import WHOLE, FrameSource, Part
+from x2sam_rt.media.sources import open_source
 from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
@@ -22,11 +25,13 @@ from x2sam_rt.runtime.device import device_for
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
+from x2sam_rt.runtime.garbage import LONG_LIVED
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
-from x2sam_rt.runtime.prompt_frames import PromptFrames
+from x2sam_rt.runtime.prompt_frames import PromptFrames, read_prompt_frames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import VideoSession
+from x2sam_rt.runtime.snapshot import read_snapshot
 from x2sam_rt.runtime.weights import load_model
 from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import DEFAULT_WORDING, Media
@@ -35,12 +40,14 @@ from x2sam_rt.tasks.wording import Wording
 
 class Runtime:
     """Open with `Runtime.load(folder)`, as a context manager. Several sessions may run on one runtime; they share its
-    engines and weights and nothing else."""
+    engines and weights and nothing else. Until it is closed, Python's garbage collector leaves alone what existed when
+    it was loaded (`runtime/garbage.py`)."""
 
     def __init__(self, manifest: Manifest, engines: Engines, language: LanguageRuntime) -> None:
         self.manifest, self.language = manifest, language
         self._engines: Engines | None = engines
         self._sessions: WeakSet[VideoSession] = WeakSet()
+        LONG_LIVED.hold()
 
     @classmethod
     def load(
@@ -101,6 +108,43 @@ class Runtime:
         instructions are asked again."""
         return self._open("video", prompt, frames, on_text, again)
 
+    def track(
+        self,
+        source: str | Path | int | FrameSource,
+        prompt: str | Instruction,
+        part: Part = WHOLE,
+        *,
+        live: bool | None = None,
+        again: ReAsk = ONCE,
+    ) -> Iterator[FrameResult]:
+        """Results of a source's frames, each with its `timestamp` and `frame`. source: what `open_source` takes, or one
+        that is open (then part and live are its own). Where the source can be read twice, the prompt is answered on
+        frames of all of it.
+
+        Raises VideoError, PromptError, NoMasksError.
+        """
+        opened = source if isinstance(source, FrameSource) else open_source(source, part, live=live)
+        instruction = as_instruction(prompt)
+        with opened, self.stream(instruction, frames=read_prompt_frames(opened, instruction), again=again) as session:
+            for frame in opened:
+                yield replace(session.step(frame.pixels), timestamp=frame.timestamp, frame=frame.pixels)
+
+    def resume(self, snapshot: bytes) -> VideoSession:
+        """The session that `VideoSession.snapshot` saved, of this bundle, here or on another machine. On the same
+        machine, results are bit-equal.
+
+        Raises SnapshotError for what is damaged, of another bundle or version, or no session's; PromptError or
+        ConfigError where its instruction is none.
+        """
+        state = read_snapshot(snapshot, self.manifest.sha256)
+        session = self._open(state.media, None, None, None, state.asker.policy)
+        try:
+            session.restore(state)
+        except X2SamError:
+            session.close()
+            raise
+        return session
+
     def segment_image(
         self, image: np.ndarray[Any, Any] | Tensor, prompt: str | Instruction, *, on_text: OnText | None = None
     ) -> FrameResult:
@@ -133,6 +177,7 @@ class Runtime:
             session.close()
         if self._engines is not None:
             self._engines.close()
+            LONG_LIVED.release()
         self._engines = None
 
     def __enter__(self) -> Runtime:
@@ -151,7 +196,7 @@ class Runtime:
         on_text: OnText | None,
         again: ReAsk = ONCE,
     ) -> VideoSession:
-        session = VideoSession(self.engines, self.language, self.manifest.model, media, again)
+        session = VideoSession(self.engines, self.language, self.manifest.model, media, again, self.manifest.sha256)
         if prompt is not None:
             session.ask(prompt, frames=frames, on_text=on_text)
         self._sessions.add(session)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.errors import SessionError
+from x2sam_rt.errors import SessionError, X2SamError
 from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
-from x2sam_rt.runtime.asking import ONCE, OnAnswer, Question, ReAsk, StreamAsker, Taken
+from x2sam_rt.runtime.asking import ONCE, ReAsk
+from x2sam_rt.runtime.background_asks import Taken
 from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
 from x2sam_rt.runtime.postprocess import FrameLogits, PostProcessor, make_postprocessor
 from x2sam_rt.runtime.prompt_frames import PromptFrames
+from x2sam_rt.runtime.question import OnAnswer, Question
 from x2sam_rt.runtime.results import FrameResult, Segmentation
+from x2sam_rt.runtime.snapshot import StreamState, write_snapshot
+from x2sam_rt.runtime.stream_asker import StreamAsker
 from x2sam_rt.runtime.upload import FrameUpload
 from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import Media
@@ -41,11 +48,13 @@ class VideoSession:
         config: ModelConfig,
         media: Media,
         again: ReAsk = ONCE,
+        bundle: str = "",
     ) -> None:
+        """bundle: SHA-256 of its manifest, which snapshots are bound to."""
         self._pipeline: Pipeline | None = Pipeline(engines, config)
         self._upload = FrameUpload(engines.device)
-        self._asker = StreamAsker(language, media, again)
-        self._config = config
+        self._asker, self._frames_first = StreamAsker(language, media, again), language.frames_first
+        self._config, self._media, self._bundle = config, media, bundle
         self._answer: Answer | None = None
         self._postprocess: PostProcessor | None = None
 
@@ -103,19 +112,70 @@ class VideoSession:
         after `close` or before any instruction; what an instruction asked with wait=False ran into (the frame can then
         be given again, and is segmented under the answer in force).
         """
+        return self._step(self._prepare(frame))
+
+    def steps(self, frames: Iterable[np.ndarray[Any, Any] | Tensor]) -> Iterator[FrameResult]:
+        """`step` for frames that need not be waited for, as those of a file or a queue. Where a GPU can, one frame is
+        read ahead: while it works on one frame's memory, the next is fetched, brought there and encoded.
+
+        Raises as `step`.
+        """
+        if not self._require_open().looks_ahead:
+            yield from map(self.step, frames)
+            return
+        source = _ReadAhead(frames, self._prepare)
+        while (frame := source.take()) is not None:
+            yield self._step(frame, source.look)
+
+    def _prepare(self, frame: np.ndarray[Any, Any] | Tensor) -> _PreparedFrame:
+        """Raises FrameError, SessionError."""
         pipeline = self._require_open()
         pixels = check_frame(frame)
+        with pipeline.timer("preprocess"):
+            there = self._upload(pixels)
+            return _PreparedFrame(pixels, segmentor_input(there, self._config.image_size, self._config.resize))
+
+    def _step(self, frame: _PreparedFrame, following: Callable[[], Tensor | None] = lambda: None) -> FrameResult:
+        """following: the next frame, for the segmentor, if it is there."""
+        pipeline = self._require_open()
         if self._answer is None and not self._asker.waiting:
             raise SessionError("step before any instruction: call ask(…) or pass prompt= to stream(…) first.")
         with pipeline.timer("preprocess"):
-            taken = segmentor_input(self._upload(pixels), self._config.image_size, self._config.resize)
-            self._asker.see(pipeline.next_frame, pixels)
+            self._asker.see(pipeline.next_frame, frame.pixels)
         with pipeline.timer("language") if self._asker.at_work_next else contextlib.nullcontext():
             self._take_over(pipeline, self._asker.take_over(wait=self._answer is None))
         assert self._answer is not None
-        index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, taken)
+        with self._frames_first.frame():
+            index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, frame.taken, following)
         self._asker.observe(segmentation)
         return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())
+
+    def state(self) -> StreamState:
+        """All that the next frames depend on. Raises SessionError after `close`."""
+        pipeline = self._require_open()
+        remembered = None if self._postprocess is None else self._postprocess.state()
+        asker, bank = self._asker.state(), pipeline.bank.state()
+        return StreamState(self._media, pipeline.next_frame, bank, asker, self._answer, remembered)
+
+    def restore(self, state: StreamState) -> None:
+        """Takes the place of the session that had this state; of a session that has seen nothing yet. Raises
+        SnapshotError or PromptError for a state that no session of this bundle has."""
+        pipeline = self._require_open()
+        answer = state.answer_on(pipeline.device, self._config.image_size)
+        self._asker.restore(state.asker, state.next_frame, pipeline.device)
+        pipeline.restore(state.next_frame, state.bank, None if answer is None else answer.embeddings)
+        self._answer = answer
+        self._postprocess = None if answer is None else _postprocessor(answer, pipeline.device)
+        if self._postprocess is not None and state.rule is not None:
+            side = self._config.image_size // 4
+            logits = torch.Size((self._config.mask_decoder.queries, side, side))
+            self._postprocess.restore(state.rule.to(pipeline.device), logits)
+
+    def snapshot(self) -> bytes:
+        """The session as bytes, for `Runtime.resume`: memory, frame numbers, instruction, its answer, what
+        post-processing remembers, and the last frames. What is being answered is asked anew there; what was to be told
+        of it (on_text, on_answer) is not. Raises SessionError after `close`."""
+        return write_snapshot(self.state(), self._bundle)
 
     def forget(self) -> None:
         """Empties the mask memory, as after a cut; the instruction and its answer stay. Raises SessionError after
@@ -147,27 +207,72 @@ class VideoSession:
         self._answer = answer
         # Asked again for the same things, segments keep their numbers.
         if not (question.again and before is not None and answer.conditions == before.conditions):
-            self._postprocess = _postprocessor(answer)
+            self._postprocess = _postprocessor(answer, pipeline.device)
         if not question.keep_memory:
             pipeline.forget()
         if question.on_answer is not None:
             question.on_answer(answer, pipeline.next_frame)
 
-    def _segment(self, pipeline: Pipeline, answer: Answer, taken: SegmentorInput) -> Segmentation:
+    def _segment(
+        self, pipeline: Pipeline, answer: Answer, taken: SegmentorInput, following: Callable[[], Tensor | None]
+    ) -> Segmentation:
         if answer.embeddings is None or self._postprocess is None:
             pipeline.skip()
             return _no_masks(taken)
-        prediction = pipeline.step(taken.pixels, answer.embeddings)
+        prediction = pipeline.step(taken.pixels, answer.embeddings, following)
         with pipeline.timer("postprocess"):
             return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
 
 
-def _postprocessor(answer: Answer) -> PostProcessor | None:
+@dataclass(frozen=True, eq=False)
+class _PreparedFrame:
+    """pixels: as they were given, checked. taken: the same for the segmentor, on its device."""
+
+    pixels: Tensor
+    taken: SegmentorInput
+
+
+class _ReadAhead:
+    """Frames of a source, prepared, of which one may be had before its turn. An error of this package that reading or
+    preparing it meets is raised in its turn."""
+
+    def __init__(
+        self,
+        frames: Iterable[np.ndarray[Any, Any] | Tensor],
+        prepare: Callable[[np.ndarray[Any, Any] | Tensor], _PreparedFrame],
+    ) -> None:
+        self._frames, self._prepare = iter(frames), prepare
+        self._seen: _PreparedFrame | X2SamError | None = None
+        self._looked = False
+
+    def look(self) -> Tensor | None:
+        """The next frame for the segmentor, before `take`; None at the end, or where it cannot be had."""
+        try:
+            self._seen = self._read()
+        except X2SamError as error:
+            self._seen = error
+        self._looked = True
+        return self._seen.taken.pixels if isinstance(self._seen, _PreparedFrame) else None
+
+    def take(self) -> _PreparedFrame | None:
+        """The next frame; None at the end."""
+        seen, self._seen = (self._seen, None) if self._looked else (self._read(), None)
+        self._looked = False
+        if isinstance(seen, X2SamError):
+            raise seen
+        return seen
+
+    def _read(self) -> _PreparedFrame | None:
+        frame = next(self._frames, None)
+        return None if frame is None else self._prepare(frame)
+
+
+def _postprocessor(answer: Answer, device: torch.device) -> PostProcessor | None:
     instruction = answer.instruction
     if instruction.row.rule is None:
         return None
     options = instruction.options_in_force
-    return make_postprocessor(instruction.row.rule, answer.conditions, options, answer.region_masks)
+    return make_postprocessor(instruction.row.rule, answer.conditions, options, answer.region_masks, device)
 
 
 def _frame_logits(prediction: MaskPrediction, taken: SegmentorInput, side: int) -> FrameLogits:

@@ -92,7 +92,7 @@ class Warp:
         self.departures = [BoxCopies() for _ in LANES]
         self.pending: dict[tuple[int, int], int] = {}
         # most instructions of a turn; some are slow, some run far ahead
-        self.pace = block.cluster.random.choice((40, 400, 4000))
+        self.pace = block.cluster.random.choice((100, 400, 2000))
         self.generation = 0  # of the cluster's barrier it arrived at
         self.arrived = False  # at a barrier it waits at
         self.barrier_result = False
