@@ -16,6 +16,7 @@ from torch import Tensor
 from x2sam_rt.errors import SessionError, X2SamError
 from x2sam_rt.media.source import WHOLE, FrameSource, Part
 from x2sam_rt.media.sources import open_source
+from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
@@ -57,6 +58,7 @@ class Runtime:
         device: str | torch.device | None = None,
         check_hashes: bool = False,
         context: int | None = None,
+        knobs: ModelKnobs = ModelKnobs(),  # noqa: B008 (frozen)
     ) -> Runtime:
         """Reads a bundle.
 
@@ -64,13 +66,13 @@ class Runtime:
         GPUs, else "cpu". check_hashes: the SHA-256 of every file too, rather than its size and a sample
         (`runtime.bundle.load_manifest` says what each finds). context: tokens of the longest prompt with its answer,
         for which memory is taken here (`language.cache_bytes`); None = what the longest prompt of the published
-        protocols needs.
+        protocols needs. knobs: what to run otherwise than the bundle was exported.
 
         Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else, or there
-        is no such device; ConfigError for a context the model was not made for.
+        is no such device; ConfigError for a context or knobs the model was not made for.
         """
         folder = Path(folder)
-        manifest = load_manifest(folder, check_hashes=check_hashes)
+        manifest = load_manifest(folder, check_hashes=check_hashes).turned(knobs)
         backend = find_backend(manifest.backend)
         place = device_for(backend, device)
         model = load_model(manifest, folder, place)
