@@ -72,7 +72,7 @@ def quantise_slots(key: Tensor, value: Tensor) -> QuantisedSlots:
 def _block_peaks(rows: Tensor) -> Tensor:
     """rows: (slots, tokens, dim). The largest number of each block, (slots, blocks)."""
     peaks = F.pad(rows.abs().amax(2), (0, -rows.shape[1] % BLOCK))
-    return peaks.unflatten(1, (-1, BLOCK)).amax(2)
+    return peaks.view(len(rows), -1, BLOCK).amax(2)
 
 
 def _per_key(blocks: Tensor, rows: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ cudaError_t encode_maps(const X2SamAttention& call, KernelParams* params) {
                  &params->value);
   if (error != cudaSuccess || in_parts(call)) return error;
   const Plane result{call.out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, sizeof(bf16), dim, tokens, 1, call.dim,
-                     call.tokens * call.dim, T::kResultRow, kWarpgroupQueries};
+                     static_cast<int64_t>(tokens * dim), T::kResultRow, kWarpgroupQueries};
   return encode(result, &params->result);
 }
 
