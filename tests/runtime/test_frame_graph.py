@@ -14,7 +14,7 @@ from torch import Tensor
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
-from x2sam_rt.runtime.bundle import load_manifest
+from x2sam_rt.runtime.bundle import BundleFiles, load_manifest
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import load_engines
 from x2sam_rt.runtime.frame_graph import FrameGraph, Work
@@ -79,7 +79,8 @@ def test_a_recorded_frame_neither_waits_nor_copies(torch_bundle: Path) -> None:
     config = manifest.model
     with simulated_gpu() as gpu:
         backend = find_backend("torch")
-        engines = load_engines(backend, manifest.stages, torch_bundle, load_model(manifest, torch_bundle, GPU), GPU)
+        files = BundleFiles(torch_bundle, manifest.files)
+        engines = load_engines(backend, manifest.stages, files, load_model(manifest, files, GPU), GPU)
         assert engines.recordable
         pipeline, asked = Pipeline(engines, config), prompt(config.dim, GPU)
         frames = [picture.to(GPU) for picture in pictures(config.image_size, config.memory.slots + 3)]

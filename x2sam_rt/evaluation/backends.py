@@ -11,7 +11,7 @@ from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
 from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
 from x2sam_rt.model.stage_contract import Tensors
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.bundle import Manifest
+from x2sam_rt.runtime.bundle import BundleFiles, Manifest
 from x2sam_rt.runtime.device import device_for
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, load_engines
@@ -65,20 +65,22 @@ def load_choice(
     Raises EngineError for another choice, BundleError for a damaged bundle.
     """
     own, manifest = manifest.precision, _adapted(manifest, choice)
-    backend = find_backend(manifest.backend)
+    backend, files = find_backend(manifest.backend), BundleFiles(folder, manifest.files)
     place = device_for(backend, device)
-    model = load_model(manifest, folder, place)
+    model = load_model(replace(manifest, precision=own), files, place)  # as stored
     if choice[1] != own:
         model = cast_weights(model, dtype_of(choice[1]))
-    engines = load_engines(backend, manifest.stages, folder, model, place)
+    engines = load_engines(backend, manifest.stages, files, model, place)
     # Whatever goes wrong before the mask decoder comes out of it.
     engines = replace(engines, mask_decoder=FiniteEngine(engines.mask_decoder))
-    return assemble(folder, manifest, model, engines)
+    return assemble(files, manifest, model, engines)
 
 
-def assemble(folder: Path, manifest: Manifest, model: X2SAM, engines: Engines) -> tuple[Runtime, RuntimeSegmenter]:
+def assemble(
+    files: BundleFiles, manifest: Manifest, model: X2SAM, engines: Engines
+) -> tuple[Runtime, RuntimeSegmenter]:
     """A runtime of a bundle's language side and any engines. model: holds the language side's weights."""
-    runtime = Runtime.assemble(folder, manifest, model, engines)
+    runtime = Runtime.assemble(files, manifest, model, engines)
     return runtime, RuntimeSegmenter(runtime)
 
 

@@ -17,7 +17,7 @@ from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.asking import ONCE, ReAsk
-from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Manifest, load_manifest
+from x2sam_rt.runtime.bundle import TOKENIZER, WORDING, BundleFiles, Manifest, read_manifest
 from x2sam_rt.runtime.device import device_for
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import Engines, load_engines
@@ -50,40 +50,52 @@ class Runtime:
         device: str | torch.device | None = None,
         check_hashes: bool = False,
         context: int | None = None,
+        wording: str | Path | None = None,
     ) -> Runtime:
         """Reads a bundle.
 
         device: "cpu", "cuda" or "cuda:N", where everything is done; None = "cuda:0" for engines that were built for
-        GPUs, else "cpu". check_hashes: the SHA-256 of every file too, rather than its size and a sample
-        (`runtime.bundle.load_manifest` says what each finds). context: tokens of the longest prompt with its answer,
+        GPUs, else "cpu". check_hashes: the SHA-256 of every file, rather than of a sample of large ones
+        (`runtime.bundle.BundleFiles` says what each finds). context: tokens of the longest prompt with its answer,
         for which memory is taken here (`language.cache_bytes`); None = what the longest prompt of the published
-        protocols needs.
+        protocols needs. wording: a file of words for questions and known answers, in place of the bundle's own: an
+        edited copy of its wording.json.
 
         Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else, or there
-        is no such device; ConfigError for a context the model was not made for.
+        is no such device; CheckpointError for weights or a tokenizer that cannot be read; ConfigError for a context
+        the model was not made for, and for a wording that does not fit the tasks.
         """
-        folder = Path(folder)
-        manifest = load_manifest(folder, check_hashes=check_hashes)
+        manifest = read_manifest(Path(folder))
+        files = BundleFiles(Path(folder), manifest.files, check_hashes=check_hashes)
         backend = find_backend(manifest.backend)
         place = device_for(backend, device)
-        model = load_model(manifest, folder, place)
-        engines = load_engines(backend, manifest.stages, folder, model, place)
-        return cls.assemble(folder, manifest, model, engines, context)
+        model = load_model(manifest, files, place)
+        engines = load_engines(backend, manifest.stages, files, model, place)
+        runtime = cls.assemble(files, manifest, model, engines, context, wording)
+        files.check_rest()
+        return runtime
 
     @classmethod
     def assemble(
-        cls, folder: Path, manifest: Manifest, model: X2SAM, engines: Engines, context: int | None = None
+        cls,
+        files: BundleFiles,
+        manifest: Manifest,
+        model: X2SAM,
+        engines: Engines,
+        context: int | None = None,
+        wording: str | Path | None = None,
     ) -> Runtime:
         """A runtime of a bundle's language side and any engines. model: holds the language side's weights, on the
-        engines' device."""
-        config = manifest.model
-        tokenizer = Tokenizer.load(folder / LANGUAGE / "tokenizer", config.language["text_config"]["vocab_size"])
+        engines' device. context, wording: as for `load`, whose errors it raises."""
+        config, rows = manifest.model, manifest.model.language["text_config"]["vocab_size"]
+        tokenizer = Tokenizer.parse(files.read(TOKENIZER), rows, str(files.folder / TOKENIZER))
+        words = DEFAULT_WORDING.parsed(files.read(WORDING), str(files.folder / WORDING))
         language = LanguageRuntime(
             PromptEncoder(model, VisionTowerEngine(engines.vision_encoder)),
             RegionSourceEngine(engines.frame_encoder),
             tokenizer,
             config,
-            Wording.load(folder / WORDING, DEFAULT_WORDING),
+            words if wording is None else Wording.load(wording, words),
             context,
         )
         return cls(manifest, engines, language)
