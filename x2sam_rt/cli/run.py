@@ -58,6 +58,14 @@ def run(
     ] = None,
     davis: Annotated[Path | None, typer.Option(help="Folder for indexed PNGs in the DAVIS layout.")] = None,
     panoptic: Annotated[Path | None, typer.Option(help="Folder for COCO panoptic PNGs and JSON.")] = None,
+    alpha: Annotated[float, typer.Option(help="Strength of an overlay's fill, 0 to 1.")] = 0.5,
+    outline: Annotated[int | None, typer.Option(help="Width of its outlines, pixels; default by size.")] = None,
+    legend: Annotated[
+        bool | None,
+        typer.Option(
+            "--legend/--no-legend", help="List all segments in a corner; default: those with no name on them."
+        ),
+    ] = None,
     allow_truncated: Truncated = False,
     device: Device = None,
 ) -> None:
@@ -69,6 +77,7 @@ def run(
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.run import answer_video, run_image
     from x2sam_rt.runtime.runtime import Runtime
+    from x2sam_rt.runtime.writers import OverlayStyle
     from x2sam_rt.runtime.writers.opening import open_writers
 
     media = video or image
@@ -83,17 +92,19 @@ def run(
             max_new_tokens=max_new_tokens,
             stop=tuple(stop or ()),
         )
-        again = ReAsk.parse(ask_again)
+        again, style = ReAsk.parse(ask_again), OverlayStyle(alpha, outline, legend)
         with Runtime.load(bundle, device=device, context=context) as runtime:
             if image:
-                writers = open_writers(image, None, output or [], davis, panoptic)
+                writers = open_writers(image, None, output or [], davis, panoptic, style, instruction.regions)
                 _print_result(run_image(runtime, image, instruction, writers))
             elif not task(instruction.task).draws_masks:
                 answer_video(runtime, media, instruction, allow_truncated=allow_truncated, on_text=print_text)
                 console.print()
             else:
                 with VideoReader(media, allow_truncated=allow_truncated) as source:
-                    writers = open_writers(media, source.frame_rate, output or [], davis, panoptic)
+                    writers = open_writers(
+                        media, source.frame_rate, output or [], davis, panoptic, style, instruction.regions
+                    )
                     for frame in with_progress(runtime, source, instruction, writers, again):
                         last = frame.result
                 _print_result(last)

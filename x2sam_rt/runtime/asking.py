@@ -11,12 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from x2sam_rt.errors import ConfigError, NoMasksError
-from x2sam_rt.media.types import BoolMask
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.prompt_frames import PromptFrames, RecentFrames
@@ -95,7 +93,7 @@ class ReAskState:
     def __init__(self, policy: ReAsk) -> None:
         self.policy = policy
         self._since, self._changed = 0, False
-        self._before: BoolMask | None = None
+        self._before: Tensor | None = None
 
     def asked(self) -> None:
         """An instruction is asked on the frame that comes next."""
@@ -105,9 +103,9 @@ class ReAskState:
         """The frame that was segmented last."""
         self._since += 1
         if self.policy.policy == "on_change":
-            masks = segmentation.map != segmentation.empty
-            lost = self._before is not None and _consistency(masks, self._before) < self.policy.threshold
-            self._changed, self._before = self._changed or lost or not masks.any(), masks
+            masks = segmentation.covered()
+            consistency, nothing = _compared(masks, masks if self._before is None else self._before)
+            self._changed, self._before = self._changed or consistency < self.policy.threshold or nothing, masks
 
     @property
     def due(self) -> bool:
@@ -117,12 +115,13 @@ class ReAskState:
         return self.policy.policy == "every" or self._changed
 
 
-def _consistency(one: BoolMask, other: BoolMask) -> float:
-    """IoU; 1 where both are empty, 0 where the frames differ in size."""
-    if one.shape != other.shape:
-        return 0.0
-    union = int(np.count_nonzero(one | other))
-    return np.count_nonzero(one & other) / union if union else 1.0
+def _compared(now: Tensor, before: Tensor) -> tuple[float, bool]:
+    """IoU (1 where both are empty, 0 where the frames differ in size), and whether there is nothing now."""
+    if now.shape != before.shape:
+        return 0.0, not now.any()
+    counts = [mask.count_nonzero() for mask in (now & before, now | before, now)]
+    common, union, here = torch.stack(counts).tolist()
+    return common / union if union else 1.0, here == 0
 
 
 @dataclass(frozen=True, eq=False)

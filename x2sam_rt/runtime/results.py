@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from x2sam_rt.media.types import BoolMask, LabelMap
 
@@ -14,36 +18,73 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class OnDevice:
+    """A map or mask that a GPU draws when it is asked for; until then only what it is drawn from is kept there.
+
+    draw: makes it, on the GPU. size: (H, W). area: pixels that are set, of a mask.
+    """
+
+    draw: Callable[[], Tensor]
+    size: tuple[int, int]
+    area: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Segment:
     """One mask with what it was found for.
 
-    mask: (H, W) bool, in the frame's own size. label_id: index of the condition (phrase, category or
-    region) in the instruction. score: the task's reported score, 0…1. id: stable over the frames of a stream.
+    drawn: the mask, or where it stays on a GPU what draws it: `mask` brings it to the host, `drawn.draw()` gives it as
+    a tensor there. label_id: index of the condition (phrase, category or region) in the instruction. score: the
+    task's reported score, 0…1. id: stable over the frames of a stream.
     """
 
-    mask: BoolMask
+    drawn: BoolMask | OnDevice
     label: str
     label_id: int
     score: float
     id: int
     is_thing: bool = True
 
+    @cached_property
+    def mask(self) -> BoolMask:
+        """(H, W) bool, in the frame's own size."""
+        return np.asarray(self.drawn.draw().cpu().numpy()) if isinstance(self.drawn, OnDevice) else self.drawn
+
     @property
     def area(self) -> int:
-        return int(np.count_nonzero(self.mask))
+        return self.drawn.area if isinstance(self.drawn, OnDevice) else int(np.count_nonzero(self.drawn))
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """A frame's segments and their map.
 
-    map: (H, W) int32; a pixel holds the id of its topmost segment, or `empty`. (Semantic segmentation: the
-    category index; then `segments` holds one segment per category present.)
+    drawn: the map, or where it stays on a GPU what draws it.
     """
 
     segments: tuple[Segment, ...]
-    map: LabelMap
+    drawn: LabelMap | OnDevice
     empty: int
+
+    @cached_property
+    def map(self) -> LabelMap:
+        """(H, W) int32; a pixel holds the id of its topmost segment, or `empty`. (Semantic segmentation: the category
+        index; then `segments` holds one segment per category present.)"""
+        return np.asarray(self.drawn.draw().cpu().numpy()) if isinstance(self.drawn, OnDevice) else self.drawn
+
+    def covered(self) -> Tensor:
+        """(H, W) bool, where the map is: the pixels that belong to any segment."""
+        if isinstance(self.drawn, OnDevice):
+            return self.drawn.draw() != self.empty
+        return torch.from_numpy(self.drawn != self.empty)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        if isinstance(self.drawn, OnDevice):
+            return self.drawn.size
+        height, width = self.drawn.shape
+        return height, width
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +109,8 @@ class FrameResult:
     @property
     def masks(self) -> BoolMask:
         """(segments, H, W) bool."""
-        height, width = self.segmentation.map.shape
         if not self.segments:
-            return np.zeros((0, height, width), dtype=np.bool_)
+            return np.zeros((0, *self.segmentation.size), dtype=np.bool_)
         return np.stack([segment.mask for segment in self.segments])
 
     @property

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
@@ -147,7 +148,7 @@ class VideoSession:
         self._answer = answer
         # Asked again for the same things, segments keep their numbers.
         if not (question.again and before is not None and answer.conditions == before.conditions):
-            self._postprocess = _postprocessor(answer)
+            self._postprocess = _postprocessor(answer, pipeline.device)
         if not question.keep_memory:
             pipeline.forget()
         if question.on_answer is not None:
@@ -162,12 +163,12 @@ class VideoSession:
             return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
 
 
-def _postprocessor(answer: Answer) -> PostProcessor | None:
+def _postprocessor(answer: Answer, device: torch.device) -> PostProcessor | None:
     instruction = answer.instruction
     if instruction.row.rule is None:
         return None
     options = instruction.options_in_force
-    return make_postprocessor(instruction.row.rule, answer.conditions, options, answer.region_masks)
+    return make_postprocessor(instruction.row.rule, answer.conditions, options, answer.region_masks, device)
 
 
 def _frame_logits(prediction: MaskPrediction, taken: SegmentorInput, side: int) -> FrameLogits:

@@ -74,9 +74,12 @@ class MaskHistory:
 
     def overlaps(self, masks: Tensor) -> Overlaps:
         """IoU with the masks of the call before. masks: (n, h, w) bool. Returns (n, masks before) float64."""
-        now = masks.flatten(1).float()
-        before = now[:0] if self._last is None else self._last.flatten(1).float()
-        common = now @ before.T
-        union = now.sum(1)[:, None] + before.sum(1)[None] - common
-        self._last = masks
-        return (common / union.clamp_min(1)).double().cpu().numpy()
+        before, self._last = masks[:0] if self._last is None else self._last, masks
+        return mask_ious(masks, before).double().cpu().numpy()
+
+
+def mask_ious(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of every mask of one set with every one of another. (n, h, w) and (m, h, w) bool → (n, m) fp32."""
+    one, other = first.flatten(1).float(), second.flatten(1).float()
+    common = one @ other.T
+    return common / (one.sum(1)[:, None] + other.sum(1)[None] - common).clamp_min(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -107,19 +108,29 @@ class ObjectPostProcessor:
         return prompt if self._options.anchored else np.zeros_like(prompt)
 
     def _likely(self, frame: FrameLogits, probability: Tensor) -> list[Candidate]:
-        most = probability.max()
-        probable = (probability >= self._options.least_score) | (probability == most)
-        # Full overlap adds GEOMETRY at most, so a query much less probable than the best cannot win.
-        able = (1 - GEOMETRY) * probability + GEOMETRY >= (1 - GEOMETRY) * most
-        return list(candidates(frame, (probable & able).nonzero().flatten()))
+        return list(candidates(frame, likely(probability, self._options.least_score).nonzero().flatten()))
 
     def _remembered(self, size: Size) -> list[tuple[BoolMask, float]]:
         return [(_fitted(mask, size), weight) for mask, weight in self._accepted]
 
 
+def likely(probability: Tensor, least: float) -> Tensor:
+    """(Q,) → (Q,) bool: the queries that can be the object."""
+    most = probability.max()
+    probable = (probability >= least) | (probability == most)
+    # Full overlap adds GEOMETRY at most, so a query much less probable than the best cannot win.
+    return probable & ((1 - GEOMETRY) * probability + GEOMETRY >= (1 - GEOMETRY) * most)
+
+
+def combined_score(probability: float, ious: Sequence[float], weights: Sequence[float]) -> float:
+    """ious: with each reference. weights: of the references."""
+    overlap = sum(weight * iou for iou, weight in zip(ious, weights, strict=True))
+    return GEOMETRY * overlap / sum(weights) + (1 - GEOMETRY) * probability
+
+
 def _combined(candidate: Candidate, probability: float, references: list[tuple[BoolMask, float]]) -> float:
-    overlap = sum(weight * mask_iou(candidate.mask, mask) for mask, weight in references)
-    return GEOMETRY * overlap / sum(weight for _, weight in references) + (1 - GEOMETRY) * probability
+    ious = [mask_iou(candidate.mask, mask) for mask, _ in references]
+    return combined_score(probability, ious, [weight for _, weight in references])
 
 
 def _fitted(mask: BoolMask, size: Size) -> BoolMask:

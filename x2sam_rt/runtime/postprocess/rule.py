@@ -42,6 +42,13 @@ class PostProcessor(Protocol):
     def __call__(self, frame: FrameLogits) -> Segmentation: ...
 
 
+def one_mask(masks: Tensor | None) -> Tensor:
+    """The (S, S) bool mask of the one visual prompt of a rule that has exactly one."""
+    assert masks is not None, "the rule needs the prompt's mask"
+    assert len(masks) == 1, "one prompt, one mask"
+    return masks[0] != 0
+
+
 class OneThread:
     """Runs a post-processor without PyTorch's thread pool.
 

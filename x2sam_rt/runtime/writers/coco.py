@@ -72,7 +72,7 @@ class CocoRleWriter(ResultWriter):
             self._file = self._replacement.temporary.open("x", encoding="utf-8")
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
-        height, width = result.segmentation.map.shape
+        height, width = result.segmentation.size
         record = FrameRecord(
             frame=result.index,
             timestamp=timestamp,
@@ -142,7 +142,7 @@ def _frame(record: FrameRecord) -> CocoFrame:
     height, width = record["size"]
     segments = tuple(
         Segment(
-            mask=decode_mask(entry["rle"], height, width),
+            decode_mask(entry["rle"], height, width),
             label=entry["label"],
             label_id=entry["label_id"],
             score=entry["score"],
