@@ -86,7 +86,7 @@ def parse_json(content: bytes, where: str) -> Any:
             object_pairs_hook=_once,
         )
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise ConfigError(f"{where}: not readable as JSON ({error}).") from error
+        raise ConfigError(f"{where}: not JSON ({error}).") from error
     _check_nested(data, where)
     return data
 
@@ -154,7 +154,7 @@ def check_fields(instance: object) -> None:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
 

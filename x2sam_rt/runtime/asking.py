@@ -155,11 +155,19 @@ class BackgroundAsks:
         self._pool = ThreadPoolExecutor(1, "x2sam-ask", _stand_back, (torch.get_num_threads(),))
         self._last: tuple[Question, Future[Answer]] | None = None
         self._abandon = threading.Event()
+        self._worker: int | None = None
 
     def submit(self, question: Question) -> None:
         self.drop()
         self._abandon = threading.Event()
-        self._last = question, self._pool.submit(self._answer, question, self._abandon.is_set)
+        self._last = question, self._pool.submit(self._work, question, self._abandon.is_set)
+
+    def _work(self, question: Question, abandoned: Callable[[], bool]) -> Answer:
+        self._worker = threading.get_ident()
+        try:
+            return self._answer(question, abandoned)
+        finally:
+            self._worker = None
 
     def drop(self) -> None:
         """Nobody waits for what was asked."""
@@ -183,6 +191,11 @@ class BackgroundAsks:
         assert self._last is not None, "nothing was asked"
         (_, future), self._last = self._last, None
         return future.result()
+
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether this is the thread that answers, which calls `on_text`."""
+        return threading.get_ident() == self._worker
 
     def close(self) -> None:
         self.drop()
@@ -270,6 +283,11 @@ class StreamAsker:
     def finish(self) -> Taken | None:
         """Waits for what is being answered. Raises what answering raised."""
         return self._finished(wait=True)
+
+    @property
+    def answers_here(self) -> bool:
+        """Whether this is the thread that answers beside the stream."""
+        return self._background.is_this_thread
 
     def close(self) -> None:
         self._background.close()

@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated, cast
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.documents import MOST_BYTES, Range, check_fields, parse_object, read_dataclass, shown
@@ -98,7 +99,20 @@ def load_manifest(folder: Path, *, check_hashes: bool = False) -> Manifest:
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest alone; no file it lists is looked at. Raises BundleError."""
-    data = _parsed(folder)
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(
+            f"{folder}: found no {MANIFEST}, wanted a finished export: `x2sam-rt export CHECKPOINT -o DIR`."
+        )
+    with _opened(folder, MANIFEST) as file:
+        return parse_manifest(file.read(MOST_BYTES), folder)
+
+
+def parse_manifest(content: bytes, folder: Path) -> Manifest:
+    """folder: where the bundle is, for messages. Raises as `read_manifest`."""
+    try:
+        data = parse_object(content, str(folder / MANIFEST))
+    except ConfigError as error:
+        raise BundleError(f"{error} Export the checkpoint again.") from error
     schema = data.get("schema")
     if schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
@@ -110,18 +124,6 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{folder}: {error} The manifest was changed or is foreign; export again.") from error
     _check_stages(folder, manifest)
     return manifest
-
-
-def _parsed(folder: Path) -> Mapping[str, object]:
-    if not (folder / MANIFEST).is_file():
-        raise BundleError(
-            f"{folder}: found no {MANIFEST}, wanted a finished export: `x2sam-rt export CHECKPOINT -o DIR`."
-        )
-    try:
-        with _opened(folder, MANIFEST) as file:
-            return parse_object(file.read(MOST_BYTES), str(folder / MANIFEST))
-    except ConfigError as error:
-        raise BundleError(f"{error} Export the checkpoint again.") from error
 
 
 def _check_stages(folder: Path, manifest: Manifest) -> None:
@@ -210,7 +212,7 @@ class BundleFiles:
 
 
 @contextmanager
-def _opened(folder: Path, name: str) -> Iterator[BinaryIO]:
+def _opened(folder: Path, name: str) -> Iterator[FileIO]:
     """Follows no link below the folder and waits for nothing. Raises BundleError."""
     path, place = folder / name, os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     *folders, last = name.split("/")
@@ -231,7 +233,7 @@ def _opened(folder: Path, name: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _check_size(path: Path, file: BinaryIO, record: FileRecord) -> None:
+def _check_size(path: Path, file: FileIO, record: FileRecord) -> None:
     size = os.fstat(file.fileno()).st_size
     if size != record.size:
         raise BundleError(f"{path}: {size} bytes, wanted {record.size}. Copy the bundle again, or export.")
@@ -242,14 +244,14 @@ def _compare(path: Path, found: str, wanted: str, what: str) -> None:
         raise BundleError(f"{path}: {what} not the manifest's; the file was changed or damaged. Copy or export again.")
 
 
-def _own_memory() -> BinaryIO:
+def _own_memory() -> FileIO:
     """A file without a name: in memory, where the system has that."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("bundle", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b", buffering=0)
-    return cast(BinaryIO, tempfile.TemporaryFile(buffering=0))
+    return cast(FileIO, tempfile.TemporaryFile(buffering=0))
 
 
-def _copy(file: BinaryIO, memory: BinaryIO, size: int) -> str:
+def _copy(file: FileIO, memory: FileIO, size: int) -> str:
     """Copies `size` bytes, and seals them. Returns the SHA-256 of the copy, taken piece by piece as it is written."""
     digest = hashlib.sha256()
     while piece := file.read(min(_PIECE, size)):
@@ -262,7 +264,7 @@ def _copy(file: BinaryIO, memory: BinaryIO, size: int) -> str:
     return digest.hexdigest()
 
 
-def _sample(file: BinaryIO, size: int) -> str:
+def _sample(file: FileIO, size: int) -> str:
     """SHA-256 of what stands for a large file (see FileRecord)."""
     digest = hashlib.sha256(size.to_bytes(8, "little"))
     pages = [(start, _SAMPLE) for start in range(_STRIDE, size, _STRIDE)]

@@ -32,6 +32,7 @@ from x2sam_rt.model.prompt_encoder import (
     prompt_tokens,
     read_positions,
 )
+from x2sam_rt.model.stage_contract import require_finite
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.growing_text import GrowingText, OnText
 from x2sam_rt.runtime.prompt_cache import FramePair, Prefix, SeenPairs, frame_pairs, shared_length, token_keys
@@ -119,6 +120,35 @@ def _pixels_per_token() -> int:
     return side**2 // tokens_per_pair((side, side))
 
 
+class Turns:
+    """Answers are given one after the other, whatever threads ask, until they are closed."""
+
+    def __init__(self) -> None:
+        self._lock, self._taken, self._closed = threading.RLock(), False, False
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        with self._lock:
+            self._require_outside("asked")
+            if self._closed:
+                raise SessionError("This runtime is closed; load the bundle again with Runtime.load(…).")
+            self._taken = True
+            try:
+                yield
+            finally:
+                self._taken = False
+
+    def close(self) -> None:
+        with self._lock:
+            self._require_outside("closed")
+            self._closed = True
+
+    def _require_outside(self, what: str) -> None:
+        """The lock lets the thread that answers pass, which calls `on_text`."""
+        if self._taken:
+            raise SessionError(f"Something was {what} from within on_text; do it when the answer is complete.")
+
+
 class LanguageRuntime:
     """Answers instructions. Runs when one arrives, never per frame.
 
@@ -143,7 +173,7 @@ class LanguageRuntime:
         self._region_source, self._config, self._wording = region_source, config, wording
         cache = encoder.language.new_cache(default_context(config) if context is None else context)
         self._prefix, self._seen = Prefix(cache), SeenPairs(cache.context)
-        self._turn, self._answering = threading.RLock(), False
+        self._turns = Turns()
 
     @property
     def context(self) -> int:
@@ -161,6 +191,10 @@ class LanguageRuntime:
         config = self._config.language["vision_config"]
         levels = 1 + len(config["deepstack_visual_indexes"])
         return self.context * levels * self._config.language_dim * self.encoder.dtype.itemsize
+
+    def close(self) -> None:
+        """Waits for the answer in progress; from then on there are none. Raises SessionError from within `on_text`."""
+        self._turns.close()
 
     def worded(self, wording: Wording) -> LanguageRuntime:
         """The same with other words for questions and known answers; cache and turns are shared."""
@@ -181,7 +215,8 @@ class LanguageRuntime:
         abandoned: asked now and then whether the answer is still wanted; if not, SessionError ends the work.
 
         Raises PromptError for what cannot be asked on these frames or does not fit into the context, NoMasksError
-        (with the text) when the model answers without masks, SessionError when called from `on_text`.
+        (with the text) when the model answers without masks, SessionError when called from `on_text` or after the
+        runtime was closed, EngineError when what the model computes holds NaN or infinity.
         """
 
         def wanted(text: str = "") -> None:
@@ -190,7 +225,7 @@ class LanguageRuntime:
             if on_text is not None and text:
                 on_text(text)
 
-        with self._one_at_a_time(), torch.inference_mode():
+        with self._turns.one(), torch.inference_mode():
             wanted()
             shown = self._show(frames, media)
             asked = self._ask(instruction, media, frames, shown)
@@ -202,22 +237,11 @@ class LanguageRuntime:
 
         Raises as `answer`, and then answers none.
         """
-        with self._one_at_a_time(), torch.inference_mode():
+        with self._turns.one(), torch.inference_mode():
             shown = self._show(frames, media)
             asked = [self._ask(instruction, media, frames, shown) for instruction in instructions]
             known = iter(self._run_together([one for one in asked if not one.generate], shown))
             return [self._read(one, self._run(one, shown) if one.generate else next(known)) for one in asked]
-
-    @contextlib.contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        with self._turn:
-            if self._answering:
-                raise SessionError("An instruction was asked from within on_text; ask when the answer is complete.")
-            self._answering = True
-            try:
-                yield
-            finally:
-                self._answering = False
 
     def _show(self, frames: PromptFrames, media: Media) -> _Shown:
         video = media == "video"
@@ -310,6 +334,7 @@ class LanguageRuntime:
             frames = [frame for pair in pairs[start : start + _PAIRS_AT_ONCE] for frame in pair.frames]
             shown = [frame.to(self.encoder.device) for frame in frames]
             parts.append(self.encoder.see(vision_patches(shown, target)))
+            require_finite("stage vision_encoder", parts[-1].tokens)
         return VisualTokens(
             torch.cat([part.tokens for part in parts]), torch.cat([part.deepstack for part in parts], dim=1)
         )
@@ -348,6 +373,7 @@ class LanguageRuntime:
 
     def _read(self, asked: _Asked, said: _Said) -> Answer:
         instruction, linked = asked.instruction, link(said.text)
+        require_finite("the language model", said.states.values)
         if not instruction.row.draws_masks:
             return Answer(instruction, Conditions(), linked, None, asked.region_masks)
         embeddings = self.encoder.read(said.ids, said.states, asked.prompt.answer_start, self.tokenizer)

@@ -14,7 +14,9 @@ from torch import Tensor
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import EngineError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
+from x2sam_rt.model.stage_contract import require_finite
 from x2sam_rt.model.stages import SCALES
+from x2sam_rt.runtime.device import CPU
 from x2sam_rt.runtime.engines.engine import BoundStage, Engines
 from x2sam_rt.runtime.frame_graph import CudaRecorder, FrameGraph, Recorder
 from x2sam_rt.runtime.memory_bank import MemoryBank
@@ -89,6 +91,7 @@ class Pipeline:
         self._prompt: _BoundPrompt | None = None
         if record is None and engines.recordable:
             record = partial(CudaRecorder, device)
+        self._sum = torch.zeros(1, device=CPU, pin_memory=device.type == "cuda")
         self._recorded, self._recorder = record is not None, record() if record is not None else None
 
     @property
@@ -97,10 +100,40 @@ class Pipeline:
         return self._frame
 
     def step(self, pixels: Tensor, prompt: PromptEmbeddings) -> MaskPrediction:
-        """pixels: (1, 3, S, S), normalised. Raises EngineError for another shape."""
+        """pixels: (1, 3, S, S), normalised.
+
+        Raises EngineError for another shape; on a CPU also for results with NaN or infinity. On a GPU nothing waits
+        for them here: `require_sound` asks, once something else has waited for the frame.
+        """
         bound = self._bound(prompt)
         if bound.frames is not None:
-            return self._step_recorded(pixels, bound.prediction, bound.frames)
+            prediction = self._step_recorded(pixels, bound.prediction, bound.frames)
+        else:
+            prediction = self._step_by_stages(pixels, bound)
+        total = prediction.mask_logits.sum(dtype=torch.float32) + prediction.class_logits.sum(dtype=torch.float32)
+        self._sum.copy_(total, non_blocking=True)
+        if self.device.type == "cpu":
+            self.require_sound()
+        return prediction
+
+    def require_sound(self) -> None:
+        """Raises EngineError naming the stage if the last step's results hold NaN or infinity, which one number tells:
+        their sum."""
+        if bool(self._sum.isfinite()) or self._prompt is None:
+            return
+        features, prompt = self.features, self._prompt.source
+        for tensor in vars(prompt).values():
+            require_finite("the language model", tensor)
+        for tensor in (*features.pixel, features.mask, features.region_source):
+            require_finite("stage frame_encoder", tensor)
+        for slot in range(len(self.bank)):
+            if slot != (self.bank.next_slot - 1) % self.bank.slots:  # which was made of the results in question
+                require_finite("stage memory_encoder", self.bank.slot(slot))
+        for tensor in self.conditioned if self._frame > 1 else ():
+            require_finite("stage memory_attention", tensor)
+        require_finite("stage mask_decoder", self._sum)
+
+    def _step_by_stages(self, pixels: Tensor, bound: _BoundPrompt) -> MaskPrediction:
         conditioned = len(self.bank) > 0
         with self.timer("frame_encoder"):
             self._take(pixels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,12 +36,17 @@ from x2sam_rt.tasks.wording import Wording
 
 class Runtime:
     """Open with `Runtime.load(folder)`, as a context manager. Several sessions may run on one runtime; they share its
-    engines and weights and nothing else."""
+    engines and weights and nothing else.
+
+    Threads: everything here may be called from any thread, and sessions of one runtime may run in different ones at the
+    same time; a session belongs to one thread at a time. Answers of all sessions are given one after the other.
+    """
 
     def __init__(self, manifest: Manifest, engines: Engines, language: LanguageRuntime) -> None:
         self.manifest, self.language = manifest, language
         self._engines: Engines | None = engines
         self._sessions: WeakSet[VideoSession] = WeakSet()
+        self._lock = threading.Lock()  # around these two
 
     @classmethod
     def load(
@@ -140,12 +146,18 @@ class Runtime:
         return self._engines
 
     def close(self) -> None:
-        """Closes all sessions and gives the engines' memory back. Closing twice is allowed."""
-        for session in list(self._sessions):
+        """Closes all sessions and gives the engines' memory back; waits for the calls in progress. Closing twice is
+        allowed; from within `on_text` or `on_answer` it raises SessionError."""
+        with self._lock:
+            sessions = list(self._sessions)
+            for session in sessions:
+                session.require_outside()
+            engines, self._engines = self._engines, None  # from here on no session is opened
+        for session in sessions:
             session.close()
-        if self._engines is not None:
-            self._engines.close()
-        self._engines = None
+        self.language.close()
+        if engines is not None:
+            engines.close()
 
     def __enter__(self) -> Runtime:
         return self
@@ -163,8 +175,13 @@ class Runtime:
         on_text: OnText | None,
         again: ReAsk = ONCE,
     ) -> VideoSession:
-        session = VideoSession(self.engines, self.language, self.manifest.model, media, again)
-        if prompt is not None:
-            session.ask(prompt, frames=frames, on_text=on_text)
-        self._sessions.add(session)
+        with self._lock:
+            session = VideoSession(self.engines, self.language, self.manifest.model, media, again)
+            self._sessions.add(session)
+        try:
+            if prompt is not None:
+                session.ask(prompt, frames=frames, on_text=on_text)
+        except BaseException:
+            session.close()
+            raise
         return session

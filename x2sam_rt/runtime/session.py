@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -28,8 +30,48 @@ from x2sam_rt.tasks.table import Media
 _NOTHING = -1
 
 
+class OneCaller:
+    """Lets one call in at a time: another one meanwhile, from any thread, is refused; who closes waits."""
+
+    def __init__(self) -> None:
+        self._lock, self._caller = threading.Lock(), 0
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """Raises SessionError while another call is in progress."""
+        if not self._lock.acquire(blocking=False):
+            raise SessionError(
+                "This session is in use by another call. Use a session from one thread at a time, and not from its own "
+                "on_text or on_answer; sessions of one runtime may run in different threads."
+            )
+        with self._held():
+            yield
+
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether the call in progress is further up."""
+        return self._caller == threading.get_ident()
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        self._lock.acquire()
+        with self._held():
+            yield
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        self._caller = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._caller = 0
+            self._lock.release()
+
+
 class VideoSession:
     """Made by `Runtime.stream`. Steps one frame at a time, in fixed memory, for a stream of any length.
+
+    Belongs to one thread at a time: a call during another one raises SessionError; `close` waits for it to end.
 
     The language model runs when an instruction arrives or is asked again, not per frame: on the frames seen so far, at
     most the last 16 (a file is prompted with 16 evenly spaced ones). Its answer holds until the next one.
@@ -49,6 +91,7 @@ class VideoSession:
         self._config = config
         self._answer: Answer | None = None
         self._postprocess: PostProcessor | None = None
+        self._one = OneCaller()
 
     @property
     def answer(self) -> Answer | None:
@@ -82,30 +125,33 @@ class VideoSession:
         Raises PromptError, and NoMasksError (with the text) when the model answers without masks; the instruction in
         force then stays. With wait=False the next `step` or `wait_for_answer` raises these, once.
         """
-        pipeline = self._require_open()
         instruction = prompt.instruction if isinstance(prompt, Answer) else as_instruction(prompt)
         question = Question(instruction, frames, keep_memory, on_text, on_answer)
-        if isinstance(prompt, Answer):
-            self._take_over(pipeline, self._asker.use(question, prompt))
-        else:
-            self._take_over(pipeline, self._asker.ask(question, wait=wait))
+        with self._in_use() as pipeline:
+            if isinstance(prompt, Answer):
+                self._take_over(pipeline, self._asker.use(question, prompt))
+            else:
+                self._take_over(pipeline, self._asker.ask(question, wait=wait))
 
     def wait_for_answer(self) -> None:
         """Returns when nothing that was asked with wait=False is left to be answered; the answer then is in force.
         Before the first frame there is nothing to wait for. Raises as `ask`."""
-        pipeline = self._require_open()
-        self._take_over(pipeline, self._asker.finish())
+        with self._in_use() as pipeline:
+            self._take_over(pipeline, self._asker.finish())
 
     def step(self, frame: np.ndarray[Any, Any] | Tensor) -> FrameResult:
         """Segments the next frame: (H, W, 3) uint8 RGB of any size; results come back in that size. A tensor on the
         runtime's GPU stays there.
 
         Raises FrameError for a frame that cannot be segmented (the stream goes on with the next one), SessionError
-        after `close` or before any instruction; what an instruction asked with wait=False ran into (the frame can then
+        after `close`, before any instruction or during another call; EngineError, naming the stage, for results with
+        NaN or infinity; what an instruction asked with wait=False ran into (the frame can then
         be given again, and is segmented under the answer in force).
         """
-        pipeline = self._require_open()
-        pixels = check_frame(frame)
+        with self._in_use() as pipeline:
+            return self._step(pipeline, check_frame(frame))
+
+    def _step(self, pipeline: Pipeline, pixels: Tensor) -> FrameResult:
         if self._answer is None and not self._asker.waiting:
             raise SessionError("step before any instruction: call ask(…) or pass prompt= to stream(…) first.")
         with pipeline.timer("preprocess"):
@@ -121,12 +167,21 @@ class VideoSession:
     def forget(self) -> None:
         """Empties the mask memory, as after a cut; the instruction and its answer stay. Raises SessionError after
         `close`."""
-        self._require_open().forget()
+        with self._in_use() as pipeline:
+            pipeline.forget()
 
     def close(self) -> None:
-        """Gives the stream's memory back; what is being answered is given up. Closing twice is allowed."""
-        self._asker.close()
-        self._pipeline = self._answer = self._postprocess = None
+        """Gives the stream's memory back; waits for a call in progress, and gives up what is being answered beside the
+        stream. Closing twice is allowed; from within `on_text` or `on_answer` it raises SessionError."""
+        self.require_outside()
+        with self._one.closing():
+            self._asker.close()
+            self._pipeline = self._answer = self._postprocess = None
+
+    def require_outside(self) -> None:
+        """Raises SessionError from within this session's `on_text` or `on_answer`, where nothing may wait for it."""
+        if self._one.is_this_thread or self._asker.answers_here:
+            raise SessionError("A session was closed from within its on_text or on_answer; close it after the call.")
 
     def __enter__(self) -> VideoSession:
         return self
@@ -136,10 +191,12 @@ class VideoSession:
     ) -> None:
         self.close()
 
-    def _require_open(self) -> Pipeline:
-        if self._pipeline is None:
-            raise SessionError("This session is closed; open another with Runtime.stream(…).")
-        return self._pipeline
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[Pipeline]:
+        with self._one.call():
+            if self._pipeline is None:
+                raise SessionError("This session is closed; open another with Runtime.stream(…).")
+            yield self._pipeline
 
     def _take_over(self, pipeline: Pipeline, taken: Taken | None) -> None:
         if taken is None:
@@ -160,7 +217,10 @@ class VideoSession:
             return _no_masks(taken)
         prediction = pipeline.step(taken.pixels, answer.embeddings)
         with pipeline.timer("postprocess"):
-            return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
+            try:
+                return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
+            finally:  # whose transfer has brought on a GPU what is asked here
+                pipeline.require_sound()
 
 
 def _postprocessor(answer: Answer, device: torch.device) -> PostProcessor | None:

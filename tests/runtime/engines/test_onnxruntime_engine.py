@@ -13,7 +13,7 @@ import torch
 from x2sam_rt.errors import EngineError
 from x2sam_rt.model.stage_contract import StageContract, TensorSpec
 from x2sam_rt.runtime.engines import onnxruntime_engine
-from x2sam_rt.runtime.engines.onnxruntime_engine import check_placement, load
+from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine, check_placement
 from x2sam_rt.runtime.runtime import Runtime
 
 CUDA = "CUDAExecutionProvider"
@@ -43,7 +43,7 @@ def test_nodes_on_the_cpu_are_an_error(graph: Path) -> None:
 def test_an_onnxruntime_without_cuda_says_so(onnx_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime_engine, "_stream", lambda device: SimpleNamespace(cuda_stream=1))
     with pytest.raises(EngineError, match=r"asked for cuda:1, which needs CUDAExecutionProvider. Install"):
-        load(CONTRACT, onnx_bundle / "stages" / "memory_attention.onnx", torch.nn.Identity(), GPU)
+        OnnxRuntimeEngine(CONTRACT, onnx_bundle / "stages" / "memory_attention.onnx", GPU)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said without a GPU")
@@ -61,6 +61,12 @@ class Session:
     def __call__(self, path: str, options: Any, *, providers: list[Any], disabled_optimizers: list[str]) -> Session:
         self.calls.append(providers)
         return self
+
+    def get_inputs(self) -> list[Any]:
+        return [SimpleNamespace(name="x", type="tensor(float)", shape=[2, 3])]
+
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name="y", type="tensor(float)", shape=[2, 3])]
 
     def get_providers(self) -> list[str]:
         return [CUDA, "CPUExecutionProvider"]
@@ -95,7 +101,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, found: Session) -> None:
 def test_reads_and_writes_tensors_where_they_lie_on_a_stream_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Session([])
     stand_in(monkeypatch, found)
-    engine = load(CONTRACT, Path("stage.onnx"), torch.nn.Identity(), GPU)
+    engine = OnnxRuntimeEngine(CONTRACT, Path("stage.onnx"), GPU)
     x, y = torch.zeros(2, 3), torch.zeros(2, 3)
     run = engine.bind({"x": x}, {"y": y})
     run()
@@ -110,4 +116,4 @@ def test_reads_and_writes_tensors_where_they_lie_on_a_stream_in_step(monkeypatch
 def test_one_node_on_the_cpu_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, Session([], on_cpu=("NonZero",)))
     with pytest.raises(EngineError, match=r"1 nodes run elsewhere .NonZero '/NonZero' on CPUExecutionProvider"):
-        load(CONTRACT, Path("stage.onnx"), torch.nn.Identity(), GPU)
+        OnnxRuntimeEngine(CONTRACT, Path("stage.onnx"), GPU)
