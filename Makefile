@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/emulator/*.cpp)
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test lint fuzz clean
 
 venv: $(VENV)/installed
 
@@ -29,6 +29,9 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+
+fuzz: venv  # an hour over all targets; inputs that are trouble stay in tests/fuzz/found/
+	$(BIN)/python tests/fuzz/fuzz.py --seconds 330
 
 clean:
 	rm -rf $(VENV) build demo

@@ -373,6 +373,7 @@ def test_weights_beside_a_graph_are_those_that_were_checked(onnx_bundle: Path, t
         with Runtime.load(folder) as runtime, runtime.stream("the red circle") as session:
             maps.append(session.step(frame).segmentation.map)
     assert np.array_equal(*maps)
+    model = onnx.load(onnx_bundle / name)
     onnx.save(model, bundle / name, save_as_external_data=True, location="elsewhere.data")
     (bundle / "stages/elsewhere.data").rename(tmp_path / "elsewhere.data")
     relist(bundle, name)

@@ -106,14 +106,14 @@ class RotaryConfig(_Checked):
     """Qwen3-VL's `rope_scaling`, or `rope_parameters` with the base in it. X2SAM is defined for "default" only."""
 
     rope_type: Literal["default"] = "default"
-    rope_theta: Annotated[float, Range(1, 1e12)] = 5e6
+    rope_theta: Annotated[float, Range(1, 1e12)] | None = None
     mrope_section: Annotated[tuple[int, int, int], Range(1, 2048)] | None = None
     mrope_interleaved: Literal[True] = True
 
 
 @dataclass(frozen=True)
 class TextConfig(_Checked):
-    """What of Qwen3-VL's `text_config` has a meaning here, with its own defaults."""
+    """What of Qwen3-VL's `text_config` has a meaning here, with its own defaults; None is left to the library."""
 
     vocab_size: Annotated[int, Range(1, 2**22)]
     hidden_size: Width
@@ -123,13 +123,13 @@ class TextConfig(_Checked):
     num_key_value_heads: Heads
     head_dim: Annotated[int, Range(2, 4096)]
     max_position_embeddings: Annotated[int, Range(1, 2**22)]
-    rope_theta: Annotated[float, Range(1, 1e12)] = 5e6
+    rope_theta: Annotated[float, Range(1, 1e12)] | None = None
     rope_scaling: RotaryConfig | None = None
     rope_parameters: RotaryConfig | None = None
     hidden_act: Literal["silu"] = "silu"
     rms_norm_eps: Annotated[float, Range(0, 1)] = 1e-6
     attention_bias: bool = False
-    tie_word_embeddings: bool = False
+    tie_word_embeddings: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,10 +176,10 @@ class LanguageConfig(_Checked):
     text_config: TextConfig
     vision_config: VisionConfig
     tie_word_embeddings: bool = False
-    image_token_id: TokenId = 0
-    video_token_id: TokenId = 0
-    vision_start_token_id: TokenId = 0
-    vision_end_token_id: TokenId = 0
+    image_token_id: TokenId | None = None
+    video_token_id: TokenId | None = None
+    vision_start_token_id: TokenId | None = None
+    vision_end_token_id: TokenId | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,12 +192,14 @@ class LanguageConfig(_Checked):
 
 
 def _known(cls: type, data: object) -> object:
-    """A mapping's entries that a dataclass has fields for; those of its inner mappings too."""
+    """A mapping's entries that a dataclass has fields for, with the fields' defaults; those of inner mappings too."""
     if not isinstance(data, Mapping):
         return data
     inner = {"text_config": TextConfig, "vision_config": VisionConfig}
-    names = {f.name for f in dataclasses.fields(cls)}
-    return {key: _known(inner[key], value) if key in inner else value for key, value in data.items() if key in names}
+    fields = {f.name: f.default for f in dataclasses.fields(cls)}
+    defaults = {name: value for name, value in fields.items() if value not in (None, dataclasses.MISSING)}
+    known = {key: _known(inner[key], value) if key in inner else value for key, value in data.items() if key in fields}
+    return defaults | known
 
 
 @dataclass(frozen=True)

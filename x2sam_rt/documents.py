@@ -29,9 +29,13 @@ _SCALARS = (int, float, str, bool)
 _UNSOUND = re.compile(r"[\ud800-\udfff\x00-\x08\x0b-\x1f\x7f]")
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
+
+
 def shown(value: object) -> str:
     """A value in a message, however large it is."""
-    return reprlib.repr(value)
+    return _SHORT.repr(value)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ def run(
     stop: Annotated[
         list[str] | None, typer.Option(help="A text that ends a generated answer where it begins; repeat for several.")
     ] = None,
+    wording: Annotated[
+        Path | None, typer.Option(help="Words for questions and known answers: an edited copy of the bundle's own.")
+    ] = None,
     ask_again: AskAgain = "once",
     context: Context = None,
     threshold: Threshold = None,
@@ -93,7 +96,7 @@ def run(
             stop=tuple(stop or ()),
         )
         again, style = ReAsk.parse(ask_again), OverlayStyle(alpha, outline, legend)
-        with Runtime.load(bundle, device=device, context=context) as runtime:
+        with Runtime.load(bundle, device=device, context=context, wording=wording) as runtime:
             if image:
                 writers = open_writers(image, None, output or [], davis, panoptic, style, instruction.regions)
                 _print_result(run_image(runtime, image, instruction, writers))

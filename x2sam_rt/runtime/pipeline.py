@@ -16,7 +16,6 @@ from x2sam_rt.errors import EngineError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stage_contract import require_finite
 from x2sam_rt.model.stages import SCALES
-from x2sam_rt.runtime.device import CPU
 from x2sam_rt.runtime.engines.engine import BoundStage, Engines
 from x2sam_rt.runtime.frame_graph import CudaRecorder, FrameGraph, Recorder
 from x2sam_rt.runtime.memory_bank import MemoryBank
@@ -91,7 +90,7 @@ class Pipeline:
         self._prompt: _BoundPrompt | None = None
         if record is None and engines.recordable:
             record = partial(CudaRecorder, device)
-        self._sum = torch.zeros(1, device=CPU, pin_memory=device.type == "cuda")
+        self._sum = torch.zeros((), device=device)
         self._recorded, self._recorder = record is not None, record() if record is not None else None
 
     @property
@@ -102,23 +101,26 @@ class Pipeline:
     def step(self, pixels: Tensor, prompt: PromptEmbeddings) -> MaskPrediction:
         """pixels: (1, 3, S, S), normalised.
 
-        Raises EngineError for another shape; on a CPU also for results with NaN or infinity. On a GPU nothing waits
-        for them here: `require_sound` asks, once something else has waited for the frame.
+        Raises EngineError for another shape; on a CPU also, naming the stage, for results with NaN or infinity. On a
+        GPU nothing waits for them here: they make all class logits NaN, which post-processing brings to the host, and
+        `require_sound` then names the stage.
         """
         bound = self._bound(prompt)
         if bound.frames is not None:
             prediction = self._step_recorded(pixels, bound.prediction, bound.frames)
         else:
             prediction = self._step_by_stages(pixels, bound)
-        total = prediction.mask_logits.sum(dtype=torch.float32) + prediction.class_logits.sum(dtype=torch.float32)
-        self._sum.copy_(total, non_blocking=True)
+        sums = (logits.sum(dtype=torch.float32) for logits in (prediction.mask_logits, prediction.class_logits))
+        torch.add(*sums, out=self._sum)
         if self.device.type == "cpu":
             self.require_sound()
+        else:
+            prediction.class_logits.add_(self._sum - self._sum)  # 0, or NaN
         return prediction
 
     def require_sound(self) -> None:
         """Raises EngineError naming the stage if the last step's results hold NaN or infinity, which one number tells:
-        their sum."""
+        their sum. On a GPU the host waits."""
         if bool(self._sum.isfinite()) or self._prompt is None:
             return
         features, prompt = self.features, self._prompt.source

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.errors import SessionError
+from x2sam_rt.errors import EngineError, SessionError
 from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
 from x2sam_rt.runtime.asking import ONCE, OnAnswer, Question, ReAsk, StreamAsker, Taken
 from x2sam_rt.runtime.engines.engine import Engines
@@ -219,8 +219,9 @@ class VideoSession:
         with pipeline.timer("postprocess"):
             try:
                 return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
-            finally:  # whose transfer has brought on a GPU what is asked here
+            except EngineError:  # on a GPU NaN shows here; the pipeline knows where it came from
                 pipeline.require_sound()
+                raise
 
 
 def _postprocessor(answer: Answer, device: torch.device) -> PostProcessor | None:
