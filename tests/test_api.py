@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import x2sam_rt
 
 FILE = Path(__file__).parents[1] / "docs" / "api.md"
@@ -75,12 +77,8 @@ def test_public_names_are_typed() -> None:
 
 
 def test_a_name_that_is_not_there_names_those_that_are() -> None:
-    try:
+    with pytest.raises(AttributeError, match="Runtime"):
         x2sam_rt.Runtme  # type: ignore[attr-defined]  # noqa: B018
-    except AttributeError as error:
-        assert "Runtime" in str(error)
-    else:
-        raise AssertionError("an unknown name was found")
 
 
 if __name__ == "__main__":

@@ -132,8 +132,9 @@ def _check_nested(data: object, where: str) -> None:
 
 
 def read_dataclass(cls: type[T], data: object, where: str) -> T:
-    """Builds a dataclass (nested ones too) from plain JSON. Raises ConfigError on unknown or missing keys, and on
-    values of other types or out of range."""
+    """Builds a dataclass (nested ones too) from plain JSON, in which a field's value may stand ready-made.
+
+    Raises ConfigError on unknown or missing keys, and on values of other types or out of range."""
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where}: found {type(data).__name__}, wanted an object with named fields.")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -186,6 +187,8 @@ def _read_value(hint: Any, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} is {shown(value)}; it must be one of {list(arguments)}.")
     if hint in _SCALARS and not _is_scalar(hint, value):
         raise ConfigError(f"{where} is {shown(value)} ({type(value).__name__}); it must be {hint.__name__}.")
+    if isinstance(hint, type) and hint not in _SCALARS and not isinstance(value, hint):
+        raise ConfigError(f"{where} is of type {type(value).__name__}; it must be {hint.__name__}.")
     return value
 
 

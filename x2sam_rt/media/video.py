@@ -19,8 +19,10 @@ from av.video.reformatter import VideoReformatter
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.containers import (
     BreakError,
+    FrameTimes,
     count_packets,
     decode_frames,
+    frame_times,
     open_container,
     promised_frames,
     video_stream,
@@ -69,13 +71,15 @@ class VideoReader:
     Raises VideoError if the file is missing, empty, no video, has no video stream or no decodable frame.
     """
 
-    def __init__(self, path: str | Path, *, allow_truncated: bool = False) -> None:
+    def __init__(self, path: str | Path, *, allow_truncated: bool = False, _frame_threads: bool = False) -> None:
         self.path = Path(path)
         self.allow_truncated = allow_truncated
         self._to_rgb = VideoReformatter()
         self._container = open_container(self.path)
         try:
             self._stream = video_stream(self._container, self.path)
+            if _frame_threads:  # faster, but damage then only shows in frames that are missing: for seek_frames
+                self._stream.thread_type = "AUTO"
             self._decoded = self._decode()
             head = next(self._decoded, None)
             if head is None:
@@ -122,6 +126,27 @@ class VideoReader:
             if decoded.index in indices:
                 picked.append(self._convert(decoded))
         return picked, count
+
+    def seek_frames(self, times: FrameTimes, indices: Collection[int]) -> list[VideoFrame] | None:
+        """The frames with the given numbers, decoded from the key frames before them. None where a frame does not come
+        at its time, as after damage: then only decoding from the start tells."""
+        self._take_head()
+        origin, found = times.shown[0], []
+        for key, wanted in _by_key(times, indices).items():
+            self._container.seek(key, stream=self._stream)
+            try:
+                found += [(wanted[raw.pts], raw) for raw in self._at(wanted) if raw.pts in wanted]
+            except BreakError:
+                return None
+        frames = [self._convert(_Decoded(n, self._seconds(raw.pts, origin, n), raw)) for n, raw in sorted(found)]
+        return frames if [frame.index for frame in frames] == sorted(indices) else None
+
+    def _at(self, times: Collection[int]) -> Iterator[av.VideoFrame]:
+        """Frames from here to the last of these times, those of all these times among them."""
+        for raw in decode_frames(self._container, self._stream, self.path, only=times):
+            yield raw
+            if raw.pts is None or raw.pts >= max(times):
+                return
 
     def close(self) -> None:
         """Releases the file and the decoder; closing twice is allowed."""
@@ -205,24 +230,44 @@ def pick_frames(
 ) -> PickedFrames:
     """`count` frames spread evenly from the first to the last (all of a shorter clip), and those numbered `chosen`.
 
-    Memory is that of the frames returned. A container that does not say how many frames it holds has its packets
-    counted first, undecoded. The file is decoded once; again only where the number was wrong, as a file that breaks
-    off shows at its end. Raises VideoError as VideoReader does.
+    Memory is that of the frames returned. Where the packets tell when each frame is shown, only the groups of pictures
+    with wanted frames are decoded. Else the whole file is, its packets counted first if the container does not say how
+    many frames it holds; again where the number was wrong, as a file that breaks off shows at its end. Raises
+    VideoError as VideoReader does.
     """
     if count < 1:
         raise VideoError(f"{path}: {count} evenly spaced frames were asked for; ask for at least 1.")
+    times = frame_times(Path(path))
+    if times is not None:
+        total = len(times.shown)
+        with VideoReader(path, _frame_threads=True) as reader:
+            found = reader.seek_frames(times, _spread(total, count) | {n for n in chosen if n < total})
+        if found is not None:
+            return _picked(found, total, count, chosen)
     with VideoReader(path, allow_truncated=allow_truncated) as reader:
         expected = reader.num_frames or count_packets(reader.path)
         frames, total = reader.pick(_spread(expected, count) | set(chosen))
     if expected != total:
         with VideoReader(path, allow_truncated=allow_truncated) as reader:
             frames, total = reader.pick(_spread(total, count) | set(chosen))
+    return _picked(frames, total, count, chosen)
+
+
+def _picked(frames: list[VideoFrame], total: int, count: int, chosen: Collection[int]) -> PickedFrames:
     spread = _spread(total, count)
     return PickedFrames(
         spread=tuple(frame for frame in frames if frame.index in spread),
         chosen={frame.index: frame for frame in frames if frame.index in chosen},
         total=total,
     )
+
+
+def _by_key(times: FrameTimes, indices: Collection[int]) -> dict[int, dict[int, int]]:
+    """For the time of each key frame that is needed: the numbers of the wanted frames after it, by their times."""
+    groups: dict[int, dict[int, int]] = {}
+    for index in sorted(indices):
+        groups.setdefault(times.key_of(index), {})[times.shown[index]] = index
+    return groups
 
 
 def _spread(total: int, count: int) -> frozenset[int]:

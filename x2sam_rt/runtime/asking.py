@@ -14,15 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from x2sam_rt.errors import ConfigError, NoMasksError
-from x2sam_rt.runtime.growing_text import OnText
+from x2sam_rt.errors import ConfigError, NoMasksError, SnapshotError
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
-from x2sam_rt.runtime.prompt_frames import PromptFrames, RecentFrames
+from x2sam_rt.runtime.prompt_frames import PromptFrames, RecentFrame, RecentFrames
+from x2sam_rt.runtime.question import Question, QuestionState
 from x2sam_rt.runtime.results import Segmentation
-from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import Media
 
-OnAnswer = Callable[[Answer, int], None]
 Policy = Literal["once", "every", "on_change"]
 _SPELLED = re.compile(
     r"(once|every=(?P<frames>\d{1,9})|on_change(=(?P<threshold>[01]?\.?\d{1,6}))?)(?P<more>(:forget)?(:beside)?)"
@@ -99,6 +97,15 @@ class ReAskState:
         """An instruction is asked on the frame that comes next."""
         self._since, self._changed = 0, False
 
+    def state(self) -> tuple[int, bool, Tensor | None]:
+        return self._since, self._changed, self._before
+
+    def restore(self, since: int, changed: bool, before: Tensor | None) -> None:
+        """Raises SnapshotError for masks that are none."""
+        if before is not None and (before.dtype != torch.bool or before.ndim != 2):
+            raise SnapshotError(f"The masks before are {before.dtype} {tuple(before.shape)}; wanted (H, W) bool.")
+        self._since, self._changed, self._before = since, changed, before
+
     def observe(self, segmentation: Segmentation) -> None:
         """The frame that was segmented last."""
         self._since += 1
@@ -125,16 +132,20 @@ def _compared(now: Tensor, before: Tensor) -> tuple[float, bool]:
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """An instruction with all that was said when it was asked. frames: None = those of the stream. again: the policy's
-    own, not a user's."""
+class AskerState:
+    """A stream's questions at rest. recent: the frames seen last. first: waits for the first frame, which first_waits
+    for its answer. pending: is being answered. in_force: was answered last. since: frames since the last was asked.
+    changed: whether masks changed since. before: (H, W) bool, the pixels of any mask in the last frame."""
 
-    instruction: Instruction
-    frames: PromptFrames | None = None
-    keep_memory: bool = True
-    on_text: OnText | None = None
-    on_answer: OnAnswer | None = None
-    again: bool = False
+    policy: ReAsk
+    recent: tuple[RecentFrame, ...]
+    first: QuestionState | None
+    first_waits: bool
+    pending: QuestionState | None
+    in_force: QuestionState | None
+    since: int
+    changed: bool
+    before: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,6 +299,34 @@ class StreamAsker:
     def answers_here(self) -> bool:
         """Whether this is the thread that answers beside the stream."""
         return self._background.is_this_thread
+
+    def state(self) -> AskerState:
+        pending, (since, changed, before) = self._background.pending, self._again.state()
+        return AskerState(
+            self._again.policy,
+            self._recent.state(),
+            None if self._first is None else QuestionState.of(self._first[0]),
+            self._first is not None and self._first[1],
+            None if pending is None else QuestionState.of(pending),
+            None if self._in_force is None else QuestionState.of(self._in_force, answered=True),
+            since,
+            changed,
+            before,
+        )
+
+    def restore(self, state: AskerState, next_frame: int, place: torch.device) -> None:
+        """Goes on where another was; what was being answered there is begun anew. place: where the stream's frames
+        are. Raises SnapshotError, PromptError."""
+        for question in filter(None, (state.first, state.pending, state.in_force)):
+            question.instruction.require_media(self._media)
+        self._recent.restore(tuple(RecentFrame(f.index, f.pixels.to(place)) for f in state.recent), next_frame)
+        self._again.restore(state.since, state.changed, None if state.before is None else state.before.to(place))
+        if state.first is not None:
+            self._first = state.first.question(place), state.first_waits
+        if state.in_force is not None:
+            self._in_force = state.in_force.asked(place)
+        if state.pending is not None:
+            self._background.submit(state.pending.asked(place))
 
     def close(self) -> None:
         self._background.close()

@@ -23,6 +23,7 @@ from x2sam_rt.runtime.postprocess.panoptic import EMPTY as UNOWNED
 from x2sam_rt.runtime.postprocess.phrases import chosen_queries, phrase_id
 from x2sam_rt.runtime.postprocess.prompted import ACCEPTED, EMPTY, OBJECT, REMEMBERED, combined_score, likely
 from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor, Size, one_mask
+from x2sam_rt.runtime.postprocess.state import RuleState, numbered
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import OnDevice, Segment, Segmentation
 from x2sam_rt.tasks.instruction import PostProcessOptions
@@ -137,7 +138,7 @@ def mask_of(grid: TileGrid, logits: Tensor, cut: float, area: float) -> OnDevice
     return OnDevice(lambda: draw_masks(grid, logits[None], cut)[0], (grid.rows.size, grid.columns.size), int(area))
 
 
-class InstanceOnDevice:
+class InstanceOnDevice(PostProcessor):
     """As `InstancePostProcessor`."""
 
     def __init__(self, conditions: Conditions, options: PostProcessOptions, empty: int) -> None:
@@ -165,6 +166,13 @@ class InstanceOnDevice:
             segments, map_of(segments[::-1], frame.original_size, self._empty, frame.device), self._empty
         )
 
+    def state(self) -> RuleState:
+        return RuleState(self._ids.state(), () if self._last is None else (self._last,))
+
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        self._ids.restore(state.numbering())
+        self._last = state.grid_masks((logits[1], logits[2]))
+
     def _found(
         self, probability: Numbers, pairs: npt.NDArray[np.int64], confidence: Numbers
     ) -> list[tuple[int, int, float]]:
@@ -178,7 +186,7 @@ class InstanceOnDevice:
         return sorted(found, key=lambda one: -one[2])
 
 
-class PanopticOnDevice:
+class PanopticOnDevice(PostProcessor):
     """As `PanopticPostProcessor`."""
 
     def __init__(self, conditions: Conditions, options: PostProcessOptions) -> None:
@@ -194,6 +202,13 @@ class PanopticOnDevice:
         survives = kept & (areas > 0) & (own > 0) & (areas > self._options.overlap * own)
         numbers = to_host(survives, areas, labels, scores, self._common(owner, len(scores)))
         return self._collect(owner, *numbers)
+
+    def state(self) -> RuleState:
+        return RuleState(self._ids.state(), () if self._last is None else (numbered(*self._last),))
+
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        self._ids.restore(state.numbering())
+        self._last = state.owners(logits[0])
 
     def _settle(self, grid: TileGrid, logits: Tensor, scores: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         """The query that wins each pixel, (H, W) int32, and each query's own area, whoever wins it."""
@@ -242,7 +257,7 @@ class PanopticOnDevice:
         return iou
 
 
-class SemanticOnDevice:
+class SemanticOnDevice(PostProcessor):
     """As `SemanticPostProcessor`."""
 
     def __init__(self, conditions: Conditions) -> None:
@@ -271,7 +286,7 @@ class SemanticOnDevice:
         return grid.joined(torch.cat(winners)[None])[0]
 
 
-class PhrasesOnDevice:
+class PhrasesOnDevice(PostProcessor):
     """As `PhrasePostProcessor`."""
 
     def __init__(self, conditions: Conditions, options: PostProcessOptions) -> None:
@@ -313,7 +328,7 @@ def at_frame_size(prompt: Tensor, frame: FrameLogits) -> Tensor:
     return resize_nearest(prompt[:height, :width], frame.original_size)
 
 
-class InteractiveOnDevice:
+class InteractiveOnDevice(PostProcessor):
     """As `InteractivePostProcessor`."""
 
     def __init__(self, conditions: Conditions, options: PostProcessOptions, prompt: Tensor) -> None:
@@ -334,7 +349,7 @@ class InteractiveOnDevice:
         return Segmentation(segments, map_of(segments, frame.original_size, EMPTY, frame.device), EMPTY)
 
 
-class ObjectOnDevice:
+class ObjectOnDevice(PostProcessor):
     """As `ObjectPostProcessor`."""
 
     def __init__(self, conditions: Conditions, options: PostProcessOptions, prompt: Tensor) -> None:
@@ -356,6 +371,12 @@ class ObjectOnDevice:
             self._accepted.append((mask.draw(), score))
         segments = (Segment(mask, self._conditions.labels[0], 0, score, OBJECT),) if area else ()
         return Segmentation(segments, map_of(segments, frame.original_size, EMPTY, frame.device), EMPTY)
+
+    def state(self) -> RuleState:
+        return RuleState(masks=tuple(m for m, _ in self._accepted), scores=tuple(score for _, score in self._accepted))
+
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        self._accepted.extend(state.scored_masks(REMEMBERED, ACCEPTED))
 
     def _choose(
         self, possible: Numbers, probability: Numbers, ious: Numbers, areas: Numbers

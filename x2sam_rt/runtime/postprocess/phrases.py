@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.runtime.postprocess.masks import binary_masks, paint_map
-from x2sam_rt.runtime.postprocess.rule import FrameLogits
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
 from x2sam_rt.tasks.instruction import PostProcessOptions
@@ -15,7 +15,7 @@ from x2sam_rt.tasks.table import Conditions
 EMPTY = 255
 
 
-class PhrasePostProcessor:
+class PhrasePostProcessor(PostProcessor):
     """One segment per phrase, in the phrases' order, later ones painted over earlier ones; score = class
     probability; the mean of several.
 

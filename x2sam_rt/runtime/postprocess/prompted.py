@@ -20,7 +20,8 @@ from x2sam_rt.runtime.postprocess.masks import (
     prompt_at_frame_size,
     resize_nearest,
 )
-from x2sam_rt.runtime.postprocess.rule import FrameLogits, Size
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor, Size
+from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
 from x2sam_rt.tasks.instruction import PostProcessOptions
@@ -29,7 +30,7 @@ from x2sam_rt.tasks.table import Conditions
 EMPTY, OBJECT = 255, 1
 
 
-class InteractivePostProcessor:
+class InteractivePostProcessor(PostProcessor):
     """Of the queries whose instance score reaches the threshold, or else the one with the highest, that whose mask
     overlaps the prompt most. prompt: (S, S) bool in the segmentor's input grid. A generated answer may name the
     object by several phrases; they count as one."""
@@ -74,7 +75,7 @@ EMPTY, OBJECT = 255, 1
 GEOMETRY, REMEMBERED, ACCEPTED = 0.2, 4, 0.5
 
 
-class ObjectPostProcessor:
+class ObjectPostProcessor(PostProcessor):
     """The query that is probable and lies where the object was: on the prompt and in the last accepted results.
 
     prompt: (S, S) bool in the segmentor's input grid. threshold: of the class probability. Score = 0.2 · weighted mean
@@ -101,6 +102,13 @@ class ObjectPostProcessor:
             self._accepted.append((mask, score))
         segments = (Segment(mask, self._conditions.labels[0], 0, score, OBJECT),) if mask.any() else ()
         return Segmentation(segments, paint_map(segments, frame.original_size, EMPTY), EMPTY)
+
+    def state(self) -> RuleState:
+        masks = tuple(torch.from_numpy(mask) for mask, _ in self._accepted)
+        return RuleState(masks=masks, scores=tuple(score for _, score in self._accepted))
+
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        self._accepted.extend((mask.numpy(), score) for mask, score in state.scored_masks(REMEMBERED, ACCEPTED))
 
     def _anchor(self, frame: FrameLogits) -> BoolMask:
         """The prompt, or nothing where it is left out: then its weight still counts, as published."""

@@ -14,9 +14,9 @@ import numpy as np
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import AtomicOutput, naming_write_errors
 from x2sam_rt.media.image import decode_ids, encode_ids, read_image, write_image
+from x2sam_rt.media.shapes import bounding_box
 from x2sam_rt.media.types import LabelMap, Pixels
 from x2sam_rt.runtime.results import FrameResult, Segment
-from x2sam_rt.runtime.writers.coco import bounding_box
 from x2sam_rt.runtime.writers.writer import Categories, Category, ResultWriter, shifted_ids
 
 IMAGES = "panoptic"  # folder of the PNGs, beside the JSON
