@@ -148,13 +148,13 @@ def read_dataclass(cls: type[T], data: object, where: str) -> T:
         raise ConfigError(
             f"{where}: unknown keys {shown(unknown)}, missing keys {shown(missing)}; known keys: {sorted(fields)}."
         )
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # classes are hashable, whatever mypy makes of `__hash__`
     return cls(**{name: _read_value(hints[name], value, f"{where}.{name}") for name, value in data.items()})
 
 
 def check_fields(instance: object) -> None:
     """The values of a dataclass that was built by hand, as `read_dataclass` checks them; made for `__post_init__`."""
-    for name, hint in _hints(type(instance)).items():
+    for name, hint in _hints(type(instance)).items():  # type: ignore[arg-type]
         _read_value(hint, getattr(instance, name), f"{type(instance).__name__}.{name}")
 
 

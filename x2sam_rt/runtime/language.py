@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.errors import NoMasksError, SessionError
+from x2sam_rt.errors import ConfigError, NoMasksError, SessionError
 from x2sam_rt.model.language import DeepStack
 from x2sam_rt.model.preprocess import (
     region_input,
@@ -120,6 +120,21 @@ def _pixels_per_token() -> int:
     return side**2 // tokens_per_pair((side, side))
 
 
+_ANY_CACHE, _CACHE_SHARE = 2**30, 4
+
+
+def _check_cache(encoder: PromptEncoder, context: int) -> None:
+    """Raises ConfigError when the cache of a context that nobody asked for is out of all proportion to the weights."""
+    language = encoder.language
+    size = context * language.cache_bytes_per_token
+    held = sum(weight.nbytes for weight in language.text.parameters())
+    if size > max(_ANY_CACHE, _CACHE_SHARE * held):
+        raise ConfigError(
+            f"The longest prompt would take {context:,} tokens and {size:,} bytes of cache, beside {held:,} bytes of "
+            "weights. Pass context= (--context) with the tokens you need."
+        )
+
+
 class Turns:
     """Answers are given one after the other, whatever threads ask, until they are closed."""
 
@@ -171,7 +186,10 @@ class LanguageRuntime:
         """
         self.encoder, self.tokenizer = encoder, tokenizer
         self._region_source, self._config, self._wording = region_source, config, wording
-        cache = encoder.language.new_cache(default_context(config) if context is None else context)
+        if context is None:
+            context = default_context(config)
+            _check_cache(encoder, context)
+        cache = encoder.language.new_cache(context)
         self._prefix, self._seen = Prefix(cache), SeenPairs(cache.context)
         self._turns = Turns()
 

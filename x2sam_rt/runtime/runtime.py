@@ -20,7 +20,7 @@ from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.bundle import TOKENIZER, WORDING, BundleFiles, Manifest, read_manifest
 from x2sam_rt.runtime.device import device_for
-from x2sam_rt.runtime.engines import find_backend
+from x2sam_rt.runtime.engines import check_precision, find_backend
 from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
 from x2sam_rt.runtime.growing_text import OnText
@@ -74,6 +74,7 @@ class Runtime:
         """
         manifest = read_manifest(Path(folder))
         files = BundleFiles(Path(folder), manifest.files, check_hashes=check_hashes)
+        check_precision(manifest.backend, manifest.precision)
         backend = find_backend(manifest.backend)
         place = device_for(backend, device)
         model = load_model(manifest, files, place)
