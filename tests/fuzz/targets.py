@@ -97,7 +97,7 @@ def region(data: bytes) -> None:
 def prompt(data: bytes) -> None:
     """The first byte chooses the task, the rest are its texts."""
     name = list(TASKS)[(data[0] if data else 0) % len(TASKS)]
-    text = data[1:].decode("utf-8", "surrogatepass" if len(data) % 2 else "replace")
+    text = data[1:].decode("utf-8", "surrogateescape" if len(data) % 2 else "replace")
     texts, takes = tuple(text.split("\0")), TASKS[name].takes
     instruction = Instruction(
         name,
@@ -110,7 +110,7 @@ def prompt(data: bytes) -> None:
     media = TASKS[name].media[0]
     marked = instruction.question_text(media, DEFAULT_WORDING)
     ids = _tokenizer().encode_marked(marked)
-    own = {number for text in texts for number in _tokenizer().encode(text)}
+    own = {number for text in texts for number in _tokenizer().encode(text.encode("utf-8", "replace").decode())}
     assert own.isdisjoint({_tokenizer().seg, _tokenizer().phrase_start, _tokenizer().phrase_end})
     assert len(ids) < 4096 + 4 * len(data)
 

@@ -105,7 +105,7 @@ def load_manifest(folder: Path, *, check_hashes: bool = False) -> Manifest:
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest alone; no file it lists is looked at. Raises BundleError."""
-    if not (folder / MANIFEST).is_file():
+    if not os.path.isfile(folder / MANIFEST):  # unlike the method, takes any name
         raise BundleError(
             f"{folder}: found no {MANIFEST}, wanted a finished export: `x2sam-rt export CHECKPOINT -o DIR`."
         )

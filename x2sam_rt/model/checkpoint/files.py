@@ -48,8 +48,10 @@ def read_tensor_file(path: Path) -> dict[str, Tensor]:
     Raises CheckpointError when the file is missing, damaged, of another kind, or holds anything but tensors of
     floating-point numbers.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Give a .safetensors file or a training checkpoint (.bin, .pt).")
+    if not os.path.isfile(path):  # unlike the method, takes any name
+        raise CheckpointError(
+            f"{shown(str(path))}: no such file. Give a .safetensors file or a training checkpoint (.bin, .pt)."
+        )
     if path.name.endswith(_INDEX_END):
         return _read_shards(path)
     if path.suffix == ".safetensors":
@@ -85,7 +87,7 @@ def _shard_paths(index: Path) -> list[Path]:
         raise CheckpointError(f"{index}: wanted 'weight_map', an object of file names by tensor. Download it again.")
     shards = sorted(set(listed.values()))
     for shard in shards:
-        if Path(shard).name != shard or shard.endswith(_INDEX_END):
+        if not shard or Path(shard).name != shard or shard.endswith(_INDEX_END):
             raise CheckpointError(f"{index}: shard {shard!r} lies outside the folder; the index must name plain files.")
     return [index.with_name(shard) for shard in shards]
 
@@ -123,8 +125,8 @@ def _check_entry(entry: _Entry, tensor: str, held: int) -> None:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    packed = is_zipfile(path)
     try:
+        packed = is_zipfile(path)
         if packed:
             _check_members(path)
         # weights_only refuses every pickle that would run code.
@@ -176,7 +178,7 @@ def base_folder(name: str) -> Path:
     Raises CheckpointError when it is neither.
     """
     folder = Path(name).expanduser()
-    return folder if folder.is_dir() else _downloaded(name, _BASE_FILES, "the base model")
+    return folder if os.path.isdir(folder) else _downloaded(name, _BASE_FILES, "the base model")
 
 
 def checkpoint_file(path: Path | str) -> Path:
@@ -186,9 +188,9 @@ def checkpoint_file(path: Path | str) -> Path:
     Raises CheckpointError when there is none, or more than one.
     """
     given = Path(path).expanduser()
-    if not given.exists() and not given.suffix and len(given.parts) == 2 and not given.is_absolute():
+    if not os.path.exists(given) and not given.suffix and len(given.parts) == 2 and not given.is_absolute():
         given = _downloaded(str(path), _CHECKPOINT_FILES, "the checkpoint")
-    if not given.is_dir():
+    if not os.path.isdir(given):
         return given
     found = [given / name for name in _CHECKPOINT_NAMES if (given / name).is_file()]
     if len(found) != 1:
