@@ -95,7 +95,7 @@ def test_every_schema_there_was_has_a_bundle() -> None:
     assert {path.name for path in BUNDLES.iterdir()} == {f"schema_{number}" for number in range(1, SCHEMA + 1)}
 
 
-@pytest.mark.parametrize("folder", BUNDLES.iterdir(), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", sorted(BUNDLES.iterdir()), ids=lambda folder: folder.name)
 def test_a_bundle_of_every_schema_runs_or_says_what_to_run(folder: Path) -> None:
     """Written by the versions that had them (`tests/make_bundle_fixture.py`)."""
     if folder.name != f"schema_{SCHEMA}":

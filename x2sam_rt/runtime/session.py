@@ -30,17 +30,20 @@ from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import Media
 
 _NOTHING = -1
+_CLOSED = "This session is closed; open another with Runtime.stream(…)."
 
 
 class OneCaller:
     """Lets one call in at a time: another one meanwhile, from any thread, is refused; who closes waits."""
 
     def __init__(self) -> None:
-        self._lock, self._caller = threading.Lock(), 0
+        self._lock, self._caller, self._closed = threading.Lock(), 0, False
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
-        """Raises SessionError while another call is in progress."""
+        """Raises SessionError while another call is in progress, and once it is being closed."""
+        if self._closed:
+            raise SessionError(_CLOSED)
         if not self._lock.acquire(blocking=False):
             raise SessionError(
                 "This session is in use by another call. Use a session from one thread at a time, and not from its own "
@@ -56,6 +59,7 @@ class OneCaller:
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
+        self._closed = True
         self._lock.acquire()
         with self._held():
             yield
@@ -233,7 +237,7 @@ class VideoSession:
     def _in_use(self) -> Iterator[Pipeline]:
         with self._one.call():
             if self._pipeline is None:
-                raise SessionError("This session is closed; open another with Runtime.stream(…).")
+                raise SessionError(_CLOSED)
             yield self._pipeline
 
     def _take_over(self, pipeline: Pipeline, taken: Taken | None) -> None:
