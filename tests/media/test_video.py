@@ -446,7 +446,7 @@ def test_damage_in_a_sought_group_is_left_to_a_whole_pass(tmp_path: Path) -> Non
     path = make(tmp_path / "a.mp4", Clip(options=FASTSTART))
     times = frame_times(path)
     assert times is not None
-    later = FrameTimes((*times.shown[:-1], times.shown[-1] + 1), times.keys)
+    later = FrameTimes((*times.shown[:-1], times.shown[-1] + 1), times.keys, times.time_base)
     with VideoReader(path) as reader:
         assert reader.seek_frames(later, {FRAMES - 1}) is None
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -25,7 +28,7 @@ from x2sam_rt.errors import VerificationError, X2SamError
 from x2sam_rt.media.colors import color_of
 
 if TYPE_CHECKING:
-    from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.media.source import FrameSource
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.results import FrameResult
     from x2sam_rt.runtime.run import RunFrame
@@ -34,18 +37,50 @@ if TYPE_CHECKING:
     from x2sam_rt.tasks.instruction import Instruction
 
 FAILED, OUT_OF_BOUNDS = 1, 3
+_SIGNALLED = 128  # plus the signal's number, as shells have it
 console, error_console = Console(), Console(stderr=True)
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal that ends the process, as an exception, so that what is half done is cleaned up as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 @contextlib.contextmanager
 def reporting() -> Iterator[None]:
-    """Ends the command with a message instead of a traceback for every error a user can meet."""
+    """Ends the command with a message instead of a traceback for every error a user can meet, and for signals."""
     try:
-        yield
+        with _raising_signals():
+            yield
     except X2SamError as error:
         error_console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         code = OUT_OF_BOUNDS if isinstance(error, VerificationError) else FAILED
         raise typer.Exit(code) from error
+    except KeyboardInterrupt as stop:
+        error_console.print("[yellow]stopped.[/yellow]")
+        number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
+        raise typer.Exit(_SIGNALLED + number) from None
+
+
+@contextlib.contextmanager
+def _raising_signals() -> Iterator[None]:
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise Terminated(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # A signal that is ignored (nohup) stays so.
+    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in heard:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def progress_bar(*more: ProgressColumn) -> Progress:
@@ -80,12 +115,12 @@ def linked_text(result: FrameResult) -> Text:
 
 def with_progress(
     runtime: Runtime,
-    video: VideoReader,
+    source: FrameSource,
     instruction: Instruction,
     writers: Sequence[ResultWriter] = (),
     again: ReAsk | None = None,
 ) -> Iterator[RunFrame]:
-    """Runs a file with a progress bar over its frames. again: None = the instruction is asked once."""
+    """Runs a source with a progress bar over its frames. again: None = the instruction is asked once."""
     from x2sam_rt.runtime.asking import ONCE
     from x2sam_rt.runtime.run import run_video
 
@@ -93,7 +128,7 @@ def with_progress(
         bar = progress.add_task("answer the instruction", total=None)
         frames = run_video(
             runtime,
-            video,
+            source,
             instruction,
             writers,
             again=again or ONCE,

@@ -6,8 +6,9 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import av
 import av.container
@@ -58,17 +59,20 @@ def decode_frames(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     path: Path,
+    *,
     only: Collection[int] | None = None,
+    passed: int = 0,
 ) -> Iterator[av.VideoFrame]:
     """Frames in order of display; raises BreakError at the first damage after the first key frame.
 
-    only: the times of the frames that are wanted; of others those may be left out that no frame is built on.
+    only: the times of the frames that are wanted; of others those may be left out that no frame is built on. passed:
+    packets that were passed over by seeking.
 
     Before the first key frame damage is expected: a broadcast recording begins inside a group of pictures.
     PyAV's default threading (slices) is kept on purpose: with frame threads, an error loses the sound frames
     still in work, and is not raised.
     """
-    packets, started = 0, False
+    packets, started = passed, False
     for packet in _packets(container, stream):
         packets += 1
         if only is not None:
@@ -169,17 +173,36 @@ def count_packets(path: Path) -> int:
 _ONE_FRAME_A_PACKET = ("h264", "hevc", "av1", "mjpeg", "prores", "ffv1", "mpeg2video", "rawvideo")
 
 
+class KeyFrame(NamedTuple):
+    """Where decoding can begin. time: in the stream's time base. before: packets that come before its own."""
+
+    time: int
+    before: int
+
+
 @dataclass(frozen=True)
 class FrameTimes:
-    """When a file's frames are shown, in its stream's time base. shown: all, in order. keys: those that decoding can
-    begin at, in order."""
+    """When a file's frames are shown, in its stream's time base (seconds). shown: all, in order. keys: in order."""
 
     shown: tuple[int, ...]
-    keys: tuple[int, ...]
+    keys: tuple[KeyFrame, ...]
+    time_base: Fraction
 
-    def key_of(self, index: int) -> int:
-        """The time of the key frame from which the frame with this number can be decoded."""
-        return self.keys[bisect_right(self.keys, self.shown[index]) - 1]
+    @property
+    def seconds(self) -> list[float]:
+        """After the first frame."""
+        return [float((time - self.shown[0]) * self.time_base) for time in self.shown]
+
+    def key_of(self, index: int) -> KeyFrame:
+        """The key frame from which the frame with this number can be decoded."""
+        return self._key(self.shown[index])
+
+    def key_before(self, seconds: float) -> KeyFrame:
+        """The key frame from which what is shown from then on can be decoded."""
+        return self._key(self.shown[0] + int(seconds / self.time_base))
+
+    def _key(self, time: int) -> KeyFrame:
+        return self.keys[max(0, bisect_right(self.keys, time, key=lambda key: key.time) - 1)]
 
 
 def frame_times(path: Path) -> FrameTimes | None:
@@ -197,9 +220,14 @@ def frame_times(path: Path) -> FrameTimes | None:
         if any(packet.pts is None or packet.is_corrupt for packet in packets) or not packets[0].is_keyframe:
             return None
         shown = sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_discard)
-        keys = sorted(packet.pts for packet in packets if packet.pts is not None and packet.is_keyframe)
-    distinct = len(set(shown)) == len(shown) > 0 and keys[0] <= shown[0]
-    return FrameTimes(tuple(shown), tuple(keys)) if distinct else None
+        keys = sorted(
+            KeyFrame(packet.pts, before)
+            for before, packet in enumerate(packets)
+            if packet.pts is not None and packet.is_keyframe
+        )
+        time_base = stream.time_base
+    distinct = len(set(shown)) == len(shown) > 0 and keys[0].time <= shown[0]
+    return FrameTimes(tuple(shown), tuple(keys), time_base) if distinct and time_base is not None else None
 
 
 def missing_tail(path: Path, container: av.container.InputContainer) -> str | None:

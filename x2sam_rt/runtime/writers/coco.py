@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.atomic import AtomicOutput, naming_write_errors
+from x2sam_rt.media.atomic import AtomicOutput, Replaces, any_file, naming_write_errors
 from x2sam_rt.media.rle import decode_mask
 from x2sam_rt.media.types import Pixels
 from x2sam_rt.runtime.results import FrameRecord, FrameResult, Segment
@@ -29,10 +30,10 @@ class CocoFrame:
 
 
 class CocoRleWriter(ResultWriter):
-    """One JSON object per line and frame (see FrameRecord), in UTF-8."""
+    """One JSON object per line and frame (see FrameRecord), in UTF-8. replaces: see AtomicOutput."""
 
-    def __init__(self, path: str | Path) -> None:
-        self._replacement = AtomicOutput(path)
+    def __init__(self, path: str | Path, *, replaces: Replaces = any_file) -> None:
+        self._replacement = AtomicOutput(path, replaces=replaces)
         with naming_write_errors(self._replacement.target):
             self._file = self._replacement.temporary.open("x", encoding="utf-8")
 
@@ -51,10 +52,9 @@ class CocoRleWriter(ResultWriter):
         self._replacement.publish()
 
     def discard(self) -> None:
-        try:
+        with suppress(OSError):  # what is not written yet is unwanted
             self._file.close()
-        finally:
-            self._replacement.discard()
+        self._replacement.discard()
 
 
 def read_coco_rle(path: str | Path) -> Iterator[CocoFrame]:

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.atomic import require_free
+from x2sam_rt.media.atomic import AtomicOutput, Replaces, any_file
 from x2sam_rt.media.colors import Palette, slots_of
-from x2sam_rt.media.image import write_image
+from x2sam_rt.media.image import check_image_name, save_image
 from x2sam_rt.media.types import BoolMask, Pixels
 from x2sam_rt.media.video_writer import VideoWriter
 from x2sam_rt.runtime.results import FrameResult, Segmentation
@@ -103,7 +103,7 @@ def draw_overlay(frame: Pixels, segmentation: Segmentation, style: OverlayStyle 
 
 
 class OverlayVideoWriter(ResultWriter):
-    """Overlays as one MP4 (see VideoWriter); its size is that of the first frame, padded to even."""
+    """Overlays as one video (see VideoWriter); its size is that of the first frame, padded to even."""
 
     def __init__(
         self,
@@ -111,51 +111,61 @@ class OverlayVideoWriter(ResultWriter):
         frame_rate: Fraction | float,
         style: OverlayStyle = PLAIN_STYLE,
         regions: Sequence[RegionPrompt] = (),
+        *,
+        replaces: Replaces = any_file,
     ) -> None:
-        self._path, self._frame_rate = Path(path), frame_rate
+        self._frame_rate = frame_rate
         self._overlay = Overlay(style, regions, frame_rate)
         self._video: VideoWriter | None = None  # opened when the size is known
-        require_free(self._path)
+        self._output = AtomicOutput(path, replaces=replaces)
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
         overlay = self._overlay.draw(pixels, result)
         if self._video is None:
             height, width = overlay.shape[:2]
-            self._video = VideoWriter(self._path, width, height, self._frame_rate)
+            self._video = VideoWriter(self._output, width, height, self._frame_rate)
         self._video.write(overlay, timestamp)
 
     def close(self) -> None:
         if self._video is None:
-            raise VideoError(f"{self._path}: no frame was written, so there is no video to save.")
+            self._output.discard()
+            raise VideoError(f"{self._output.target}: no frame was written, so there is no video to save.")
         self._video.close()
 
     def discard(self) -> None:
         if self._video is not None:
             self._video.discard()
+        self._output.discard()
 
 
 class OverlayImageWriter(ResultWriter):
     """The overlay of one image; the suffix says the format. A second frame raises VideoError."""
 
     def __init__(
-        self, path: str | Path, style: OverlayStyle = PLAIN_STYLE, regions: Sequence[RegionPrompt] = ()
+        self,
+        path: str | Path,
+        style: OverlayStyle = PLAIN_STYLE,
+        regions: Sequence[RegionPrompt] = (),
+        *,
+        replaces: Replaces = any_file,
     ) -> None:
-        self._path, self._overlay = Path(path), Overlay(style, regions)
-        self._painted: Pixels | None = None
-        require_free(self._path)
+        check_image_name(Path(path))
+        self._overlay, self._output = Overlay(style, regions), AtomicOutput(path, replaces=replaces)
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
-        if self._painted is not None:
-            raise VideoError(f"{self._path}: holds one image, got a second frame. Write a video (.mp4) instead.")
-        self._painted = self._overlay.draw(pixels, result)
+        path = self._output.target
+        if self._output.temporary.exists():
+            raise VideoError(f"{path}: holds one image, got a second frame. Write a video (.mp4) instead.")
+        save_image(self._output.temporary, Image.fromarray(self._overlay.draw(pixels, result)))
 
     def close(self) -> None:
-        if self._painted is None:
-            raise VideoError(f"{self._path}: no frame was written, so there is no image to save.")
-        write_image(self._path, self._painted)
+        if not self._output.temporary.exists():
+            self._output.discard()
+            raise VideoError(f"{self._output.target}: no frame was written, so there is no image to save.")
+        self._output.publish()
 
     def discard(self) -> None:
-        self._painted = None
+        self._output.discard()
 
 
 def outline(slots: Pixels, thickness: int) -> BoolMask:
