@@ -456,3 +456,32 @@ def test_half_characters_are_no_prompt(text: str) -> None:
         as_instruction(f"a {text} dog")
     with pytest.raises(PromptError, match="surrogate"):
         Instruction("reasoning", question=text)
+
+
+@pytest.mark.parametrize(
+    "kind", ["O", "U3", "S3", "datetime64[s]", "timedelta64[s]", "complex64", "int64", "bool", "V4"]
+)
+def test_frames_of_other_kinds(kind: str) -> None:
+    from x2sam_rt.errors import FrameError
+    from x2sam_rt.model.preprocess import check_frame
+
+    with pytest.raises(FrameError, match="wanted uint8"):
+        check_frame(np.zeros((4, 5, 3), dtype=kind))
+
+
+def test_a_text_longer_than_any_context() -> None:
+    from x2sam_rt.tasks.instruction import as_instruction
+
+    with pytest.raises(PromptError, match=r"2,000,000 characters"):
+        as_instruction("x" * 2_000_000)
+
+
+def test_a_cache_out_of_proportion(bundle: Path) -> None:
+    """Of a length that the manifest names and no file holds; who asks for it gets it."""
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    manifest["model"]["image_budget"]["max_pixels"] = 2**30
+    manifest["model"]["language"]["text_config"]["max_position_embeddings"] = 2**22
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=r"1,052,672 tokens .* Pass context="):
+        load(bundle)
+    Runtime.load(bundle, context=4096).close()

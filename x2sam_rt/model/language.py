@@ -123,7 +123,7 @@ class LanguageModel:
     @property
     def cache_bytes_per_token(self) -> int:
         """Keys and values of all layers."""
-        return 2 * len(self.text.layers) * self._heads * self._head_dim * self.embeddings.weight.element_size()
+        return 2 * len(self.text.layers) * self._heads * self._head_dim * int(self.embeddings.weight.element_size())
 
     def new_cache(self, context: int) -> KeyValueCache:
         """Room for `context` tokens. Raises ConfigError when the model was not made for as many."""

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.documents import MOST_BYTES, Range, check_fields, parse_object, read_dataclass, shown
@@ -254,7 +254,7 @@ def _own_memory() -> FileIO:
     """A file without a name: in memory, where the system has that."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("bundle", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b", buffering=0)
-    return cast(FileIO, tempfile.TemporaryFile(buffering=0))
+    return tempfile.TemporaryFile(buffering=0)
 
 
 def _copy(file: FileIO, memory: FileIO, size: int) -> str:
