@@ -91,7 +91,7 @@ def index(data: bytes) -> None:
 
 def region(data: bytes) -> None:
     prompt = parse_region(data.decode("utf-8", "surrogateescape"))
-    assert prompt.mask(48, 64).shape == (48, 64)
+    assert prompt.mask(96, 128).shape == (96, 128)
 
 
 def prompt(data: bytes) -> None:
