@@ -135,11 +135,7 @@ def run(
         style = OverlayStyle(alpha, outline, legend)
         plan = OutputPlan(tuple(output or ()), davis, panoptic, overwrite, keep_partial, style, instruction.regions)
         part = Part(start, end, stride, max_frames)
-<<<<<<< HEAD
-        load = partial(Runtime.load, bundle, device=device, context=context, wording=wording)
-=======
-        load = partial(_load, bundle, device, context)
->>>>>>> main
+        load = partial(_load, bundle, device, context, wording)
         opened = partial(
             open_source, address, part, live=live, allow_truncated=allow_truncated, raw_size=_size(raw_size)
         )
@@ -151,12 +147,12 @@ def run(
             _run_words(load, opened, instruction, plan)
 
 
-def _load(bundle: Path, device: str | None, context: int | None) -> Runtime:
+def _load(bundle: Path, device: str | None, context: int | None, wording: Path | None) -> Runtime:
     from x2sam_rt.model.checkpoint.files import checkpoint_file, embedded_checkpoint
     from x2sam_rt.runtime.bundle import file_sha256
     from x2sam_rt.runtime.runtime import Runtime
 
-    runtime = Runtime.load(bundle, device=device, context=context)
+    runtime = Runtime.load(bundle, device=device, context=context, wording=wording)
     if runtime.manifest.checkpoint_sha256 == file_sha256(checkpoint_file(embedded_checkpoint())):
         error_console.print(
             "x2sam-toy knows its made-up world of moving shapes only (x2sam-rt demo-media writes some); what it draws "

@@ -99,22 +99,23 @@ class Pipeline:
         self._query_states = decoder.output("query_states").zeros(device)
         self._attend = tuple(self._bind_attention(live) for live in range(1, self.bank.slots + 1))
         self._prompt: _BoundPrompt | None = None
-<<<<<<< HEAD
-        if record is None and engines.recordable:
-            record = partial(CudaRecorder, device)
         self._sum = torch.zeros((), device=device)
-        self._recorded, self._recorder = record is not None, record() if record is not None else None
-=======
->>>>>>> main
 
     @property
     def next_frame(self) -> int:
         """Index of the frame that the next step will segment."""
         return self._frame
 
-<<<<<<< HEAD
-    def step(self, pixels: Tensor, prompt: PromptEmbeddings) -> MaskPrediction:
-        """pixels: (1, 3, S, S), normalised.
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether `step` makes use of the frame that follows."""
+        return self._recorded
+
+    def step(
+        self, pixels: Tensor, prompt: PromptEmbeddings, following: Callable[[], Tensor | None] = lambda: None
+    ) -> MaskPrediction:
+        """pixels: (1, 3, S, S), normalised. following: gives the pixels of the next step, where they are there already:
+        asked once this frame's work is on its way, if the pipeline `looks_ahead`.
 
         Raises EngineError for another shape; on a CPU also, naming the stage, for results with NaN or infinity. On a
         GPU nothing waits for them here: they make all class logits NaN, which post-processing brings to the host, and
@@ -122,16 +123,12 @@ class Pipeline:
         """
         bound = self._bound(prompt)
         if bound.frames is not None:
-            prediction = self._step_recorded(pixels, bound.prediction, bound.frames)
-        else:
-            prediction = self._step_by_stages(pixels, bound)
-        sums = (logits.sum(dtype=torch.float32) for logits in (prediction.mask_logits, prediction.class_logits))
-        torch.add(*sums, out=self._sum)
+            return self._step_recorded(pixels, bound.prediction, bound.frames, following)
+        self._step_by_stages(pixels, bound)
+        self._note_sums(bound.prediction)
         if self.device.type == "cpu":
             self.require_sound()
-        else:
-            prediction.class_logits.add_(self._sum - self._sum)  # 0, or NaN
-        return prediction
+        return bound.prediction
 
     def require_sound(self) -> None:
         """Raises EngineError naming the stage if the last step's results hold NaN or infinity, which one number tells:
@@ -150,23 +147,13 @@ class Pipeline:
             require_finite("stage memory_attention", tensor)
         require_finite("stage mask_decoder", self._sum)
 
-    def _step_by_stages(self, pixels: Tensor, bound: _BoundPrompt) -> MaskPrediction:
-=======
-    @property
-    def looks_ahead(self) -> bool:
-        """Whether `step` makes use of the frame that follows."""
-        return self._recorded
+    def _note_sums(self, prediction: MaskPrediction) -> None:
+        sums = (logits.sum(dtype=torch.float32) for logits in (prediction.mask_logits, prediction.class_logits))
+        torch.add(*sums, out=self._sum)
+        if self.device.type != "cpu":
+            prediction.class_logits.add_(self._sum - self._sum)  # 0, or NaN
 
-    def step(
-        self, pixels: Tensor, prompt: PromptEmbeddings, following: Callable[[], Tensor | None] = lambda: None
-    ) -> MaskPrediction:
-        """pixels: (1, 3, S, S), normalised. following: gives the pixels of the next step, where they are there already:
-        asked once this frame's work is on its way, if the pipeline `looks_ahead`. Raises EngineError for another shape.
-        """
-        bound = self._bound(prompt)
-        if bound.frames is not None:
-            return self._step_recorded(pixels, bound.prediction, bound.frames, following)
->>>>>>> main
+    def _step_by_stages(self, pixels: Tensor, bound: _BoundPrompt) -> None:
         conditioned = len(self.bank) > 0
         with self.timer("frame_encoder"):
             self._encoding.take(pixels, first=not conditioned)
@@ -179,7 +166,6 @@ class Pipeline:
             bound.remember[self.bank.next_slot]()
             self.bank.commit(self._frame)
         self._frame += 1
-        return bound.prediction
 
     def _step_recorded(
         self,
@@ -193,6 +179,7 @@ class Pipeline:
             self.bank.announce(self._frame)
             frames[len(self.bank)]()
             self.bank.count()
+            self._note_sums(prediction)
         self._encoding.run_ahead(following)
         self._frame += 1
         return prediction

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-<<<<<<< HEAD
 import threading
-from collections.abc import Iterator
-=======
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
->>>>>>> main
 from types import TracebackType
 from typing import Any
 
@@ -18,11 +14,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-<<<<<<< HEAD
-from x2sam_rt.errors import EngineError, SessionError
-=======
-from x2sam_rt.errors import SessionError, X2SamError
->>>>>>> main
+from x2sam_rt.errors import EngineError, SessionError, X2SamError
 from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
 from x2sam_rt.runtime.asking import ONCE, ReAsk, StreamAsker, Taken
 from x2sam_rt.runtime.engines.engine import Engines
@@ -162,16 +154,11 @@ class VideoSession:
 
         Raises FrameError for a frame that cannot be segmented (the stream goes on with the next one), SessionError
         after `close`, before any instruction or during another call; EngineError, naming the stage, for results with
-        NaN or infinity; what an instruction asked with wait=False ran into (the frame can then
-        be given again, and is segmented under the answer in force).
+        NaN or infinity; what an instruction asked with wait=False ran into (the frame can then be given again, and is
+        segmented under the answer in force).
         """
-<<<<<<< HEAD
         with self._in_use() as pipeline:
-            return self._step(pipeline, check_frame(frame))
-
-    def _step(self, pipeline: Pipeline, pixels: Tensor) -> FrameResult:
-=======
-        return self._step(self._prepare(frame))
+            return self._step(pipeline, self._prepare(frame))
 
     def steps(self, frames: Iterable[np.ndarray[Any, Any] | Tensor]) -> Iterator[FrameResult]:
         """`step` for frames that need not be waited for, as those of a file or a queue. Where a GPU can, one frame is
@@ -184,7 +171,9 @@ class VideoSession:
             return
         source = _ReadAhead(frames, self._prepare)
         while (frame := source.take()) is not None:
-            yield self._step(frame, source.look)
+            with self._in_use() as pipeline:
+                result = self._step(pipeline, frame, source.look)
+            yield result
 
     def _prepare(self, frame: np.ndarray[Any, Any] | Tensor) -> _PreparedFrame:
         """Raises FrameError, SessionError."""
@@ -194,10 +183,10 @@ class VideoSession:
             there = self._upload(pixels)
             return _PreparedFrame(pixels, segmentor_input(there, self._config.image_size, self._config.resize))
 
-    def _step(self, frame: _PreparedFrame, following: Callable[[], Tensor | None] = lambda: None) -> FrameResult:
+    def _step(
+        self, pipeline: Pipeline, frame: _PreparedFrame, following: Callable[[], Tensor | None] = lambda: None
+    ) -> FrameResult:
         """following: the next frame, for the segmentor, if it is there."""
-        pipeline = self._require_open()
->>>>>>> main
         if self._answer is None and not self._asker.waiting:
             raise SessionError("step before any instruction: call ask(…) or pass prompt= to stream(…) first.")
         with pipeline.timer("preprocess"):
@@ -270,12 +259,15 @@ class VideoSession:
     ) -> None:
         self.close()
 
+    def _require_open(self) -> Pipeline:
+        if self._pipeline is None:
+            raise SessionError(_CLOSED)
+        return self._pipeline
+
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[Pipeline]:
         with self._one.call():
-            if self._pipeline is None:
-                raise SessionError(_CLOSED)
-            yield self._pipeline
+            yield self._require_open()
 
     def _take_over(self, pipeline: Pipeline, taken: Taken | None) -> None:
         if taken is None:
