@@ -179,7 +179,6 @@ class Pipeline:
             self.bank.announce(self._frame)
             frames[len(self.bank)]()
             self.bank.count()
-            self._note_sums(prediction)
         self._encoding.run_ahead(following)
         self._frame += 1
         return prediction
@@ -224,16 +223,19 @@ class Pipeline:
         )
         if self._recorded:
             staged = self._bind_memory_encoder(prediction, self.bank.staged)
-            frames = tuple(self._graph(live, (own, conditioned), staged) for live in range(self.bank.slots + 1))
+            last = staged, partial(self._note_sums, prediction)
+            frames = tuple(self._graph(live, (own, conditioned), last) for live in range(self.bank.slots + 1))
             return _BoundPrompt(prompt, prediction, (own, conditioned), (), frames)
         slots = map(self.bank.slot, range(self.bank.slots))
         remember = tuple(self._bind_memory_encoder(prediction, slot) for slot in slots)
         return _BoundPrompt(prompt, prediction, (own, conditioned), remember, None)
 
-    def _graph(self, live: int, decode: tuple[BoundStage, BoundStage], remember: BoundStage) -> FrameGraph:
+    def _graph(
+        self, live: int, decode: tuple[BoundStage, BoundStage], last: tuple[BoundStage, BoundStage]
+    ) -> FrameGraph:
         """All of a frame but its encoder, on a bank with so many live slots."""
         attend = (partial(self.bank.age, live), self._attend[live - 1]) if live else ()
-        return FrameGraph((*attend, decode[live > 0], remember), self.bank.place, self._recorder)
+        return FrameGraph((*attend, decode[live > 0], *last), self.bank.place, self._recorder)
 
     def _bind_memory_encoder(self, prediction: MaskPrediction, slot: Tensor) -> BoundStage:
         logits = {"mask_logits": prediction.mask_logits, "class_logits": prediction.class_logits}
