@@ -26,6 +26,7 @@ from x2sam_rt.runtime.device import device_for
 from x2sam_rt.runtime.engines import check_precision, find_backend
 from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
+from x2sam_rt.runtime.garbage import LONG_LIVED
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.prompt_frames import PromptFrames, read_prompt_frames
@@ -40,7 +41,8 @@ from x2sam_rt.tasks.wording import Wording
 
 class Runtime:
     """Open with `Runtime.load(folder)`, as a context manager. Several sessions may run on one runtime; they share its
-    engines and weights and nothing else.
+    engines and weights and nothing else. Until it is closed, Python's garbage collector leaves alone what existed when
+    it was loaded (`runtime/garbage.py`).
 
     Threads: everything here may be called from any thread, and sessions of one runtime may run in different ones at the
     same time; a session belongs to one thread at a time. Answers of all sessions are given one after the other.
@@ -51,6 +53,7 @@ class Runtime:
         self._engines: Engines | None = engines
         self._sessions: WeakSet[VideoSession] = WeakSet()
         self._lock = threading.Lock()  # around these two
+        LONG_LIVED.hold()
 
     @classmethod
     def load(
@@ -200,6 +203,7 @@ class Runtime:
         self.language.close()
         if engines is not None:
             engines.close()
+            LONG_LIVED.release()
 
     def __enter__(self) -> Runtime:
         return self
