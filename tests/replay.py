@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from x2sam_rt.config import SCALES
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
 from x2sam_rt.model.key_value_cache import KeyValueCache
@@ -35,7 +36,6 @@ from x2sam_rt.model.prompt_encoder import (
     prompt_tokens,
 )
 from x2sam_rt.model.region_sampler import region_map
-from x2sam_rt.model.stages import SCALES
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.decoding import GeneratedAnswer, GreedyDecoder
 from x2sam_rt.runtime.engines.engine import Engine, Engines, run_once

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import EngineError
 from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
+from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.bundle import BundleFiles, Manifest
@@ -22,14 +22,18 @@ REFERENCE: BackendChoice = ("torch", "fp32")
 
 
 def load_choice(
-    folder: Path, manifest: Manifest, choice: BackendChoice, device: str | None = None
+    folder: Path,
+    manifest: Manifest,
+    choice: BackendChoice,
+    device: str | None = None,
+    knobs: ModelKnobs = ModelKnobs(),  # noqa: B008 (frozen)
 ) -> tuple[Runtime, RuntimeSegmenter]:
-    """A runtime to close after use, and the same as something to be measured. manifest: of the bundle in `folder`; its
-    model configuration is the one that runs. choice: the bundle's own, or REFERENCE. device: as for `Runtime.load`.
+    """A runtime to close after use, and the same as something to be measured. manifest: of the bundle in `folder`.
+    choice: the bundle's own, or REFERENCE. device, knobs: as for `Runtime.load`.
 
-    Raises EngineError for another choice, BundleError for a damaged bundle.
+    Raises EngineError for another choice, or knobs that it cannot have; BundleError for a damaged bundle.
     """
-    own, manifest = manifest.precision, _adapted(manifest, choice)
+    own, manifest = manifest.precision, _adapted(manifest, choice).turned(knobs)
     backend, files = find_backend(manifest.backend), BundleFiles(folder, manifest.files)
     place = device_for(backend, device)
     model = load_model(replace(manifest, precision=own), files, place)  # as stored
@@ -45,11 +49,6 @@ def assemble(
     """A runtime of a bundle's language side and any engines. model: holds the language side's weights."""
     runtime = Runtime.assemble(files, manifest, model, engines)
     return runtime, RuntimeSegmenter(runtime)
-
-
-def with_slots(config: ModelConfig, slots: int | None) -> ModelConfig:
-    """The same model with another size of memory; None leaves it. Any size runs: only what is remembered differs."""
-    return config if slots is None else replace(config, memory=replace(config.memory, slots=slots))
 
 
 def _adapted(manifest: Manifest, choice: BackendChoice) -> Manifest:

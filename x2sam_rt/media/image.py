@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import atomic_file, naming_write_errors
 from x2sam_rt.media.types import BoolMask, LabelMap, Pixels
 
+# What Pillow's readers raise for damaged files.
+_DAMAGES = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, ArithmeticError, LookupError, struct.error)
 _WHITE = (255, 255, 255)
 _HIGHEST_16_BIT = 65535
 _HIGHEST_ID = 256**3 - 1
@@ -35,7 +38,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise VideoError(f"{path}: is not an image of a known format.") from error
     except Image.DecompressionBombError as error:
         raise VideoError(f"{path}: too many pixels ({error}). Scale the image down first.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's readers raise each of these
+    except _DAMAGES as error:
         raise VideoError(f"{path}: the image is damaged ({error}). Fetch the file again.") from error
 
 

@@ -40,6 +40,12 @@ def device_for(backend: Backend, name: str | torch.device | None) -> torch.devic
     return device
 
 
+def wait_for(device: torch.device) -> None:
+    """Returns when a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 class SideStream:
     """Work on a GPU beside that of the current stream, with which it shares memory; on a CPU, work as any other."""
 

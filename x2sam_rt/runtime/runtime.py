@@ -17,6 +17,7 @@ from torch import Tensor
 from x2sam_rt.errors import SessionError, X2SamError
 from x2sam_rt.media.source import WHOLE, FrameSource, Part
 from x2sam_rt.media.sources import open_source
+from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
@@ -63,6 +64,7 @@ class Runtime:
         device: str | torch.device | None = None,
         check_hashes: bool = False,
         context: int | None = None,
+        knobs: ModelKnobs = ModelKnobs(),  # noqa: B008 (frozen)
         wording: str | Path | None = None,
     ) -> Runtime:
         """Reads a bundle.
@@ -71,14 +73,14 @@ class Runtime:
         GPUs, else "cpu". check_hashes: the SHA-256 of every file, rather than of a sample of large ones
         (`runtime.bundle.BundleFiles` says what each finds). context: tokens of the longest prompt with its answer,
         for which memory is taken here (`language.cache_bytes`); None = what the longest prompt of the published
-        protocols needs. wording: a file of words for questions and known answers, in place of the bundle's own: an
-        edited copy of its wording.json.
+        protocols needs. knobs: what to run otherwise than the bundle was exported. wording: a file of words for
+        questions and known answers, in place of the bundle's own: an edited copy of its wording.json.
 
         Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else, or there
         is no such device; CheckpointError for weights or a tokenizer that cannot be read; ConfigError for a context
-        the model was not made for, and for a wording that does not fit the tasks.
+        or knobs the model was not made for, and for a wording that does not fit the tasks.
         """
-        manifest = read_manifest(Path(folder))
+        manifest = read_manifest(Path(folder)).turned(knobs)
         files = BundleFiles(Path(folder), manifest.files, check_hashes=check_hashes)
         check_precision(manifest.backend, manifest.precision)
         backend = find_backend(manifest.backend)
