@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,6 +52,22 @@ def read_image(path: str | Path, *, background: tuple[int, int, int] = _WHITE) -
     """
     with open_image(Path(path)) as image:
         return np.array(_rgb(ImageOps.exif_transpose(image), Path(path), background))
+
+
+def decode_image(data: bytes, formats: Sequence[str], most_pixels: int) -> Pixels:
+    """An image from another's hands, as `read_image` gives it. formats: Pillow's names of those allowed. most_pixels:
+    of the size it says it has, which is read before anything is unpacked. Raises VideoError."""
+    try:
+        with Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
+            if image.width * image.height > most_pixels:
+                raise VideoError(f"The image has {image.width}×{image.height} pixels; up to {most_pixels} are taken.")
+            return np.array(_rgb(ImageOps.exif_transpose(image), Path("the image"), _WHITE))
+    except UnidentifiedImageError as error:
+        raise VideoError(f"{len(data)} bytes are no image of the format {' or '.join(formats)}.") from error
+    except Image.DecompressionBombError as error:
+        raise VideoError(f"The image has too many pixels ({error}).") from error
+    except _DAMAGES as error:
+        raise VideoError(f"The image is damaged ({error}).") from error
 
 
 def read_mask(path: str | Path) -> BoolMask:

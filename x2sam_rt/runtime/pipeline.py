@@ -116,6 +116,13 @@ class Pipeline:
         return self._frame
 
     @property
+    def num_bytes(self) -> int:
+        """Of the buffers and the bank; what is bound for a prompt adds little."""
+        features = (*self.features.pixel, self.features.mask, self.features.region_source, *self.conditioned)
+        tensors = (self._mask_logits, self._query_states, *features)
+        return self.bank.num_bytes + self._encoding.num_bytes + sum(tensor.nbytes for tensor in tensors)
+
+    @property
     def looks_ahead(self) -> bool:
         """Whether `step` makes use of the frame that follows."""
         return self._recorded
@@ -286,6 +293,12 @@ class _FrameEncoding:
         run = engine.bind({"frame": self._pixels, "first": self._first}, dict(zip(names, self._own, strict=True)))
         self._run = FrameGraph((run,), _nothing, record)
         self._ahead: tuple[Tensor, bool] | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Of what is only its own."""
+        ahead = () if self._own is self._results else self._own
+        return sum(tensor.nbytes for tensor in (self._pixels, *ahead))
 
     def take(self, pixels: Tensor, *, first: bool) -> None:
         """Puts the frame's features where the other stages read them. first: it looks at no memory, as a clip's first

@@ -30,6 +30,7 @@ from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngin
 from x2sam_rt.runtime.garbage import LONG_LIVED
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
+from x2sam_rt.runtime.pipeline import Pipeline
 from x2sam_rt.runtime.prompt_frames import PromptFrames, read_prompt_frames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import VideoSession
@@ -123,11 +124,12 @@ class Runtime:
         frames: PromptFrames | None = None,
         on_text: OnText | None = None,
         again: ReAsk = ONCE,
+        media: Media = "video",
     ) -> VideoSession:
         """A new stream. prompt: the first instruction, or its answer; a plain text asks for what it refers to. frames:
         what to answer it on (a file's evenly spaced ones); without them the first frame is used. again: when
-        instructions are asked again."""
-        return self._open("video", prompt, frames, on_text, again)
+        instructions are asked again. media: "image" asks as of still images."""
+        return self._open(media, prompt, frames, on_text, again)
 
     def track(
         self,
@@ -184,6 +186,11 @@ class Runtime:
     def device(self) -> torch.device:
         """Where the streams' buffers are. Raises SessionError after `close`."""
         return self.engines.device
+
+    @property
+    def session_bytes(self) -> int:
+        """What a stream's buffers take, beside the frames it keeps. Raises SessionError after `close`."""
+        return Pipeline(self.engines, self.manifest.model).num_bytes
 
     @property
     def engines(self) -> Engines:

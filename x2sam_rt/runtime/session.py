@@ -110,9 +110,24 @@ class VideoSession:
         return self._answer
 
     @property
+    def media(self) -> Media:
+        """What instructions are asked as of."""
+        return self._media
+
+    @property
+    def next_frame(self) -> int:
+        """Number of the frame that `step` takes next. Raises SessionError after `close`."""
+        return self._require_open().next_frame
+
+    @property
     def waiting(self) -> bool:
         """Whether an instruction still waits for the first frame or for its answer."""
         return self._asker.waiting
+
+    @property
+    def answer_ready(self) -> bool:
+        """Whether the next `step` finds its answer there, and need not wait for the language model."""
+        return self._asker.ready
 
     def ask(
         self,

@@ -63,6 +63,11 @@ class StreamAsker:
         return self._first is not None or self._background.pending is not None
 
     @property
+    def ready(self) -> bool:
+        """Whether nothing waits, or its answer is there."""
+        return self._first is None and (self._background.pending is None or self._background.ready)
+
+    @property
     def at_work_next(self) -> bool:
         """Whether the next `take_over` asks something, rather than look whether an answer is there."""
         return self._first is not None or (self._background.pending is None and self._again.due)
