@@ -1,6 +1,6 @@
 """Files from strangers: whatever they hold, loading them ends in a named error within a second of work, or well.
 
-`python -m pytest tests/test_hostile.py --every` takes every damaged document; without it a sample is taken, the same
+`python -m pytest tests/test_untrusted.py --every` takes every damaged document; without it a sample is taken, the same
 one every time.
 """
 
