@@ -112,7 +112,7 @@ def pixel_digest(frame: Tensor) -> bytes:
 
 
 class _Shown:
-    """Holds frames no larger than they are shown; whole those of another size than the first, which all are shown in."""
+    """Holds frames no larger than they are shown; whole those of another size than the first."""
 
     def __init__(self, budget: PixelBudget) -> None:
         self._budget = budget
