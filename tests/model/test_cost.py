@@ -9,7 +9,7 @@ import torch
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.model.checkpoint.published import PUBLISHED
-from x2sam_rt.model.cost import stage_costs
+from x2sam_rt.model.cost import frame_flop, stage_costs
 from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.stages import EXAMPLE_SIZES, STAGES, stage_module
 
@@ -57,3 +57,16 @@ def test_scales_that_are_left_out_cost_nothing() -> None:
     for name in names:
         assert some[name].flop < full[name].flop / 4
     assert some["memory_encoder"].weight_bytes < full["memory_encoder"].weight_bytes / 2
+
+
+def test_a_frame_costs_what_its_turns_cost() -> None:
+    trained = tiny.config(512)
+    names = ["frame_encoder", "memory_attention", "mask_decoder", "memory_encoder"]
+    sizes = {**EXAMPLE_SIZES, "slots": trained.memory.slots}
+    encoder, attention, decoder, memory = (
+        cost.flop for cost in stage_costs(trained, names, torch.float32, sizes).values()
+    )
+    assert frame_flop(trained) == encoder + attention + decoder + memory
+    assert frame_flop(ModelKnobs(memory_every=2).turned(trained)) == encoder + attention + decoder + memory / 2
+    both = ModelKnobs(memory_every=2, memory_reads="writes").turned(trained)
+    assert frame_flop(both) == encoder + decoder + (attention + memory) / 2

@@ -145,6 +145,8 @@ def _needs_table(plan: ExportPlan) -> Table:
     from rich.table import Table
 
     from x2sam_rt.export.needs import free_memory, gigabytes
+    from x2sam_rt.model.cost import frame_flop
+    from x2sam_rt.runtime.profile_report import quantity
 
     needs, config = plan.needs, plan.checkpoint.config
     free = free_memory()
@@ -155,6 +157,8 @@ def _needs_table(plan: ExportPlan) -> Table:
         "input": f"{config.image_size}×{config.image_size}, {config.memory.slots} slots",
         "pixels seen by the language side": f"{config.image_budget.max_pixels} of an image, "
         f"{config.video_budget.max_pixels} of a video",
+        "work of a frame": f"{quantity(frame_flop(config), 'FLOP')} with a full memory"
+        + "".join(f"; approximation: {name} {value}" for name, value in config.memory.approximations.items()),
         "disk": gigabytes(needs.disk),
         "memory": f"at most {gigabytes(needs.memory)}; free: {'unknown' if free is None else gigabytes(free)}",
         "time": f"at least {needs.seconds:.0f} s to read and write" + (", and the checks" if plan.verify else ""),

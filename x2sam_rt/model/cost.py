@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.model.checkpoint.loading import empty_model
 from x2sam_rt.model.stage_contract import Sizes
-from x2sam_rt.model.stages import stage_contract, stage_module
+from x2sam_rt.model.stages import EXAMPLE_SIZES, STAGES, stage_contract, stage_module
 from x2sam_rt.model.x2sam import X2SAM
 
 _META = torch.device("meta")
@@ -46,6 +46,16 @@ def stage_costs(config: ModelConfig, names: Iterable[str], dtype: torch.dtype, s
     KeyError for an unknown stage."""
     model = empty_model(config)
     return {name: _cost(model, name, dtype, sizes) for name in names}
+
+
+def frame_flop(config: ModelConfig) -> float:
+    """Of a frame that finds the memory full, on average: not every frame is remembered, or looks at the memory."""
+    memory = config.memory
+    stages = [name for name in STAGES if name != "vision_encoder"]  # that one runs when something is asked
+    costs = stage_costs(config, stages, torch.float32, {**EXAMPLE_SIZES, "slots": memory.slots})
+    looking = 1 if memory.reads == "frames" else memory.every
+    turns = {"memory_encoder": memory.every, "memory_attention": looking}
+    return sum(cost.flop / turns.get(name, 1) for name, cost in costs.items())
 
 
 def _cost(model: X2SAM, name: str, dtype: torch.dtype, sizes: Sizes) -> StageCost:
