@@ -109,7 +109,8 @@ def _summary(manifest: Manifest) -> Table:
         "made for": f"NVIDIA GPUs {', '.join(manifest.targets)}" if manifest.targets else "any machine",
         "input": f"{model.image_size}×{model.image_size}, {model.resize}",
         "width": f"{model.dim} channels, {model.mask_decoder.queries} queries",
-        "memory": f"{model.memory.slots} slots of 3 × {model.slot_tokens} tokens",
+        "memory": f"{model.memory.slots} slots of {len(model.memory.scales)} × {model.slot_tokens} tokens"
+        + "".join(f"; approximation: {name} {value}" for name, value in model.memory.approximations.items()),
         "language": f"{model.language_dim} channels, {model.language['text_config']['num_hidden_layers']} layers",
         "size": f"{manifest.num_bytes / 2**20:.1f} MiB, {len(manifest.files)} files",
         "built with": ", ".join(f"{name} {version}" for name, version in environment.packages.items()),

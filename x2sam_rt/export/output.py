@@ -44,8 +44,6 @@ def bundle_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     with naming_write_errors(output, BundleError):
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = AtomicOutput(output, folder=True, replaces=_is_bundle if overwrite else nothing, error=BundleError)
-        try:
+        with folder.discarded_on_error():
             yield folder.temporary
-            folder.publish()
-        finally:
-            folder.discard()
+        folder.publish()
