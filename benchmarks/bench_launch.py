@@ -23,7 +23,8 @@ TARGET_US = 10.0
 WORKSPACE_BYTES = 2**20
 # Every function counts its calls, and nothing else happens.
 ANSWERS = {
-    "int x2sam_key_block(int dim)": "dim == 256 ? 80 : 128",
+    "int x2sam_key_block(int dim)": "80",
+    "int x2sam_query_tile(int dim)": "128",
     "int64_t x2sam_attention_workspace(const void *call)": str(WORKSPACE_BYTES),
     "int x2sam_attention_bf16(const void *call, void *stream)": "0",
     "int x2sam_attention_fp8(const void *call, void *stream)": "0",
