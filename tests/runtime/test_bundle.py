@@ -82,7 +82,7 @@ def test_other_tensors_than_this_versions_are_refused(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "advice"), [(4, "update x2sam-rt"), (0, "x2sam-rt export"), ("one", "x2sam-rt export")]
+    ("schema", "advice"), [(5, "update x2sam-rt"), (0, "x2sam-rt export"), ("one", "x2sam-rt export")]
 )
 def test_another_schema_says_what_to_do(bundle: Path, schema: object, advice: str) -> None:
     change(bundle, schema=schema)
@@ -93,7 +93,7 @@ def test_another_schema_says_what_to_do(bundle: Path, schema: object, advice: st
 def test_a_bundle_of_schema_1_says_what_to_run(bundle: Path) -> None:
     """Written before engines bound `frame_offsets` and contracts stood without files."""
     shutil.copy(FIXTURES / "manifest_schema_1.json", bundle / MANIFEST)
-    with pytest.raises(BundleError, match=r"schema 1; this version reads schema 3: export.* with `x2sam-rt export`"):
+    with pytest.raises(BundleError, match=r"schema 1; this version reads schema 4: export.* with `x2sam-rt export`"):
         Runtime.load(bundle)
 
 

@@ -70,7 +70,7 @@ def load_choice(
     """
     own, manifest = manifest.precision, _adapted(manifest, choice).turned(knobs)
     backend = find_backend(manifest.backend)
-    place = device_for(backend, device)
+    place = device_for(manifest, device)
     model = load_model(manifest, folder, place)
     if choice[1] != own:
         model = cast_weights(model, dtype_of(choice[1]))

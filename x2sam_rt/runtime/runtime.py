@@ -75,7 +75,7 @@ class Runtime:
         folder = Path(folder)
         manifest = load_manifest(folder, check_hashes=check_hashes).turned(knobs)
         backend = find_backend(manifest.backend)
-        place = device_for(backend, device)
+        place = device_for(manifest, device)
         model = load_model(manifest, folder, place)
         engines = load_engines(backend, manifest.stages, folder, model, place)
         return cls.assemble(folder, manifest, model, engines, context)

@@ -18,6 +18,8 @@ from x2sam_rt.runtime.engines.engine import BoundStage, StageToBuild
 _CPU_PROVIDER, _CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 # ONNX Runtime's fused add-and-norm has been slower on CPUs than its parts.
 _SLOW_FUSION = "SkipLayerNormFusion"
+# Makes nodes of its own of those that compute with sizes, and spares hardly a transposition in these graphs.
+_RENAMING = "TransposeOptimizer"
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
 _LOAD_ERRORS = (
     _STATE.Fail,
@@ -53,9 +55,11 @@ class OnnxRuntimeEngine:
         self._stream = _stream(device)
         if available().cpu and device.type == "cpu":  # else the graph runs its kernels' bodies of standard operators
             cpu.register_with_onnxruntime(options)
+        provider = _provider(device, self._stream)
+        disabled = [_SLOW_FUSION] if device.type == "cpu" else [_SLOW_FUSION, _RENAMING]
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=[_provider(device, self._stream)], disabled_optimizers=[_SLOW_FUSION]
+                _graph(path, device, options), options, providers=[provider], disabled_optimizers=disabled
             )
         except _LOAD_ERRORS as error:
             raise EngineError(
@@ -63,7 +67,7 @@ class OnnxRuntimeEngine:
                 "Export the checkpoint again with the installed versions."
             ) from error
         if device.type == "cuda":
-            check_placement(contract.name, self._session, _CUDA_PROVIDER)
+            _check_placement(contract.name, self._session)
         self._options = onnxruntime.RunOptions()
         # The streams wait for each other below; the host waits for neither.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -94,6 +98,22 @@ class OnnxRuntimeEngine:
         del self._session
 
 
+def _graph(path: Path, device: torch.device, options: onnxruntime.SessionOptions) -> str | bytes:
+    """What a session is made of."""
+    if device.type == "cpu":
+        return str(path)
+    from x2sam_rt.runtime.engines.onnxruntime_cuda import named_graph  # takes the ONNX library, which CPUs do without
+
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    return named_graph(path)
+
+
+def _check_placement(stage: str, session: onnxruntime.InferenceSession) -> None:
+    from x2sam_rt.runtime.engines.onnxruntime_cuda import check_placement
+
+    check_placement(stage, session)
+
+
 def _stream(device: torch.device) -> torch.cuda.Stream | None:
     """Of the engine's own: ONNX Runtime takes no default stream."""
     return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
@@ -110,22 +130,6 @@ def _provider(device: torch.device, stream: torch.cuda.Stream | None) -> str | t
             f"{_CUDA_PROVIDER}. Install it with `pip install onnxruntime-gpu` in place of onnxruntime, or run on cpu."
         )
     return _CUDA_PROVIDER, {"device_id": str(device.index or 0), "user_compute_stream": str(stream.cuda_stream)}
-
-
-def check_placement(stage: str, session: onnxruntime.InferenceSession, wanted: str) -> None:
-    """Raises EngineError unless every node of a session runs on the provider, naming those that do not."""
-    elsewhere = [
-        f"{node.op_type} {node.name!r} on {part.ep_name}"
-        for part in session.get_provider_graph_assignment_info()
-        if part.ep_name != wanted
-        for node in part.get_nodes()
-    ]
-    if elsewhere or session.get_providers()[0] != wanted:
-        found = "; ".join(elsewhere[:5]) or f"no {wanted} in the session"
-        raise EngineError(
-            f"Stage {stage}: asked for {wanted}, and {len(elsewhere)} nodes run elsewhere ({found}). Check that "
-            "`nvidia-smi` works and that CUDA and cuDNN are those this onnxruntime-gpu was built for."
-        )
 
 
 def _numpy_type(tensor: torch.Tensor) -> type[np.generic]:
