@@ -83,7 +83,7 @@ def test_other_tensors_than_this_versions_are_refused(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "advice"), [(4, "update x2sam-rt"), (0, "x2sam-rt export"), ("one", "x2sam-rt export")]
+    ("schema", "advice"), [(5, "update x2sam-rt"), (0, "x2sam-rt export"), ("one", "x2sam-rt export")]
 )
 def test_another_schema_says_what_to_do(bundle: Path, schema: object, advice: str) -> None:
     change(bundle, schema=schema)

@@ -109,6 +109,7 @@ def _summary(manifest: Manifest) -> Table:
     rows = {
         "checkpoint": f"{manifest.checkpoint}, SHA-256 {manifest.checkpoint_sha256[:16]}…",
         "engine": f"{manifest.backend}, {manifest.precision}; language side in {manifest.language_precision}",
+        "made for": f"NVIDIA GPUs {', '.join(manifest.targets)}" if manifest.targets else "any machine",
         "input": f"{model.image_size}×{model.image_size}, {model.resize}",
         "width": f"{model.dim} channels, {model.mask_decoder.queries} queries",
         "memory": f"{model.memory.slots} slots of {len(model.memory.scales)} × {model.slot_tokens} tokens"

@@ -35,7 +35,7 @@ def load_choice(
     """
     own, manifest = manifest.precision, _adapted(manifest, choice).turned(knobs)
     backend, files = find_backend(manifest.backend), BundleFiles(folder, manifest.files)
-    place = device_for(backend, device)
+    place = device_for(manifest, device)
     model = load_model(replace(manifest, precision=own), files, place)  # as stored
     if choice[1] != own:
         model = cast_weights(model, dtype_of(choice[1]))

@@ -257,7 +257,7 @@ def verify_bundle(folder: Path, device: str | None = None, *, quick: bool = Fals
     """
     manifest = load_manifest(folder, check_hashes=True)
     bounds, sound, files = bounds_of(manifest), True, BundleFiles(folder, manifest.files)
-    place = device_for(find_backend(manifest.backend), device)
+    place = device_for(manifest, device)
     clip = () if quick else _whole_clip(manifest, files, place)
     checks: Iterator[Check] = itertools.chain(_bundled_stages(manifest, files, place), clip)
     for check in checks:

@@ -27,7 +27,7 @@ from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.model.stages import stage_contracts
 from x2sam_rt.runtime.engines import find_backend
 
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST = "manifest.json"
 LANGUAGE, WORDING = "language", "wording.json"
 TOKENIZER = f"{LANGUAGE}/tokenizer/tokenizer.json"
@@ -66,7 +66,8 @@ class Manifest:
     shards, one after the other. errors: largest error of each stage against PyTorch, relative to max(1, largest
     reference value); empty when the export did not measure. language_precision: of the language side's weights;
     `precision` is that of the stages. language_weights: what the text model's weights are rounded to when they are
-    loaded."""
+    loaded. targets: GPUs that the engines were built for, as "sm86"; empty = they run on any machine that has the
+    backend."""
 
     schema: int
     model: ModelConfig
@@ -80,6 +81,7 @@ class Manifest:
     errors: dict[str, float]
     language_precision: Precision
     language_weights: LanguageWeights = "full"
+    targets: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:

@@ -23,6 +23,8 @@ _CPU_PROVIDER, _CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 _SLOW_FUSION = "SkipLayerNormFusion"
 _ONNX_TYPES = {"float32": "float", "bfloat16": "bfloat16", "int64": "int64", "bool": "bool"}
 BESIDE = ".data"  # behind a graph's name: the file of the weights that one file cannot hold
+# Makes nodes of its own of those that compute with sizes, and spares hardly a transposition in these graphs.
+_RENAMING = "TransposeOptimizer"
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
 _LOAD_ERRORS = (
     _STATE.Fail,
@@ -79,9 +81,11 @@ class OnnxRuntimeEngine:
             options.add_external_initializers_from_files_in_memory(
                 [Path(name).name + BESIDE], [content], [len(content)]
             )
+        provider = _provider(device, self._stream)
+        disabled = [_SLOW_FUSION] if device.type == "cpu" else [_SLOW_FUSION, _RENAMING]
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=[_provider(device, self._stream)], disabled_optimizers=[_SLOW_FUSION]
+                _graph(path, device, options), options, providers=[provider], disabled_optimizers=disabled
             )
         except _LOAD_ERRORS as error:
             raise EngineError(
@@ -90,7 +94,7 @@ class OnnxRuntimeEngine:
             ) from error
         check_signature(contract, self._session, name)
         if device.type == "cuda":
-            check_placement(contract.name, self._session, _CUDA_PROVIDER)
+            _check_placement(contract.name, self._session)
         self._options = onnxruntime.RunOptions()
         # The streams wait for each other below; the host waits for neither.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -119,6 +123,22 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         del self._session
+
+
+def _graph(path: Path, device: torch.device, options: onnxruntime.SessionOptions) -> str | bytes:
+    """What a session is made of."""
+    if device.type == "cpu":
+        return str(path)
+    from x2sam_rt.runtime.engines.onnxruntime_cuda import named_graph  # takes the ONNX library, which CPUs do without
+
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    return named_graph(path)
+
+
+def _check_placement(stage: str, session: onnxruntime.InferenceSession) -> None:
+    from x2sam_rt.runtime.engines.onnxruntime_cuda import check_placement
+
+    check_placement(stage, session)
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream | None:
@@ -157,22 +177,6 @@ def check_signature(contract: StageContract, session: onnxruntime.InferenceSessi
                 )
         if tensors:
             raise EngineError(f"{name}: unknown tensors {shown(sorted(tensors))}. Export the checkpoint again.")
-
-
-def check_placement(stage: str, session: onnxruntime.InferenceSession, wanted: str) -> None:
-    """Raises EngineError unless every node of a session runs on the provider, naming those that do not."""
-    elsewhere = [
-        f"{node.op_type} {node.name!r} on {part.ep_name}"
-        for part in session.get_provider_graph_assignment_info()
-        if part.ep_name != wanted
-        for node in part.get_nodes()
-    ]
-    if elsewhere or session.get_providers()[0] != wanted:
-        found = "; ".join(elsewhere[:5]) or f"no {wanted} in the session"
-        raise EngineError(
-            f"Stage {stage}: asked for {wanted}, and {len(elsewhere)} nodes run elsewhere ({found}). Check that "
-            "`nvidia-smi` works and that CUDA and cuDNN are those this onnxruntime-gpu was built for."
-        )
 
 
 def _numpy_type(tensor: torch.Tensor) -> type[np.generic]:
