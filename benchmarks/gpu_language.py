@@ -22,38 +22,35 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import torch
 from bench_language import benchmark_config, no_regions
-from full_size import random_weight, scaled
+from full_size import scaled, write_whole
 from timer import save
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
+from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
-from x2sam_rt.model.checkpoint.loading import empty_model
-from x2sam_rt.model.checkpoint.tensor_file import TensorToWrite, write_shards
+from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.bundle import LANGUAGE
+from x2sam_rt.runtime.bundle import BundleFiles, load_manifest
 from x2sam_rt.runtime.language import LanguageRuntime
 from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES, PromptFrames
-from x2sam_rt.runtime.weights import language_names, load_language_model
+from x2sam_rt.runtime.weights import load_model
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import DEFAULT_WORDING
 
-_TIED = "vlm.lm_head.weight"
 _SHORT, _LONG = 8, 136  # tokens of two answers, whose difference is decoding alone
 
 
 @dataclass(frozen=True)
 class Row:
-    """weights_gib: of the text model. load_s: from files in the page cache to the device. first_ms, second_ms: medians,
-    of questions with known answers. bandwidth_share: of what a copy reaches. stated_mib: cache and visual tokens.
-    peak_mib: of PyTorch's allocator, weights included; 0 on a CPU."""
+    """weights_gib: of the text model. load_s: the whole model, from a bundle just written to the device. first_ms,
+    second_ms: medians, of questions with known answers. bandwidth_share: of what a copy reaches. stated_mib:
+    cache and visual tokens. peak_mib: of PyTorch's allocator, weights included; 0 on a CPU."""
 
     device: str
     frames: str
@@ -95,28 +92,17 @@ class Side:
 
 
 def _loaded(config: ModelConfig, device: torch.device) -> tuple[X2SAM, float]:
-    """The language side by way of files; the visual tower beside it; seconds of the former."""
+    """The model from a bundle, and the seconds that took, in bf16 on the device."""
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        (folder / LANGUAGE).mkdir()
-        write_shards(_language_weights(config), folder / LANGUAGE)
+        write_whole(config, folder / "whole")
+        checkpoint = load_checkpoint(folder / "whole", tokenizer=embedded_checkpoint() / "tokenizer")
+        export_bundle(ExportPlan(checkpoint, "torch", "bf16"), folder / "bundle")
         started = time.perf_counter()
-        # All that is asked of a manifest here is the model's sizes.
-        model = load_language_model(cast(Any, SimpleNamespace(model=config)), folder, device)
+        manifest = load_manifest(folder / "bundle")
+        model = load_model(manifest, BundleFiles(folder / "bundle", manifest.files), device)
         wait(device)
-        seconds = time.perf_counter() - started
-    visual = model.vlm.model.visual.to_empty(device=device).to(torch.bfloat16)
-    for name, weight in visual.state_dict().items():
-        weight.copy_(random_weight(name, tuple(weight.shape)))
-    return model, seconds
-
-
-def _language_weights(config: ModelConfig) -> dict[str, TensorToWrite]:
-    shapes = {name: tuple(value.shape) for name, value in empty_model(config).state_dict().items()}
-    return {
-        name: TensorToWrite(shapes[name], torch.bfloat16, lambda name=name: random_weight(name, shapes[name]))  # type: ignore[misc]
-        for name in sorted(language_names(shapes) - {_TIED})
-    }
+        return model, time.perf_counter() - started
 
 
 def measure(config: ModelConfig, size: tuple[int, int], device: torch.device, rounds: int) -> Row:

@@ -35,6 +35,7 @@ from x2sam_rt.runtime.bundle import (
 )
 from x2sam_rt.runtime.engines import STAGE_WEIGHTS, check_precision, check_targets, find_backend
 from x2sam_rt.runtime.engines.engine import OnProgress, backend_module
+from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord
 from x2sam_rt.runtime.weights import language_names, without_shared_table
 from x2sam_rt.tasks.table import DEFAULT_WORDING
 
@@ -178,7 +179,16 @@ def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manif
         errors=errors,
         language_precision=plan.language,
         language_weights=plan.language_weights,
+        targets=_targets(plan, folder),
     )
+
+
+def _targets(plan: ExportPlan, folder: Path) -> tuple[str, ...]:
+    """The GPUs that the engines were built for: the builder's choice where none were asked for."""
+    backend = find_backend(plan.backend)
+    if not backend.needs_gpu:
+        return ()
+    return EngineRecord.load(folder / backend.file.format(stage=plan.contracts[0].name)).targets
 
 
 def build_environment(backend: str) -> BuildEnvironment:
