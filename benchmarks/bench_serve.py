@@ -156,7 +156,7 @@ def encoder_batches() -> list[dict[str, float]]:
     encoder, side, rows = stage_module(model, "frame_encoder").eval(), model.config.image_size, []
     with torch.inference_mode():
         for count in (1, 2, 4, 8):
-            frames, first = torch.randn(count, 3, side, side), torch.zeros(1)
+            frames, first = torch.randn(count, 3, side, side), torch.zeros(count)
             times = []
             for _ in range(12):
                 began = time.perf_counter()
