@@ -124,6 +124,19 @@ def vision_patches(frames: Sequence[Tensor], target: tuple[int, int]) -> VisionI
     return VisionInput(_patchify(clip, rows, columns), rows, columns)
 
 
+def shown_frame(frame: Tensor, frames: int, budget: PixelBudget) -> Tensor:
+    """A frame of a video, (H, W, 3) uint8, no larger than the visual tower is shown it, so that it need not be held
+    whole. Whole where it would be enlarged or resized once more: `vision_input` gives the same of both.
+
+    frames: how many of the video are shown.
+    """
+    height, width = frame.shape[:2]
+    target = vision_size(height, width, frames, budget)
+    if target[0] * target[1] >= height * width or vision_size(*target, frames, budget) != target:
+        return frame
+    return _resize(frame, target, "bicubic").permute(1, 2, 0).contiguous()
+
+
 def vision_size(height: int, width: int, frames: int, budget: PixelBudget) -> tuple[int, int]:
     """(height, width) that a frame is resized to: multiples of 32 within the budget, keeping the aspect."""
     if max(height, width) > 200 * min(height, width):

@@ -129,9 +129,11 @@ class Runtime:
         """
         opened = source if isinstance(source, FrameSource) else open_source(source, part, live=live)
         instruction = as_instruction(prompt)
-        with opened, self.stream(instruction, frames=read_prompt_frames(opened, instruction), again=again) as session:
-            for frame in opened:
-                yield replace(session.step(frame.pixels), timestamp=frame.timestamp, frame=frame.pixels)
+        with opened:
+            frames = read_prompt_frames(opened, instruction, self.manifest.model.video_budget)
+            with self.stream(instruction, frames=frames, again=again) as session:
+                for frame in opened:
+                    yield replace(session.step(frame.pixels), timestamp=frame.timestamp, frame=frame.pixels)
 
     def resume(self, snapshot: bytes) -> VideoSession:
         """The session that `VideoSession.snapshot` saved, of this bundle, here or on another machine. On the same
