@@ -183,8 +183,6 @@ def _resize_rounded(maps: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 
 
 def _non_finite(frame: Any) -> str:
-    values = torch.as_tensor(frame)
-    if not values.is_floating_point():
-        return ""
-    bad = int((~values.isfinite()).sum())
+    values = frame if isinstance(frame, Tensor) else frame if frame.dtype.kind == "f" else np.zeros(0)
+    bad = int((~torch.as_tensor(values).isfinite()).sum())
     return f" with {bad} NaN or infinite values" if bad else ""

@@ -17,7 +17,7 @@ from x2sam_rt.model.stages import STAGES, example_inputs
 from x2sam_rt.runtime.bundle import load_manifest
 from x2sam_rt.runtime.engines import onnxruntime_engine
 from x2sam_rt.runtime.engines.onnxruntime_cuda import check_placement, named_graph
-from x2sam_rt.runtime.engines.onnxruntime_engine import load
+from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from x2sam_rt.runtime.runtime import Runtime
 
 CUDA = "CUDAExecutionProvider"
@@ -73,7 +73,7 @@ def test_names_change_no_result(onnx_bundle: Path) -> None:
 def test_an_onnxruntime_without_cuda_says_so(onnx_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime_engine, "_stream", lambda device: SimpleNamespace(cuda_stream=1))
     with pytest.raises(EngineError, match=r"asked for cuda:1, which needs CUDAExecutionProvider. Install"):
-        load(CONTRACT, onnx_bundle / "stages" / "memory_attention.onnx", torch.nn.Identity(), GPU)
+        OnnxRuntimeEngine(CONTRACT, onnx_bundle / "stages" / "memory_attention.onnx", GPU)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said without a GPU")
@@ -91,6 +91,12 @@ class Session:
     def __call__(self, graph: bytes, options: Any, *, providers: list[Any], disabled_optimizers: list[str]) -> Session:
         self.calls.append(providers)
         return self
+
+    def get_inputs(self) -> list[Any]:
+        return [SimpleNamespace(name="x", type="tensor(float)", shape=[2, 3])]
+
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name="y", type="tensor(float)", shape=[2, 3])]
 
     def get_providers(self) -> list[str]:
         return [CUDA, "CPUExecutionProvider"]
@@ -127,7 +133,7 @@ def test_reads_and_writes_tensors_where_they_lie_on_a_stream_in_step(
 ) -> None:
     found = Session([])
     stand_in(monkeypatch, found)
-    engine = load(CONTRACT, graph, torch.nn.Identity(), GPU)
+    engine = OnnxRuntimeEngine(CONTRACT, graph, GPU)
     x, y = torch.zeros(2, 3), torch.zeros(2, 3)
     run = engine.bind({"x": x}, {"y": y})
     run()
@@ -142,4 +148,4 @@ def test_reads_and_writes_tensors_where_they_lie_on_a_stream_in_step(
 def test_one_node_with_data_on_the_cpu_is_enough(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, Session([], on_cpu=("data/7/NonZero",)))
     with pytest.raises(EngineError, match=r"1 nodes run elsewhere .NonZero 'data/7/NonZero' on CPUExecutionProvider"):
-        load(CONTRACT, graph, torch.nn.Identity(), GPU)
+        OnnxRuntimeEngine(CONTRACT, graph, GPU)
