@@ -96,8 +96,9 @@ class Stream(Conversation):
     def _say(self, data: bytes) -> None:
         try:
             self._connection.send(data)
-        except ConnectionClosed as error:
-            raise _gone(error) from error
+        except ConnectionClosed:
+            while True:  # ends with what the server said last, or with the connection
+                self._hear(None)
 
     def _hear(self, timeout: float | None) -> None:
         try:
@@ -162,8 +163,9 @@ class AsyncStream(Conversation):
     async def _say(self, data: bytes) -> None:
         try:
             await self._connection.send(data)
-        except ConnectionClosed as error:
-            raise _gone(error) from error
+        except ConnectionClosed:
+            while True:
+                await self._hear()
 
     async def _hear(self) -> None:
         try:

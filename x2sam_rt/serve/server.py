@@ -41,6 +41,11 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """uvicorn takes every refused stream for an application that forgot to answer; refusals are counted as such."""
+    return record.getMessage() != "ASGI callable returned without completing handshake."
+
+
 def impatient_http(seconds: float) -> type[HttpToolsProtocol]:
     """HTTP whose connections are closed unless a request's head is there in so many seconds; uvicorn itself waits for
     ever."""
@@ -114,6 +119,7 @@ def serve(settings: Settings) -> None:
     """Until it is told to end. Raises ServeError when it cannot begin."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    handler.addFilter(_is_news)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     app = make_app(settings)
     config: dict[str, Any] = {"host": settings.host, "port": settings.port, "log_config": None, "access_log": False}
