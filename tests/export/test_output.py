@@ -151,3 +151,46 @@ def test_a_folder_that_its_holder_removed_is_not_taken_for_ours(target: Path) ->
         write(folder, "new")
     os.close(lock)
     assert (target / MANIFEST).read_text() == "new"
+
+
+def test_what_others_left_is_mentioned(target: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left, held = (target.with_name(f".{name}.partial") for name in ("left", "held"))
+    for folder in (left, held):
+        folder.mkdir()
+        (folder / "weights").write_bytes(bytes(10**7))
+    lock = os.open(held, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with bundle_folder(target, overwrite=False) as folder:
+        write(folder, "new")
+    os.close(lock)
+    assert f"{left}: 0.01 GB that a killed export left" in caplog.text
+    assert str(held) not in caplog.text
+    assert left.exists(), "it may be wanted by whoever looks into the failure"
+
+
+TERMINATED = """
+import os, signal
+from x2sam_rt.cli.app import app
+from x2sam_rt.export import bundle_writer
+write = bundle_writer._write_weights
+def end(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+bundle_writer._write_weights = end
+app(["export", "toy", "-o", "TARGET", "--engine", "torch", "--no-verify"])
+"""
+
+
+def test_a_request_to_end_leaves_nothing(target: Path) -> None:
+    code = TERMINATED.replace("TARGET", str(target))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert beside(target) == []
+
+
+def test_files_have_ordinary_modes(torch_bundle: Path, onnx_bundle: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    for bundle in (torch_bundle, onnx_bundle):
+        for path in (bundle, *bundle.rglob("*")):
+            assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~mask, path

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -39,13 +42,32 @@ console, error_console = Console(), Console(stderr=True)
 
 @contextlib.contextmanager
 def reporting() -> Iterator[None]:
-    """Ends the command with a message instead of a traceback for every error a user can meet."""
+    """Ends the command with a message instead of a traceback for every error a user can meet. A request to end
+    (SIGTERM) unwinds as an interrupt does, so that nothing half-written stays."""
     try:
-        yield
+        with _unwinding():
+            yield
     except X2SamError as error:
         error_console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         code = OUT_OF_BOUNDS if isinstance(error, VerificationError) else FAILED
         raise typer.Exit(code) from error
+
+
+@contextlib.contextmanager
+def _unwinding() -> Iterator[None]:
+    """SIGTERM raises, where this is the thread that signals come to."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def progress_bar(*more: ProgressColumn) -> Progress:

@@ -17,7 +17,7 @@ from x2sam_rt.export.needs import ExportNeeds, check_needs, export_needs
 from x2sam_rt.export.output import bundle_folder, check_output
 from x2sam_rt.model.checkpoint.files import tensor_files
 from x2sam_rt.model.checkpoint.loading import Checkpoint, empty_model
-from x2sam_rt.model.checkpoint.stored import StoredWeights
+from x2sam_rt.model.checkpoint.stored import StoredWeights, empty
 from x2sam_rt.model.checkpoint.tensor_file import OnBytes, TensorToWrite, write_shards, write_tensors
 from x2sam_rt.model.precision import Precision, dtype_of
 from x2sam_rt.model.quantization import LanguageWeights
@@ -120,9 +120,9 @@ def _build(plan: ExportPlan, contract: StageContract, folder: Path, on_progress:
     names = stage_weights(empty_model(plan.checkpoint.config), contract.name)
     model = plan.checkpoint.part(names, dtype_of(plan.precision))
     choice = BuildChoice(plan.backend, plan.precision, plan.targets)
-    if plan.verify:
-        return {contract.name: build_and_measure(model, contract, choice, folder, on_progress)}
-    error = write_engine(model, contract, choice, folder, on_progress)
+    write = build_and_measure if plan.verify else write_engine
+    error = write(model, contract, choice, folder, on_progress)
+    empty(model)
     return {} if error is None else {contract.name: error}
 
 

@@ -16,6 +16,7 @@ from x2sam_rt.errors import BundleError
 from x2sam_rt.runtime.bundle import MANIFEST
 
 _log = logging.getLogger(__name__)
+_PARTIAL = ".{}.partial"
 _AT_WORKING_FOLDER = -100
 _NO_REPLACE, _EXCHANGE = 1, 2
 # What the kernel says of a file system (or a C library) that cannot rename in these ways.
@@ -46,6 +47,7 @@ def bundle_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     check_output(output, overwrite)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        _mention_others(output)
         with _partial_folder(output) as partial:
             folder = partial / "bundle"
             folder.mkdir()
@@ -61,7 +63,7 @@ def bundle_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
 @contextlib.contextmanager
 def _partial_folder(output: Path) -> Iterator[Path]:
     """Ours alone while the body runs, removed with all it holds afterwards."""
-    partial = output.with_name(f".{output.name}.partial")
+    partial = output.with_name(_PARTIAL.format(output.name))
     lock = _locked(partial, output)
     try:
         yield partial
@@ -89,6 +91,30 @@ def _locked(partial: Path, output: Path) -> int:
         if _is_still(partial, lock):
             _clear(partial)
             return lock
+        os.close(lock)
+
+
+def _mention_others(output: Path) -> None:
+    """What exports to other names left beside this one when they were killed takes space until somebody removes it."""
+    for partial in output.parent.glob(_PARTIAL.format("*")):
+        if partial.name != _PARTIAL.format(output.name) and _is_left(partial):
+            size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+            _log.warning("%s: %.2f GB that a killed export left there. Remove it.", partial, size / 1e9)
+
+
+def _is_left(partial: Path) -> bool:
+    """Whether nobody holds it."""
+    try:
+        lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # gone, or another user's
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
         os.close(lock)
 
 

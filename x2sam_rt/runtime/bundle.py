@@ -81,6 +81,16 @@ def load_manifest(folder: Path, *, check_hashes: bool = False) -> Manifest:
 
     Raises BundleError that says what is wrong and what to run.
     """
+    try:
+        return _load_manifest(folder, check_hashes)
+    except PermissionError as error:
+        raise BundleError(
+            f"{folder}: this user may not read it ({error}). Ask its owner for read access, as with "
+            "`chmod -R a+rX`, or copy the bundle."
+        ) from error
+
+
+def _load_manifest(folder: Path, check_hashes: bool) -> Manifest:
     data = _read_manifest(folder)
     schema = data.get("schema")
     if schema != SCHEMA:

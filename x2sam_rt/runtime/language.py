@@ -35,7 +35,7 @@ from x2sam_rt.model.prompt_encoder import (
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.growing_text import GrowingText, OnText
 from x2sam_rt.runtime.prompt_cache import FramePair, Prefix, SeenPairs, frame_pairs, shared_length, token_keys
-from x2sam_rt.runtime.prompt_frames import PromptFrames
+from x2sam_rt.runtime.prompt_frames import PAIRS_AT_ONCE, PromptFrames
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.marks import LinkedText, MarkedText, link, shortened, spell
 from x2sam_rt.tasks.regions import RegionPrompt
@@ -44,8 +44,6 @@ from x2sam_rt.tasks.wording import Wording
 
 RegionSource = Callable[[Tensor], Tensor]  # (1, 3, S, S) → (1, S/16, S/16, C): what the mask encoder sees of a frame
 
-# Pairs of frames that go through the visual tower at once: what it takes beside its results is bounded by them.
-_PAIRS_AT_ONCE = 8
 # Tokens of the default context beside those of the frames: a list of categories, an answer of full length.
 _WORDS = 4096
 
@@ -306,8 +304,8 @@ class LanguageRuntime:
 
     def _run_tower(self, pairs: Sequence[FramePair], target: tuple[int, int]) -> VisualTokens:
         parts = []
-        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            frames = [frame for pair in pairs[start : start + _PAIRS_AT_ONCE] for frame in pair.frames]
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            frames = [frame for pair in pairs[start : start + PAIRS_AT_ONCE] for frame in pair.frames]
             shown = [frame.to(self.encoder.device) for frame in frames]
             parts.append(self.encoder.see(vision_patches(shown, target)))
         return VisualTokens(
