@@ -31,6 +31,7 @@ from x2sam_rt.tasks.table import TASKS, Conditions
 
 PIXEL_BOUND, SCORE_BOUND = 1e-3, 1e-4  # the share of a map's pixels at exact ties; rounding of the scores
 MATCH_IOU = 0.5
+HOST = torch.device("cpu")
 RESULT_IDS = 1  # single results are recorded as segment 0 but drawn as 1
 
 FAMILIES = {
@@ -103,23 +104,25 @@ class Report:
 class Case:
     """A recorded case: its inputs, options and results."""
 
-    def __init__(self, name: str, document: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self.name, self._document, self._tensors = name, document, tensors
+    def __init__(
+        self, name: str, document: dict[str, Any], tensors: dict[str, Tensor], device: torch.device = HOST
+    ) -> None:
+        self.name, self._document, self._tensors, self._device = name, document, tensors, device
         self._entry = document["cases"][name]
         self.task = TASKS[next(task for family, task in FAMILIES.items() if name.split("_", 1)[1].startswith(family))]
 
     def results(self) -> Iterator[tuple[Segmentation, Recorded]]:
         assert self.task.rule is not None, "recorded tasks draw masks"
         options = self._options().resolved(self.task.threshold)
-        post = make_postprocessor(self.task.rule, self._conditions(), options, self._regions())
+        post = make_postprocessor(self.task.rule, self._conditions(), options, self._regions(), self._device)
         for number in range(self._entry["frames"]):
             yield post(self._frame(number)), self._recorded(number)
 
     def _frame(self, number: int) -> FrameLogits:
         if self._document["background_column"] != "last":
             raise SystemExit(f"{self.name}: the background column is {self._document['background_column']}, not last")
-        mask_logits = self._tensors[f"{self.name}.input.mask_logits"][number]
-        class_logits = self._tensors[f"{self.name}.input.class_logits"][number]
+        mask_logits = self._tensors[f"{self.name}.input.mask_logits"][number].to(self._device)
+        class_logits = self._tensors[f"{self.name}.input.class_logits"][number].to(self._device)
         (height, width), (full_height, full_width) = self._entry["scaled_size"], self._entry["original_size"]
         side = self._document["model_input"]
         return FrameLogits(mask_logits, class_logits, side, (height, width), (full_height, full_width))
@@ -139,7 +142,8 @@ class Case:
         return PostProcessOptions(restart_ids=True, **{OPTIONS[key]: given[key] for key in given if key in OPTIONS})
 
     def _regions(self) -> Tensor | None:
-        return self._tensors.get(f"{self.name}.input.region_masks")
+        masks = self._tensors.get(f"{self.name}.input.region_masks")
+        return None if masks is None else masks.to(self._device)
 
     def _recorded(self, number: int) -> Recorded:
         prefix = f"{self.name}.output.{number}."
@@ -253,10 +257,10 @@ def _label(entry: dict[str, Any]) -> int:
     return int(entry["label_id"] if "label_id" in entry else entry["category_id"])
 
 
-def main(prefix: str) -> int:
+def main(prefix: str, device: torch.device = HOST) -> int:
     document = json.loads(Path(prefix + ".json").read_text(encoding="utf-8"))
     tensors = load_file(prefix + ".safetensors")
-    reports = [replay(Case(name, document, tensors)) for name in document["cases"]]
+    reports = [replay(Case(name, document, tensors, device)) for name in document["cases"]]
     for report in reports:
         print(report)
     return 0 if all(report.passed for report in reports) else 1

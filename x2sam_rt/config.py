@@ -144,7 +144,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_dataclass(cls: type[T], data: Mapping[str, Any], where: str) -> T:
-    """Builds a dataclass (nested ones too) from plain JSON. Raises ConfigError on unknown or missing keys."""
+    """Builds a dataclass (nested ones too) from plain JSON, in which a field's value may stand ready-made. Raises
+    ConfigError on unknown or missing keys, and for values of other types."""
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where}: found {type(data).__name__}, wanted an object with named fields.")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -168,7 +169,7 @@ def _read_value(hint: Any, value: Any, where: str) -> Any:
             return value
         return _read_value(next(a for a in arguments if a is not type(None)), value, where)
     if dataclasses.is_dataclass(hint):
-        return read_dataclass(hint, value, where)  # type: ignore[arg-type]
+        return value if isinstance(value, hint) else read_dataclass(hint, value, where)  # type: ignore[arg-type]
     if origin is tuple:
         return _read_tuple(arguments, value, where)
     if origin is dict:
@@ -177,6 +178,8 @@ def _read_value(hint: Any, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} is {value!r}; it must be one of {list(arguments)}.")
     if hint in _SCALARS and not _is_scalar(hint, value):
         raise ConfigError(f"{where} is {value!r} ({type(value).__name__}); it must be {hint.__name__}.")
+    if isinstance(hint, type) and hint not in _SCALARS and not isinstance(value, hint):
+        raise ConfigError(f"{where} is of type {type(value).__name__}; it must be {hint.__name__}.")
     return value
 
 

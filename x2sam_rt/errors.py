@@ -53,6 +53,10 @@ class SessionError(X2SamError):
     """A session used in a way its state does not allow, such as a step after close."""
 
 
+class SnapshotError(X2SamError):
+    """A saved session that is damaged, of another bundle or version, or says what no session can."""
+
+
 class VerificationError(X2SamError):
     """Engines that disagree with the PyTorch model by more than their bounds."""
 

@@ -15,7 +15,8 @@ import pytest
 from av.stream import Disposition
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.containers import count_packets, missing_tail
+from x2sam_rt.media import containers
+from x2sam_rt.media.containers import FrameTimes, count_packets, frame_times, missing_tail
 from x2sam_rt.media.types import Pixels
 from x2sam_rt.media.video import VideoFrame, VideoReader, pick_frames, upright
 
@@ -167,6 +168,12 @@ def test_passes_over_audio(tmp_path: Path) -> None:
 
 
 def test_edit_list_is_no_truncation(tmp_path: Path) -> None:
+    with VideoReader(trimmed(tmp_path)) as reader:
+        assert reader.num_frames == FRAMES - 5
+        assert len(list(reader)) == FRAMES - 5
+
+
+def trimmed(tmp_path: Path) -> Path:
     """A clip trimmed without re-encoding holds more frames than it shows."""
     path = tmp_path / "trimmed.mp4"
     with av.open(str(make(tmp_path / "a.mp4"))) as source, av.open(str(path), "w") as target:
@@ -177,9 +184,7 @@ def test_edit_list_is_no_truncation(tmp_path: Path) -> None:
                 shift = round(5 / RATE / packet.time_base)
                 packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copied
                 target.mux(packet)
-    with VideoReader(path) as reader:
-        assert reader.num_frames == FRAMES - 5
-        assert len(list(reader)) == FRAMES - 5
+    return path
 
 
 # Every container is cut where a frame's data stand; how FFmpeg reports that differs in each.
@@ -333,13 +338,13 @@ def test_a_reader_makes_one_pass(tmp_path: Path) -> None:
             list(reader)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "h264"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "h264", "ts"])
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [(1, [0]), (2, [0, 19]), (4, [0, 6, 13, 19]), (20, list(range(20))), (64, list(range(20)))],
 )
 def test_picks_evenly_spaced_frames(tmp_path: Path, suffix: str, wanted: int, expected: list[int]) -> None:
-    """MP4 knows its number of frames beforehand, the other two do not."""
+    """By seeking (MP4, Matroska), without times (raw), and where a seek does not arrive at the key frame (TS)."""
     path = make(tmp_path / f"a.{suffix}")
     with VideoReader(path) as reader:
         every = list(reader)
@@ -373,6 +378,77 @@ def test_picks_chosen_frames_in_the_same_pass(tmp_path: Path, suffix: str) -> No
     assert picked.total == FRAMES
     with VideoReader(path) as reader:
         np.testing.assert_array_equal(picked.chosen[5].pixels, list(reader)[5].pixels)
+
+
+SEEKABLE = [
+    pytest.param("mp4", Clip(), id="mp4"),
+    pytest.param("mp4", Clip(audio=True, rotation=90), id="mp4-audio-turned"),
+    pytest.param("mkv", Clip(times=(0.0, 0.04, 0.5, 0.51, 2.0, 2.033, 2.5, 2.6, 3, 3.01, 3.5)), id="mkv-variable-rate"),
+    pytest.param("mov", Clip(codec="mjpeg", pix_fmt="yuvj420p"), id="mov-mjpeg"),
+    pytest.param("mp4", Clip(group=999), id="one-group"),
+    pytest.param("mp4", Clip(codec="libx265"), id="hevc-open-groups"),
+]
+
+
+@pytest.mark.parametrize(("suffix", "clip"), SEEKABLE)
+def test_sought_frames_are_those_of_a_whole_pass(tmp_path: Path, suffix: str, clip: Clip) -> None:
+    path = make(tmp_path / f"a.{suffix}", clip)
+    times = frame_times(path)
+    assert times is not None
+    with VideoReader(path) as reader:
+        every = list(reader)
+    assert len(times.shown) == len(every)
+    for number in range(len(every)):
+        with VideoReader(path, _frame_threads=True) as reader:
+            found = reader.seek_frames(times, {number, len(every) - 1, len(every) // 2})
+        assert found is not None
+        assert [frame.index for frame in found] == sorted({number, len(every) - 1, len(every) // 2})
+        for frame in found:
+            np.testing.assert_array_equal(frame.pixels, every[frame.index].pixels)
+            assert frame.timestamp == every[frame.index].timestamp
+
+
+def test_only_groups_with_wanted_frames_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path / "long.mp4", Clip(times=tuple(index / RATE for index in range(400))))
+    decoded, decode = [], containers._decode
+
+    def counting(packet: containers.VideoPacket) -> list[av.VideoFrame]:
+        decoded.append(packet)
+        return decode(packet)
+
+    monkeypatch.setattr(containers, "_decode", counting)
+    assert [frame.index for frame in pick_frames(path, 3).spread] == [0, 200, 399]
+    assert len(decoded) < 60
+
+
+def test_a_trimmed_file_is_sought_by_what_it_shows(tmp_path: Path) -> None:
+    path = trimmed(tmp_path)
+    with VideoReader(path) as reader:
+        every = list(reader)
+    picked = pick_frames(path, 3, {4})
+    assert picked.total == len(every) == FRAMES - 5
+    for frame in (*picked.spread, picked.chosen[4]):
+        np.testing.assert_array_equal(frame.pixels, every[frame.index].pixels)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "clip"),
+    [("webm", Clip(codec="libvpx")), ("h264", Clip()), ("avi", Clip(codec="mpeg4"))],
+    ids=["hidden-frames", "no-times", "packed-frames"],
+)
+def test_packets_that_do_not_tell(tmp_path: Path, suffix: str, clip: Clip) -> None:
+    path = make(tmp_path / f"a.{suffix}", clip)
+    assert frame_times(path) is None
+    assert [frame.index for frame in pick_frames(path, 2).spread] == [0, FRAMES - 1]
+
+
+def test_damage_in_a_sought_group_is_left_to_a_whole_pass(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mp4", Clip(options=FASTSTART))
+    times = frame_times(path)
+    assert times is not None
+    later = FrameTimes((*times.shown[:-1], times.shown[-1] + 1), times.keys, times.time_base)
+    with VideoReader(path) as reader:
+        assert reader.seek_frames(later, {FRAMES - 1}) is None
 
 
 def test_more_packets_than_frames(tmp_path: Path) -> None:

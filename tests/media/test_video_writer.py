@@ -182,8 +182,9 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     for parent in (tmp_path / "missing", tmp_path / "file"):
         with pytest.raises(VideoError, match="there is no folder"):
             VideoWriter(parent / "out.mp4", 32, 32, 25)
+    (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(VideoError, match="exists already"):
-        VideoWriter(tmp_path, 32, 32, 25)
+        VideoWriter(tmp_path / "folder.mp4", 32, 32, 25)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -197,3 +198,37 @@ def test_a_folder_without_rights(tmp_path: Path) -> None:
 def test_refuses_impossible_videos(tmp_path: Path, width: int, height: int, rate: int) -> None:
     with pytest.raises(VideoError, match="is no video"):
         VideoWriter(tmp_path / "out.mp4", width, height, rate)
+
+
+@pytest.mark.parametrize(("suffix", "brand"), [("mp4", b"ftypiso"), ("mov", b"ftypqt"), ("mkv", b"\x1aE\xdf\xa3")])
+def test_the_suffix_says_the_container(tmp_path: Path, suffix: str, brand: bytes) -> None:
+    path = tmp_path / f"out.{suffix}"
+    times = [0.0, 0.041, 1.7, 1.75]
+    with VideoWriter(path, 31, 33, 24) as writer:
+        for time in times:
+            writer.write(quarters(31, 33), time)
+    assert brand in path.read_bytes()[:16]
+    with VideoReader(path) as reader:
+        assert [frame.timestamp for frame in reader] == pytest.approx(times, abs=1e-3)
+
+
+def test_a_suffix_of_no_container(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"\.webm is no video format here; use \.mp4, \.mov, \.mkv"):
+        VideoWriter(tmp_path / "out.webm", 32, 32, 25)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("gap", [6 * 3600.0, 7 * 3600.0, 400 * 3600.0])
+def test_hours_between_two_frames(tmp_path: Path, gap: float) -> None:
+    """Matroska holds any gap, MP4 those of less than 6.6 hours."""
+    for suffix in ("mkv", "mp4"):
+        with VideoWriter(tmp_path / f"out.{suffix}", 32, 32, 25) as writer:
+            writer.write(quarters(32, 32), 0.0)
+            if suffix == "mp4" and gap > 6.6 * 3600:
+                with pytest.raises(VideoError, match=r"Write \.mkv, which holds any"):
+                    writer.write(quarters(32, 32), gap)
+                continue
+            writer.write(quarters(32, 32), gap)
+            writer.write(quarters(32, 32))
+        with VideoReader(tmp_path / f"out.{suffix}") as reader:
+            assert [frame.timestamp for frame in reader] == pytest.approx([0, gap, gap + 0.04], abs=1e-3)

@@ -61,6 +61,24 @@ def test_gives_what_a_cpu_gives(torch_bundle: Path, asked: Instruction) -> None:
     assert asked.task == "chat" or any(result.masks.any() for result in wanted)
 
 
+@pytest.mark.parametrize("asked", [pytest.param(value, id=name) for name, value in INSTRUCTIONS.items()])
+def test_a_frame_goes_up_once_and_a_few_numbers_come_down_once(torch_bundle: Path, asked: Instruction) -> None:
+    with simulated_gpu() as gpu, Runtime.load(torch_bundle, device="cuda") as runtime:
+        side, segments = runtime.manifest.model.image_size, 0
+        with runtime.stream(asked) as session:
+            for number, frame in enumerate(frames(side, 5)):
+                gpu.take()
+                result = session.step(frame if number < 4 else torch.from_numpy(frame).to("cuda"))
+                counts = gpu.take()
+                if number == 4:
+                    counts["up"] -= 1  # the test's own
+                if number:  # the first carries the instruction
+                    wanted = {"up": int(number < 4), "pinned up": int(number < 4), "down": int(asked.task != "chat")}
+                    assert +counts == {name: count for name, count in wanted.items() if count}
+                segments += len(result.segments)
+    assert segments or asked.task == "chat"
+
+
 # Functions that make a tensor out of nothing, and put it on the default device when they are told no other.
 FACTORIES = frozenset(
     (

@@ -51,19 +51,24 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counted
 
 
-@pytest.mark.parametrize(("suffix", "opened"), [("mp4", 2), ("mkv", 3)], ids=["promises", "is-counted"])
+AHEAD = 5  # frames decoded to see what a file holds, before seeking in it
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_a_file_is_decoded_for_its_prompt_and_once_more(
-    torch_bundle: Path, folder: Path, tmp_path: Path, reads: Counter[str], suffix: str, opened: int
+    torch_bundle: Path, folder: Path, tmp_path: Path, reads: Counter[str], suffix: str
 ) -> None:
     """Whatever is asked of it: frames of its own for regions, and a frame rate for the overlay."""
     arguments = ("-t", "vgd", "-r", "point:9,9@2", "-r", "box:5,5,40,40@17", "-o", str(tmp_path / "masked.mp4"))
     result = CliRunner().invoke(app, ["run", str(torch_bundle), "--video", str(folder / f"clip.{suffix}"), *arguments])
     assert result.exit_code == 0, result.output
-    assert reads == {"opened": opened, "decoded": 2 * FRAMES}
+    assert reads["opened"] == 3  # its packets, the frames of the prompt, the stream
+    assert 2 * FRAMES <= reads["decoded"] <= 2 * FRAMES + AHEAD
 
 
 def test_words_decode_it_once(torch_bundle: Path, folder: Path, reads: Counter[str]) -> None:
     arguments = ["--video", str(folder / "clip.mp4"), "-t", "chat", "-p", "What is there?", "--max-new-tokens", "2"]
     result = CliRunner().invoke(app, ["run", str(torch_bundle), *arguments])
     assert result.exit_code == 0, result.output
-    assert reads == {"opened": 1, "decoded": FRAMES}
+    assert reads["opened"] == 2
+    assert FRAMES <= reads["decoded"] <= FRAMES + AHEAD

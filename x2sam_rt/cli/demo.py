@@ -20,7 +20,7 @@ from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
 from x2sam_rt.runtime.runtime import Runtime
-from x2sam_rt.runtime.writers import CocoRleWriter, OverlayVideoWriter
+from x2sam_rt.runtime.writers.opening import OutputPlan, RunOutputs
 from x2sam_rt.tasks.instruction import Instruction
 
 _SIDE, _FRAMES, _RATE = 384, 96, 24
@@ -56,10 +56,10 @@ def run_demo(folder: Path) -> None:
     plan = ExportPlan(load_checkpoint(embedded_checkpoint()), "onnxruntime")
     export_bundle(plan, bundle, overwrite=bundle.exists())
     with Runtime.load(bundle) as runtime:
-        writers = [OverlayVideoWriter(folder / "masked.mp4", _RATE), CocoRleWriter(folder / "masks.jsonl")]
+        written = OutputPlan((folder / "masked.mp4", folder / "masks.jsonl"), overwrite=True)
         started = time.perf_counter()
-        with VideoReader(clip) as video:
-            frames = with_progress(runtime, video, Instruction(phrases=(prompt,)), writers)
+        with VideoReader(clip) as video, RunOutputs(written, clip, video.frame_rate) as outputs:
+            frames = with_progress(runtime, video, Instruction(phrases=(prompt,)), [outputs])
             profile = profile_run(frames, runtime, started)
     console.print(profile_table(profile))
     write_profile(profile, folder / "profile.json")

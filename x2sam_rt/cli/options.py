@@ -12,7 +12,10 @@ from x2sam_rt.tasks.table import TASKS
 if TYPE_CHECKING:
     from x2sam_rt.tasks.instruction import Instruction
 
-EPILOG = "Exit codes: 0 done · 1 an error, which says what to do · 2 wrong usage · 3 engines out of bounds."
+EPILOG = (
+    "Exit codes: 0 done · 1 an error, which says what to do · 2 wrong usage · 3 engines out of bounds · "
+    "128 + N ended by signal N (130: Ctrl-C)."
+)
 
 Bundle = Annotated[Path, typer.Argument(help="Folder made by `x2sam-rt export`.")]
 Device = Annotated[
@@ -44,6 +47,7 @@ AskAgain = Annotated[
         help="When a video's instruction is asked again: once, every=8, on_change=0.5; :forget empties the memory then."
     ),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there already.")]
 Truncated = Annotated[bool, typer.Option("--allow-truncated", help="Keep the frames before a break in the file.")]
 
 

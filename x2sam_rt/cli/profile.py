@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from x2sam_rt.cli.options import AskAgain, Bundle, Context, Device, Names, Phrases, Regions, TaskName, Truncated, asked
+from x2sam_rt.cli.options import (
+    AskAgain,
+    Bundle,
+    Context,
+    Device,
+    Names,
+    Overwrite,
+    Phrases,
+    Regions,
+    TaskName,
+    Truncated,
+    asked,
+)
 from x2sam_rt.cli.terminal import console, reporting, with_progress
 
 
@@ -24,6 +36,7 @@ def profile(
     context: Context = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the profile as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write the profile as a PNG.")] = None,
+    overwrite: Overwrite = False,
     allow_truncated: Truncated = False,
     device: Device = None,
 ) -> None:
@@ -32,6 +45,7 @@ def profile(
     Decoding and post-processing are in. Example: x2sam-rt profile bundle --video clip.mp4 --json profile.json
     """
     from x2sam_rt.errors import require_extra
+    from x2sam_rt.media.atomic import any_file, check_free, nothing
     from x2sam_rt.media.video import VideoReader
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
@@ -40,6 +54,9 @@ def profile(
     with reporting():
         if picture is not None:
             require_extra("plot")
+        for written in (json_path, picture):
+            if written is not None:
+                check_free(written, any_file if overwrite else nothing)
         if task_name == "referring" and not prompt:
             prompt = ["the object"]
         instruction = asked(task_name, prompt, things, stuff, region, None)

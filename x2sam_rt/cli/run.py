@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +17,7 @@ from x2sam_rt.cli.options import (
     Context,
     Device,
     Names,
+    Overwrite,
     Phrases,
     Regions,
     TaskName,
@@ -22,11 +26,12 @@ from x2sam_rt.cli.options import (
     Video,
     asked,
 )
-from x2sam_rt.cli.terminal import console, linked_text, print_text, reporting, with_progress
+from x2sam_rt.cli.terminal import console, error_console, linked_text, print_text, reporting, with_progress
 from x2sam_rt.tasks.table import task
 
 if TYPE_CHECKING:
     from x2sam_rt.runtime.results import FrameResult
+    from x2sam_rt.runtime.writers.opening import RunOutputs
 
 
 def run(
@@ -58,6 +63,18 @@ def run(
     ] = None,
     davis: Annotated[Path | None, typer.Option(help="Folder for indexed PNGs in the DAVIS layout.")] = None,
     panoptic: Annotated[Path | None, typer.Option(help="Folder for COCO panoptic PNGs and JSON.")] = None,
+    overwrite: Overwrite = False,
+    keep_partial: Annotated[
+        bool, typer.Option("--keep-partial", help="Stopped by Ctrl-C, keep the frames that are done.")
+    ] = False,
+    alpha: Annotated[float, typer.Option(help="Strength of an overlay's fill, 0 to 1.")] = 0.5,
+    outline: Annotated[int | None, typer.Option(help="Width of its outlines, pixels; default by size.")] = None,
+    legend: Annotated[
+        bool | None,
+        typer.Option(
+            "--legend/--no-legend", help="List all segments in a corner; default: those with no name on them."
+        ),
+    ] = None,
     allow_truncated: Truncated = False,
     device: Device = None,
 ) -> None:
@@ -65,11 +82,14 @@ def run(
 
     Example: x2sam-rt run bundle --video clip.mp4 --prompt "the jumping boy" -o masked.mp4
     """
+    from x2sam_rt.errors import PromptError
+    from x2sam_rt.media.image import read_image
     from x2sam_rt.media.video import VideoReader
     from x2sam_rt.runtime.asking import ReAsk
-    from x2sam_rt.runtime.run import answer_video, run_image
+    from x2sam_rt.runtime.run import answer_video
     from x2sam_rt.runtime.runtime import Runtime
-    from x2sam_rt.runtime.writers.opening import open_writers
+    from x2sam_rt.runtime.writers import OverlayStyle
+    from x2sam_rt.runtime.writers.opening import OutputPlan, RunOutputs
 
     media = video or image
     if media is None or (video and image):
@@ -84,20 +104,46 @@ def run(
             stop=tuple(stop or ()),
         )
         again = ReAsk.parse(ask_again)
-        with Runtime.load(bundle, device=device, context=context) as runtime:
-            if image:
-                writers = open_writers(image, None, output or [], davis, panoptic)
-                _print_result(run_image(runtime, image, instruction, writers))
-            elif not task(instruction.task).draws_masks:
+        style = OverlayStyle(alpha, outline, legend)
+        plan = OutputPlan(tuple(output or ()), davis, panoptic, overwrite, keep_partial, style, instruction.regions)
+        if plan.paths(media) and not task(instruction.task).draws_masks:
+            raise PromptError(
+                f"{instruction.task} answers in words: there is nothing to write to {plan.paths(media)[0]}."
+            )
+        load = partial(Runtime.load, bundle, device=device, context=context)
+        if image:
+            pixels = read_image(image)
+            with RunOutputs(plan, image, None) as outputs, load() as runtime:
+                result = runtime.segment_image(pixels, instruction)
+                outputs.write(pixels, result)
+            _print_result(result)
+        elif not task(instruction.task).draws_masks:
+            with load() as runtime:
                 answer_video(runtime, media, instruction, allow_truncated=allow_truncated, on_text=print_text)
-                console.print()
-            else:
-                with VideoReader(media, allow_truncated=allow_truncated) as source:
-                    writers = open_writers(media, source.frame_rate, output or [], davis, panoptic)
-                    for frame in with_progress(runtime, source, instruction, writers, again):
-                        last = frame.result
-                _print_result(last)
-                console.print(f"{last.index + 1} frames; last frame above.")
+            console.print()
+        else:
+            with (
+                VideoReader(media, allow_truncated=allow_truncated) as source,
+                RunOutputs(plan, media, source.frame_rate) as outputs,
+                _saying_what_is_kept(outputs, plan.paths(media)),
+                load() as runtime,
+            ):
+                for frame in with_progress(runtime, source, instruction, [outputs], again):
+                    last = frame.result
+            _print_result(last)
+            console.print(f"{last.index + 1} frames; last frame above.")
+
+
+@contextmanager
+def _saying_what_is_kept(outputs: RunOutputs, paths: Sequence[Path]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if paths:
+            names = ", ".join(map(str, paths))
+            said = "are kept in" if outputs.kept else "are not kept (--keep-partial keeps them) in"
+            error_console.print(f"{outputs.frames} frames {said} {names}", markup=False, soft_wrap=True)
+        raise
 
 
 def _print_result(result: FrameResult) -> None:

@@ -37,37 +37,50 @@ if TYPE_CHECKING:
     from x2sam_rt.tasks.instruction import Instruction
 
 FAILED, OUT_OF_BOUNDS = 1, 3
+_SIGNALLED = 128  # plus the signal's number, as shells have it
 console, error_console = Console(), Console(stderr=True)
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal that ends the process, as an exception, so that what is half done is cleaned up as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 @contextlib.contextmanager
 def reporting() -> Iterator[None]:
-    """Ends the command with a message instead of a traceback for every error a user can meet. A request to end
-    (SIGTERM) unwinds as an interrupt does, so that nothing half-written stays."""
+    """Ends the command with a message instead of a traceback for every error a user can meet, and for signals."""
     try:
-        with _unwinding():
+        with _raising_signals():
             yield
     except X2SamError as error:
         error_console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         code = OUT_OF_BOUNDS if isinstance(error, VerificationError) else FAILED
         raise typer.Exit(code) from error
+    except KeyboardInterrupt as stop:
+        error_console.print("[yellow]stopped.[/yellow]")
+        number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
+        raise typer.Exit(_SIGNALLED + number) from None
 
 
 @contextlib.contextmanager
-def _unwinding() -> Iterator[None]:
-    """SIGTERM raises, where this is the thread that signals come to."""
+def _raising_signals() -> Iterator[None]:
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise Terminated(number)
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _end)
+    # A signal that is ignored (nohup) stays so.
+    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in heard:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def progress_bar(*more: ProgressColumn) -> Progress:

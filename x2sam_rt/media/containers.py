@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import av
 import av.container
@@ -53,17 +56,27 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.video
 
 
 def decode_frames(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, path: Path
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    path: Path,
+    *,
+    only: Collection[int] | None = None,
+    passed: int = 0,
 ) -> Iterator[av.VideoFrame]:
     """Frames in order of display; raises BreakError at the first damage after the first key frame.
+
+    only: the times of the frames that are wanted; of others those may be left out that no frame is built on. passed:
+    packets that were passed over by seeking.
 
     Before the first key frame damage is expected: a broadcast recording begins inside a group of pictures.
     PyAV's default threading (slices) is kept on purpose: with frame threads, an error loses the sound frames
     still in work, and is not raised.
     """
-    packets, started = 0, False
+    packets, started = passed, False
     for packet in _packets(container, stream):
         packets += 1
+        if only is not None:
+            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in only else "NONREF"
         try:
             frames = _decode(packet)
         except BreakError:
@@ -74,6 +87,13 @@ def decode_frames(
         yield from _checked(frames) if started else _sound_only(frames)
         started = started or packet.is_keyframe
     yield from _checked(_drain(stream))
+    _require_end(path, container, stream, packets)
+
+
+def _require_end(
+    path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream, packets: int
+) -> None:
+    """Raises BreakError where more packets were promised than came, or bytes are missing."""
     promised = promised_packets(container, stream)
     if promised is not None and packets < promised:
         raise BreakError(f"{packets} of the {promised} frames in its index are there")
@@ -147,6 +167,67 @@ def count_packets(path: Path) -> int:
         for _ in _packets(container, video_stream(container, path)):
             count += 1
     return count
+
+
+# Codecs whose every packet is one shown frame; VP8 and VP9 also send frames that are never shown.
+_ONE_FRAME_A_PACKET = ("h264", "hevc", "av1", "mjpeg", "prores", "ffv1", "mpeg2video", "rawvideo")
+
+
+class KeyFrame(NamedTuple):
+    """Where decoding can begin. time: in the stream's time base. before: packets that come before its own."""
+
+    time: int
+    before: int
+
+
+@dataclass(frozen=True)
+class FrameTimes:
+    """When a file's frames are shown, in its stream's time base (seconds). shown: all, in order. keys: in order."""
+
+    shown: tuple[int, ...]
+    keys: tuple[KeyFrame, ...]
+    time_base: Fraction
+
+    @property
+    def seconds(self) -> list[float]:
+        """After the first frame."""
+        return [float((time - self.shown[0]) * self.time_base) for time in self.shown]
+
+    def key_of(self, index: int) -> KeyFrame:
+        """The key frame from which the frame with this number can be decoded."""
+        return self._key(self.shown[index])
+
+    def key_before(self, seconds: float) -> KeyFrame:
+        """The key frame from which what is shown from then on can be decoded."""
+        return self._key(self.shown[0] + int(seconds / self.time_base))
+
+    def _key(self, time: int) -> KeyFrame:
+        return self.keys[max(0, bisect_right(self.keys, time, key=lambda key: key.time) - 1)]
+
+
+def frame_times(path: Path) -> FrameTimes | None:
+    """A file's frames by their packets, none of them decoded. None where packets do not tell: without times or with
+    the same twice, in codecs with hidden frames, in a file that breaks off or begins inside a group of pictures."""
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        if stream.codec_context.name not in _ONE_FRAME_A_PACKET:
+            return None
+        try:
+            packets = list(_packets(container, stream))
+            _require_end(path, container, stream, len(packets))
+        except BreakError:
+            return None
+        if any(packet.pts is None or packet.is_corrupt for packet in packets) or not packets[0].is_keyframe:
+            return None
+        shown = sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_discard)
+        keys = sorted(
+            KeyFrame(packet.pts, before)
+            for before, packet in enumerate(packets)
+            if packet.pts is not None and packet.is_keyframe
+        )
+        time_base = stream.time_base
+    distinct = len(set(shown)) == len(shown) > 0 and keys[0].time <= shown[0]
+    return FrameTimes(tuple(shown), tuple(keys), time_base) if distinct and time_base is not None else None
 
 
 def missing_tail(path: Path, container: av.container.InputContainer) -> str | None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.atomic import atomic_file
+from x2sam_rt.media.atomic import atomic_file, naming_write_errors
 from x2sam_rt.media.types import BoolMask, LabelMap, Pixels
 
 _WHITE = (255, 255, 255)
@@ -74,16 +74,22 @@ def write_image(path: str | Path, pixels: Pixels) -> None:
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise VideoError(f"{path}: got pixels {pixels.shape} {pixels.dtype}, wanted (H, W, 3) uint8 RGB.")
-    save_image(path, Image.fromarray(np.ascontiguousarray(pixels)))
+    check_image_name(Path(path))
+    with atomic_file(path) as temporary:
+        save_image(temporary, Image.fromarray(np.ascontiguousarray(pixels)))
 
 
-def save_image(path: str | Path, image: Image.Image) -> None:
-    """Writes a Pillow image of any mode as write_image does; for palettes, which arrays cannot carry."""
-    suffix = Path(path).suffix.lower()
+def check_image_name(path: Path) -> None:
+    """Raises VideoError for a suffix that is no format images are written in."""
+    suffix = path.suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise VideoError(f"{path}: {suffix or 'no suffix'} is not an image format; use .png or .jpg.")
-    with atomic_file(path) as temporary:
-        image.save(temporary)
+
+
+def save_image(path: Path, image: Image.Image) -> None:
+    """Writes a Pillow image of any mode at once under its name: for folders that have not got theirs yet."""
+    with naming_write_errors(path):
+        image.save(path)
 
 
 def _rgb(image: Image.Image, path: Path, background: tuple[int, int, int]) -> Image.Image:

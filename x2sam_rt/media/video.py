@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,8 +19,11 @@ from av.video.reformatter import VideoReformatter
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.containers import (
     BreakError,
+    FrameTimes,
+    KeyFrame,
     count_packets,
     decode_frames,
+    frame_times,
     open_container,
     promised_frames,
     video_stream,
@@ -31,6 +34,7 @@ from x2sam_rt.media.video_writer import VideoWriter
 __all__ = ["PickedFrames", "VideoFrame", "VideoReader", "VideoWriter", "pick_frames"]
 
 _log = logging.getLogger(__name__)
+_NO_TIME: int | None = None
 _UNSTATED_RATE = Fraction(25)  # what FFmpeg itself assumes for raw streams
 
 
@@ -69,13 +73,15 @@ class VideoReader:
     Raises VideoError if the file is missing, empty, no video, has no video stream or no decodable frame.
     """
 
-    def __init__(self, path: str | Path, *, allow_truncated: bool = False) -> None:
+    def __init__(self, path: str | Path, *, allow_truncated: bool = False, _frame_threads: bool = False) -> None:
         self.path = Path(path)
         self.allow_truncated = allow_truncated
-        self._to_rgb = VideoReformatter()
+        self._to_rgb, self._sought, self._origin = VideoReformatter(), False, _NO_TIME
         self._container = open_container(self.path)
         try:
             self._stream = video_stream(self._container, self.path)
+            if _frame_threads:  # faster, but damage then only shows in frames that are missing: for seek_frames
+                self._stream.thread_type = "AUTO"
             self._decoded = self._decode()
             head = next(self._decoded, None)
             if head is None:
@@ -109,7 +115,8 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         """The frames in order of display. Raises VideoError where the file breaks off and on a second pass."""
-        yield self._take_head()
+        if not self._sought:
+            yield self._take_head()
         for decoded in self._decoded:
             yield self._convert(decoded)
 
@@ -122,6 +129,48 @@ class VideoReader:
             if decoded.index in indices:
                 picked.append(self._convert(decoded))
         return picked, count
+
+    def start_at(self, seconds: float) -> None:
+        """Begins the pass at the first frame `seconds` or more after the file's first; frames are numbered from there.
+        What lies before is passed over by seeking where packets tell the way, else by decoding."""
+        self._take_head()
+        self._decoded.close()
+        times = frame_times(self.path)
+        key = None if times is None else times.key_before(seconds)
+        if key is None or not self._seek_key(key):
+            self._container.close()
+            self._container = open_container(self.path)
+            self._stream = video_stream(self._container, self.path)
+            key = None
+        self._sought, self._decoded = True, self._decode(seconds, 0 if key is None else key.before)
+
+    def _seek_key(self, key: KeyFrame) -> bool:
+        """Whether decoding goes on at this key frame now; some containers are sought in by guess."""
+        self._container.seek(key.time, stream=self._stream)
+        first = next(decode_frames(self._container, self._stream, self.path, passed=key.before), None)
+        self._container.seek(key.time, stream=self._stream)
+        return first is not None and first.pts == key.time
+
+    def seek_frames(self, times: FrameTimes, indices: Collection[int]) -> list[VideoFrame] | None:
+        """The frames with the given numbers, decoded from the key frames before them. None where a frame does not come
+        at its time, as after damage: then only decoding from the start tells."""
+        self._take_head()
+        origin, found = times.shown[0], []
+        for key, wanted in _by_key(times, indices).items():
+            self._container.seek(key.time, stream=self._stream)
+            try:
+                found += [(wanted[raw.pts], raw) for raw in self._at(wanted, key) if raw.pts in wanted]
+            except BreakError:
+                return None
+        frames = [self._convert(_Decoded(n, self._seconds(raw.pts, origin, n), raw)) for n, raw in sorted(found)]
+        return frames if [frame.index for frame in frames] == sorted(indices) else None
+
+    def _at(self, times: Collection[int], key: KeyFrame) -> Iterator[av.VideoFrame]:
+        """Frames from a key frame to the last of these times, those of all these times among them."""
+        for raw in decode_frames(self._container, self._stream, self.path, only=times, passed=key.before):
+            yield raw
+            if raw.pts is None or raw.pts >= max(times):
+                return
 
     def close(self) -> None:
         """Releases the file and the decoder; closing twice is allowed."""
@@ -142,12 +191,16 @@ class VideoReader:
         head, self._head = self._head, None
         return head
 
-    def _decode(self) -> Generator[_Decoded, None, None]:
-        count, timestamp, origin = 0, 0.0, None
+    def _decode(self, start: float = 0.0, packets: int = 0) -> Generator[_Decoded, None, None]:
+        """start: seconds; frames before are not counted. packets: those passed over by seeking."""
+        count, passed, timestamp = 0, 0, 0.0
         try:
-            for raw in decode_frames(self._container, self._stream, self.path):
-                origin = raw.pts if origin is None else origin
-                timestamp = self._seconds(raw.pts, origin, count)
+            for raw in decode_frames(self._container, self._stream, self.path, passed=packets):
+                self._origin = raw.pts if self._origin is None else self._origin
+                timestamp = self._seconds(raw.pts, self._origin, count + passed)
+                if timestamp < start:
+                    passed += 1
+                    continue
                 count += 1
                 yield _Decoded(count - 1, timestamp, raw)
         except BreakError as reason:
@@ -199,33 +252,55 @@ class PickedFrames:
     chosen: Mapping[int, VideoFrame]
     total: int
 
+    @classmethod
+    def of(cls, frames: Iterable[VideoFrame], total: int, count: int, chosen: Collection[int]) -> PickedFrames:
+        """frames: at least those that `count` spread ones of `total` and the chosen ones are."""
+        found = {frame.index: frame for frame in frames}
+        return cls(
+            spread=tuple(found[index] for index in sorted(spread(total, count))),
+            chosen={index: found[index] for index in sorted(chosen) if index in found},
+            total=total,
+        )
+
 
 def pick_frames(
     path: str | Path, count: int, chosen: Collection[int] = (), *, allow_truncated: bool = False
 ) -> PickedFrames:
     """`count` frames spread evenly from the first to the last (all of a shorter clip), and those numbered `chosen`.
 
-    Memory is that of the frames returned. A container that does not say how many frames it holds has its packets
-    counted first, undecoded. The file is decoded once; again only where the number was wrong, as a file that breaks
-    off shows at its end. Raises VideoError as VideoReader does.
+    Memory is that of the frames returned. Where the packets tell when each frame is shown, only the groups of pictures
+    with wanted frames are decoded. Else the whole file is, its packets counted first if the container does not say how
+    many frames it holds; again where the number was wrong, as a file that breaks off shows at its end. Raises
+    VideoError as VideoReader does.
     """
     if count < 1:
         raise VideoError(f"{path}: {count} evenly spaced frames were asked for; ask for at least 1.")
+    times = frame_times(Path(path))
+    if times is not None:
+        total = len(times.shown)
+        with VideoReader(path, _frame_threads=True) as reader:
+            found = reader.seek_frames(times, spread(total, count) | {n for n in chosen if n < total})
+        if found is not None:
+            return PickedFrames.of(found, total, count, chosen)
     with VideoReader(path, allow_truncated=allow_truncated) as reader:
         expected = reader.num_frames or count_packets(reader.path)
-        frames, total = reader.pick(_spread(expected, count) | set(chosen))
+        frames, total = reader.pick(spread(expected, count) | set(chosen))
     if expected != total:
         with VideoReader(path, allow_truncated=allow_truncated) as reader:
-            frames, total = reader.pick(_spread(total, count) | set(chosen))
-    spread = _spread(total, count)
-    return PickedFrames(
-        spread=tuple(frame for frame in frames if frame.index in spread),
-        chosen={frame.index: frame for frame in frames if frame.index in chosen},
-        total=total,
-    )
+            frames, total = reader.pick(spread(total, count) | set(chosen))
+    return PickedFrames.of(frames, total, count, chosen)
 
 
-def _spread(total: int, count: int) -> frozenset[int]:
+def _by_key(times: FrameTimes, indices: Collection[int]) -> dict[KeyFrame, dict[int, int]]:
+    """For each key frame that is needed: the numbers of the wanted frames after it, by their times."""
+    groups: dict[KeyFrame, dict[int, int]] = {}
+    for index in sorted(indices):
+        groups.setdefault(times.key_of(index), {})[times.shown[index]] = index
+    return groups
+
+
+def spread(total: int, count: int) -> frozenset[int]:
+    """The numbers of `count` frames, evenly from the first of `total` to the last; all of fewer."""
     return frozenset(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
 
 

@@ -1,4 +1,4 @@
-"""Video files out: H.264 in MP4, published under its name only when it is complete."""
+"""Video files out: H.264 in MP4, QuickTime or Matroska, published under their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from x2sam_rt.media.atomic import AtomicOutput, Output, naming_write_errors
 from x2sam_rt.media.types import Pixels
 
 _TICKS = 90_000  # per second: divides every usual frame rate, 30000/1001 included
+_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+VIDEO_SUFFIXES = tuple(_FORMATS)
+_LONGEST_STEP = 2**31 - 1  # ticks from frame to frame that an MP4's tables hold: 6.6 hours
 
 
 class VideoWriter(Output):
-    """An MP4 file with one H.264 stream (libx264, yuv420p, BT.709), renamed to `path` by `close`.
+    """A file with one H.264 stream (libx264, yuv420p, BT.709), renamed to its target by `close`.
 
+    output: the path, or what was opened for it; its suffix says the container (VIDEO_SUFFIXES).
     yuv420p halves the colour planes, so an odd width or height is padded to even by repeating the last column
     or row; every player shows such a file, which is not so for the formats that keep odd sizes.
     width, height: of the frames to come. frame_rate: frames per second, used where no timestamp is given.
@@ -29,13 +33,14 @@ class VideoWriter(Output):
     """
 
     def __init__(
-        self, path: str | Path, width: int, height: int, frame_rate: Fraction | float, *, crf: int = 18
+        self, output: str | Path | AtomicOutput, width: int, height: int, frame_rate: Fraction | float, *, crf: int = 18
     ) -> None:
+        self.path = output.target if isinstance(output, AtomicOutput) else Path(output)
         self._frame_rate = Fraction(frame_rate).limit_denominator(100_000)
         if width < 1 or height < 1 or self._frame_rate <= 0:
-            raise VideoError(f"{path}: {width}×{height} pixels at {frame_rate} frames/s is no video.")
-        self.path, self.width, self.height = Path(path), width, height
-        self._replacement = AtomicOutput(path)
+            raise VideoError(f"{self.path}: {width}×{height} pixels at {frame_rate} frames/s is no video.")
+        self.width, self.height, self._format = width, height, _format_of(self.path)
+        self._replacement = output if isinstance(output, AtomicOutput) else AtomicOutput(output)
         self._to_yuv = VideoReformatter()
         self._last: Fraction | None = None
         self._last_tick = -1
@@ -43,8 +48,8 @@ class VideoWriter(Output):
             self._container = av.open(
                 str(self._replacement.temporary.resolve()),
                 "w",
-                format="mp4",
-                options={"movflags": "+faststart"},
+                format=self._format,
+                options={} if self._format == "matroska" else {"movflags": "+faststart"},
             )
             self._stream = self._container.add_stream(
                 "libx264", rate=self._frame_rate, options={"crf": str(crf), "preset": "fast"}
@@ -68,7 +73,7 @@ class VideoWriter(Output):
         frame.time_base = Fraction(1, _TICKS)
         frame.pts = self._next_tick(timestamp)
         frame.duration = round(_TICKS / self._frame_rate)
-        with naming_write_errors(self.path):
+        with self._naming_errors():
             self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
@@ -117,20 +122,46 @@ class VideoWriter(Output):
             time = Fraction(timestamp)
         else:
             time = Fraction(0) if self._last is None else self._last + 1 / self._frame_rate
-        if time < 0 or (self._last is not None and time <= self._last):
-            raise VideoError(f"{self.path}: a frame at {float(time):.6f} s follows one at {self._seen()}.")
+        self._check_step(time)
         self._last = time
         self._last_tick = max(round(time * _TICKS), self._last_tick + 1)
         return self._last_tick
+
+    def _check_step(self, time: Fraction) -> None:
+        if time < 0 or (self._last is not None and time <= self._last):
+            raise VideoError(f"{self.path}: a frame at {float(time):.6f} s follows one at {self._seen()}.")
+        step = time - (self._last or 0)
+        if step * _TICKS > _LONGEST_STEP and self._format != "matroska":
+            raise VideoError(
+                f"{self.path}: a frame at {float(time):.0f} s follows one at {self._seen()}, and {self._format} holds "
+                f"gaps of {_LONGEST_STEP // _TICKS} s at most. Write .mkv, which holds any."
+            )
 
     def _seen(self) -> str:
         return "the start" if self._last is None else f"{float(self._last):.6f} s; times must increase"
 
     @contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        with naming_write_errors(self.path):
+            try:
+                yield
+            except av.FFmpegError as error:
+                if isinstance(error, OSError):
+                    raise
+                raise VideoError(f"{self.path}: cannot be encoded ({error.strerror}). Write .jsonl instead.") from error
+
+    @contextmanager
     def _discarding_on_error(self) -> Iterator[None]:
         try:
-            with naming_write_errors(self.path):
+            with self._naming_errors():
                 yield
         except BaseException:
             self._replacement.discard()
             raise
+
+
+def _format_of(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise VideoError(f"{path}: {suffix or 'no suffix'} is no video format here; use {', '.join(_FORMATS)}.")
+    return _FORMATS[suffix]

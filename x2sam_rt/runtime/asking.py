@@ -11,20 +11,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from x2sam_rt.errors import ConfigError, NoMasksError
-from x2sam_rt.media.types import BoolMask
-from x2sam_rt.runtime.growing_text import OnText
+from x2sam_rt.errors import ConfigError, NoMasksError, SnapshotError
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
-from x2sam_rt.runtime.prompt_frames import PromptFrames, RecentFrames
+from x2sam_rt.runtime.prompt_frames import PromptFrames, RecentFrame, RecentFrames
+from x2sam_rt.runtime.question import Question, QuestionState
 from x2sam_rt.runtime.results import Segmentation
-from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import Media
 
-OnAnswer = Callable[[Answer, int], None]
 Policy = Literal["once", "every", "on_change"]
 _SPELLED = re.compile(
     r"(once|every=(?P<frames>\d{1,9})|on_change(=(?P<threshold>[01]?\.?\d{1,6}))?)(?P<more>(:forget)?(:beside)?)"
@@ -95,19 +91,28 @@ class ReAskState:
     def __init__(self, policy: ReAsk) -> None:
         self.policy = policy
         self._since, self._changed = 0, False
-        self._before: BoolMask | None = None
+        self._before: Tensor | None = None
 
     def asked(self) -> None:
         """An instruction is asked on the frame that comes next."""
         self._since, self._changed = 0, False
 
+    def state(self) -> tuple[int, bool, Tensor | None]:
+        return self._since, self._changed, self._before
+
+    def restore(self, since: int, changed: bool, before: Tensor | None) -> None:
+        """Raises SnapshotError for masks that are none."""
+        if before is not None and (before.dtype != torch.bool or before.ndim != 2):
+            raise SnapshotError(f"The masks before are {before.dtype} {tuple(before.shape)}; wanted (H, W) bool.")
+        self._since, self._changed, self._before = since, changed, before
+
     def observe(self, segmentation: Segmentation) -> None:
         """The frame that was segmented last."""
         self._since += 1
         if self.policy.policy == "on_change":
-            masks = segmentation.map != segmentation.empty
-            lost = self._before is not None and _consistency(masks, self._before) < self.policy.threshold
-            self._changed, self._before = self._changed or lost or not masks.any(), masks
+            masks = segmentation.covered()
+            consistency, nothing = _compared(masks, masks if self._before is None else self._before)
+            self._changed, self._before = self._changed or consistency < self.policy.threshold or nothing, masks
 
     @property
     def due(self) -> bool:
@@ -117,25 +122,30 @@ class ReAskState:
         return self.policy.policy == "every" or self._changed
 
 
-def _consistency(one: BoolMask, other: BoolMask) -> float:
-    """IoU; 1 where both are empty, 0 where the frames differ in size."""
-    if one.shape != other.shape:
-        return 0.0
-    union = int(np.count_nonzero(one | other))
-    return np.count_nonzero(one & other) / union if union else 1.0
+def _compared(now: Tensor, before: Tensor) -> tuple[float, bool]:
+    """IoU (1 where both are empty, 0 where the frames differ in size), and whether there is nothing now."""
+    if now.shape != before.shape:
+        return 0.0, not now.any()
+    counts = [mask.count_nonzero() for mask in (now & before, now | before, now)]
+    common, union, here = torch.stack(counts).tolist()
+    return common / union if union else 1.0, here == 0
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """An instruction with all that was said when it was asked. frames: None = those of the stream. again: the policy's
-    own, not a user's."""
+class AskerState:
+    """A stream's questions at rest. recent: the frames seen last. first: waits for the first frame, which first_waits
+    for its answer. pending: is being answered. in_force: was answered last. since: frames since the last was asked.
+    changed: whether masks changed since. before: (H, W) bool, the pixels of any mask in the last frame."""
 
-    instruction: Instruction
-    frames: PromptFrames | None = None
-    keep_memory: bool = True
-    on_text: OnText | None = None
-    on_answer: OnAnswer | None = None
-    again: bool = False
+    policy: ReAsk
+    recent: tuple[RecentFrame, ...]
+    first: QuestionState | None
+    first_waits: bool
+    pending: QuestionState | None
+    in_force: QuestionState | None
+    since: int
+    changed: bool
+    before: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,6 +281,34 @@ class StreamAsker:
     def finish(self) -> Taken | None:
         """Waits for what is being answered. Raises what answering raised."""
         return self._finished(wait=True)
+
+    def state(self) -> AskerState:
+        pending, (since, changed, before) = self._background.pending, self._again.state()
+        return AskerState(
+            self._again.policy,
+            self._recent.state(),
+            None if self._first is None else QuestionState.of(self._first[0]),
+            self._first is not None and self._first[1],
+            None if pending is None else QuestionState.of(pending),
+            None if self._in_force is None else QuestionState.of(self._in_force, answered=True),
+            since,
+            changed,
+            before,
+        )
+
+    def restore(self, state: AskerState, next_frame: int, place: torch.device) -> None:
+        """Goes on where another was; what was being answered there is begun anew. place: where the stream's frames
+        are. Raises SnapshotError, PromptError."""
+        for question in filter(None, (state.first, state.pending, state.in_force)):
+            question.instruction.require_media(self._media)
+        self._recent.restore(tuple(RecentFrame(f.index, f.pixels.to(place)) for f in state.recent), next_frame)
+        self._again.restore(state.since, state.changed, None if state.before is None else state.before.to(place))
+        if state.first is not None:
+            self._first = state.first.question(place), state.first_waits
+        if state.in_force is not None:
+            self._in_force = state.in_force.asked(place)
+        if state.pending is not None:
+            self._background.submit(state.pending.asked(place))
 
     def close(self) -> None:
         self._background.close()

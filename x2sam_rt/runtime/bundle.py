@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from x2sam_rt.config import ModelConfig, read_dataclass
@@ -67,6 +68,11 @@ class Manifest:
     def num_bytes(self) -> int:
         """Size of all files together."""
         return sum(record.size for record in self.files.values())
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all that is in it, and so of everything the bundle's files hold."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")

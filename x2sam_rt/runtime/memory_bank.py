@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from x2sam_rt.errors import SnapshotError
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.runtime.device import CPU
 
@@ -25,6 +26,16 @@ class MemoryView:
 
     def __len__(self) -> int:
         return len(self.frame_offsets)
+
+
+@dataclass(frozen=True, eq=False)
+class BankState:
+    """A bank at rest. memory: (live, scales, slot tokens, D), in storage order. frames: of each slot. written: slots
+    written since the bank was empty."""
+
+    memory: Tensor
+    frames: tuple[int, ...]
+    written: int
 
 
 class MemoryBank:
@@ -105,6 +116,25 @@ class MemoryBank:
     def count(self) -> None:
         """After `place`: one more frame was written."""
         self._written += 1
+
+    def state(self) -> BankState:
+        live = len(self)
+        return BankState(self._memory[:live].clone(), tuple(self._frames[:live].tolist()), self._written)
+
+    def restore(self, state: BankState, next_frame: int) -> None:
+        """next_frame: all slots must be older. Raises SnapshotError for a state that no bank of this kind has."""
+        live = min(state.written, self.slots)
+        wanted = (live, *self._memory.shape[1:])
+        if state.memory.shape != wanted or state.memory.dtype != self._memory.dtype or len(state.frames) != live:
+            raise SnapshotError(
+                f"The memory is {state.memory.dtype} {tuple(state.memory.shape)} of {len(state.frames)} frames; wanted "
+                f"{self._memory.dtype} {wanted} after {state.written} frames."
+            )
+        if len(set(state.frames)) != live or not all(0 <= frame < next_frame for frame in state.frames):
+            raise SnapshotError(f"The memory is of frames {state.frames}; wanted each once, before {next_frame}.")
+        self._memory[:live].copy_(state.memory)
+        self._frames[:live].copy_(torch.tensor(state.frames, dtype=torch.int64))
+        self._written = state.written
 
     def clear(self) -> None:
         """Forgets everything; keeps its memory."""

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.errors import EngineError
+from x2sam_rt.errors import EngineError, SnapshotError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stages import SCALES
 from x2sam_rt.runtime.engines.engine import BoundStage, Engines
 from x2sam_rt.runtime.frame_graph import CudaRecorder, FrameGraph, Recorder
-from x2sam_rt.runtime.memory_bank import MemoryBank
+from x2sam_rt.runtime.memory_bank import BankState, MemoryBank
 
 RECORDED = "recorded_frame"  # in timings: all stages as one graph, as long as the host is busy with it
 _CONDITIONED = "conditioned_"
@@ -130,6 +130,16 @@ class Pipeline:
     def skip(self) -> None:
         """Lets a frame pass without segmenting it; the memory grows older by one frame."""
         self._frame += 1
+
+    def restore(self, next_frame: int, bank: BankState, prompt: PromptEmbeddings | None) -> None:
+        """Goes on where another pipeline was. Raises SnapshotError for what does not fit this one."""
+        self.bank.restore(bank, next_frame)
+        self._frame = next_frame
+        if prompt is not None:
+            try:
+                self._bound(prompt)
+            except EngineError as error:
+                raise SnapshotError(f"The answer's embeddings do not fit the bundle: {error}") from error
 
     def forget(self) -> None:
         """Empties the memory; the next frame is segmented as a first one."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from x2sam_rt.errors import PromptError
+from x2sam_rt.errors import PromptError, SnapshotError
 from x2sam_rt.media.video import pick_frames
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import RegionPrompt
@@ -74,6 +74,20 @@ class RecentFrames:
             self._frames.pop()
         self._frames.append(RecentFrame(index, frame.clone()))
 
+    def state(self) -> tuple[RecentFrame, ...]:
+        return tuple(self._frames)
+
+    def restore(self, frames: tuple[RecentFrame, ...], next_frame: int) -> None:
+        """next_frame: what a stream saw last may be it, if its step failed. Raises SnapshotError for what no stream
+        saw."""
+        numbers = [frame.index for frame in frames]
+        in_order = numbers == sorted(set(numbers)) and all(0 <= number <= next_frame for number in numbers)
+        if len(frames) > PROMPT_FRAMES or not in_order:
+            raise SnapshotError(f"Frames {numbers} were seen last before {next_frame}; wanted up to {PROMPT_FRAMES}.")
+        for frame in frames:
+            require_pixels(frame.pixels)
+        self._frames.extend(frames)
+
     def prompt_frames(self) -> PromptFrames:
         """Frames of one size: the newest, and those before it that share its size (a stream may change it)."""
         shown = [frame for frame in self._frames if frame.pixels.shape == self._frames[-1].pixels.shape]
@@ -82,6 +96,12 @@ class RecentFrames:
             {frame.index: frame.pixels for frame in self._frames},
             tuple(shown),
         )
+
+
+def require_pixels(pixels: Tensor) -> None:
+    """Raises SnapshotError for a saved frame that is none, (H, W, 3) uint8."""
+    if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.numel():
+        raise SnapshotError(f"A saved frame is {pixels.dtype} {tuple(pixels.shape)}; wanted (H, W, 3) uint8.")
 
 
 def pixel_digest(frame: Tensor) -> bytes:

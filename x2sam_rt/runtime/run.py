@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from x2sam_rt.media.image import read_image
 from x2sam_rt.media.video import VideoReader
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.growing_text import OnText
@@ -41,15 +39,12 @@ def run_video(
 ) -> Iterator[RunFrame]:
     """Streams an opened file, one result per frame. The file is read once more before: the instruction is answered on
     frames of all of it. again: when it is asked again, on the frames streamed last. on_ready: told the number of frames
-    (None = unknown) once the instruction is answered. A writer whose stream breaks off discards its output.
+    (None = unknown) once the instruction is answered. writers: are written to; whoever opened them closes them.
 
     Raises VideoError, PromptError.
     """
-    with contextlib.ExitStack() as stack:
-        clip = read_prompt_frames(video.path, instruction, allow_truncated=video.allow_truncated)
-        session = stack.enter_context(runtime.stream(instruction, frames=clip, on_text=on_text, again=again))
-        for writer in writers:
-            stack.enter_context(writer)
+    clip = read_prompt_frames(video.path, instruction, allow_truncated=video.allow_truncated)
+    with runtime.stream(instruction, frames=clip, on_text=on_text, again=again) as session:
         on_ready(video.num_frames)
         frames, started = iter(video), time.perf_counter()
         while (frame := next(frames, None)) is not None:
@@ -77,20 +72,3 @@ def answer_video(
     with runtime.stream(instruction, frames=clip, on_text=on_text) as session:
         assert session.answer is not None, "a clip was given, so the answer is there"
         return session.answer.text.text
-
-
-def run_image(
-    runtime: Runtime,
-    path: Path,
-    instruction: Instruction,
-    writers: Sequence[ResultWriter] = (),
-    *,
-    on_text: OnText | None = None,
-) -> FrameResult:
-    """Raises VideoError for an unreadable image, PromptError."""
-    with contextlib.ExitStack() as stack:
-        pixels = read_image(path)
-        result = runtime.segment_image(pixels, instruction, on_text=on_text)
-        for writer in writers:
-            stack.enter_context(writer).write(pixels, result)
-    return result

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from x2sam_rt.errors import SessionError
+from x2sam_rt.errors import SessionError, X2SamError
 from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
@@ -27,6 +27,7 @@ from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import VideoSession
+from x2sam_rt.runtime.snapshot import read_snapshot
 from x2sam_rt.runtime.weights import load_model
 from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import DEFAULT_WORDING, Media
@@ -101,6 +102,22 @@ class Runtime:
         instructions are asked again."""
         return self._open("video", prompt, frames, on_text, again)
 
+    def resume(self, snapshot: bytes) -> VideoSession:
+        """The session that `VideoSession.snapshot` saved, of this bundle, here or on another machine. On the same
+        machine, results are bit-equal.
+
+        Raises SnapshotError for what is damaged, of another bundle or version, or no session's; PromptError or
+        ConfigError where its instruction is none.
+        """
+        state = read_snapshot(snapshot, self.manifest.sha256)
+        session = self._open(state.media, None, None, None, state.asker.policy)
+        try:
+            session.restore(state)
+        except X2SamError:
+            session.close()
+            raise
+        return session
+
     def segment_image(
         self, image: np.ndarray[Any, Any] | Tensor, prompt: str | Instruction, *, on_text: OnText | None = None
     ) -> FrameResult:
@@ -151,7 +168,7 @@ class Runtime:
         on_text: OnText | None,
         again: ReAsk = ONCE,
     ) -> VideoSession:
-        session = VideoSession(self.engines, self.language, self.manifest.model, media, again)
+        session = VideoSession(self.engines, self.language, self.manifest.model, media, again, self.manifest.sha256)
         if prompt is not None:
             session.ask(prompt, frames=frames, on_text=on_text)
         self._sessions.add(session)

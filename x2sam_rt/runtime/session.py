@@ -7,19 +7,22 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import SessionError
 from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
-from x2sam_rt.runtime.asking import ONCE, OnAnswer, Question, ReAsk, StreamAsker, Taken
+from x2sam_rt.runtime.asking import ONCE, ReAsk, StreamAsker, Taken
 from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
 from x2sam_rt.runtime.postprocess import FrameLogits, PostProcessor, make_postprocessor
 from x2sam_rt.runtime.prompt_frames import PromptFrames
+from x2sam_rt.runtime.question import OnAnswer, Question
 from x2sam_rt.runtime.results import FrameResult, Segmentation
+from x2sam_rt.runtime.snapshot import StreamState, write_snapshot
 from x2sam_rt.runtime.upload import FrameUpload
 from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import Media
@@ -41,11 +44,13 @@ class VideoSession:
         config: ModelConfig,
         media: Media,
         again: ReAsk = ONCE,
+        bundle: str = "",
     ) -> None:
+        """bundle: SHA-256 of its manifest, which snapshots are bound to."""
         self._pipeline: Pipeline | None = Pipeline(engines, config)
         self._upload = FrameUpload(engines.device)
         self._asker = StreamAsker(language, media, again)
-        self._config = config
+        self._config, self._media, self._bundle = config, media, bundle
         self._answer: Answer | None = None
         self._postprocess: PostProcessor | None = None
 
@@ -117,6 +122,33 @@ class VideoSession:
         self._asker.observe(segmentation)
         return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())
 
+    def state(self) -> StreamState:
+        """All that the next frames depend on. Raises SessionError after `close`."""
+        pipeline = self._require_open()
+        remembered = None if self._postprocess is None else self._postprocess.state()
+        asker, bank = self._asker.state(), pipeline.bank.state()
+        return StreamState(self._media, pipeline.next_frame, bank, asker, self._answer, remembered)
+
+    def restore(self, state: StreamState) -> None:
+        """Takes the place of the session that had this state; of a session that has seen nothing yet. Raises
+        SnapshotError or PromptError for a state that no session of this bundle has."""
+        pipeline = self._require_open()
+        answer = state.answer_on(pipeline.device, self._config.image_size)
+        self._asker.restore(state.asker, state.next_frame, pipeline.device)
+        pipeline.restore(state.next_frame, state.bank, None if answer is None else answer.embeddings)
+        self._answer = answer
+        self._postprocess = None if answer is None else _postprocessor(answer, pipeline.device)
+        if self._postprocess is not None and state.rule is not None:
+            side = self._config.image_size // 4
+            logits = torch.Size((self._config.mask_decoder.queries, side, side))
+            self._postprocess.restore(state.rule.to(pipeline.device), logits)
+
+    def snapshot(self) -> bytes:
+        """The session as bytes, for `Runtime.resume`: memory, frame numbers, instruction, its answer, what
+        post-processing remembers, and the last frames. What is being answered is asked anew there; what was to be told
+        of it (on_text, on_answer) is not. Raises SessionError after `close`."""
+        return write_snapshot(self.state(), self._bundle)
+
     def forget(self) -> None:
         """Empties the mask memory, as after a cut; the instruction and its answer stay. Raises SessionError after
         `close`."""
@@ -147,7 +179,7 @@ class VideoSession:
         self._answer = answer
         # Asked again for the same things, segments keep their numbers.
         if not (question.again and before is not None and answer.conditions == before.conditions):
-            self._postprocess = _postprocessor(answer)
+            self._postprocess = _postprocessor(answer, pipeline.device)
         if not question.keep_memory:
             pipeline.forget()
         if question.on_answer is not None:
@@ -162,12 +194,12 @@ class VideoSession:
             return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
 
 
-def _postprocessor(answer: Answer) -> PostProcessor | None:
+def _postprocessor(answer: Answer, device: torch.device) -> PostProcessor | None:
     instruction = answer.instruction
     if instruction.row.rule is None:
         return None
     options = instruction.options_in_force
-    return make_postprocessor(instruction.row.rule, answer.conditions, options, answer.region_masks)
+    return make_postprocessor(instruction.row.rule, answer.conditions, options, answer.region_masks, device)
 
 
 def _frame_logits(prediction: MaskPrediction, taken: SegmentorInput, side: int) -> FrameLogits:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
+from x2sam_rt.config import read_dataclass
 from x2sam_rt.errors import ConfigError, PromptError
 from x2sam_rt.tasks.marks import LinkedText, Mark, MarkedText, parse_marks
-from x2sam_rt.tasks.regions import RegionPrompt
+from x2sam_rt.tasks.regions import RegionPrompt, region_from_json
 from x2sam_rt.tasks.table import TASKS, Argument, Conditions, Filling, Media, Task, task
 from x2sam_rt.tasks.wording import Wording, fill
 
@@ -128,6 +130,20 @@ class Instruction:
     def conditions(self, answer: LinkedText) -> Conditions:
         """What is segmented: the answer's phrases where it has any, else those of the question (X2SAM)."""
         return Conditions.of_things(answer.phrases) if answer.spans else self._filling[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields in JSON's own types, regions as `RegionPrompt.to_json` writes them."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**plain, "regions": [region.to_json() for region in self.regions], "options": asdict(self.options)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Instruction:
+        """An instruction from another's hands; fields that are left out have their defaults. Raises PromptError or
+        ConfigError for what is none."""
+        regions = data.get("regions", ()) if isinstance(data, Mapping) else None
+        if not isinstance(regions, list | tuple) or not all(isinstance(region, dict) for region in regions):
+            raise PromptError(f"The regions are {regions!r}; wanted an instruction with a list of visual prompts.")
+        return read_dataclass(cls, {**data, "regions": tuple(map(region_from_json, regions))}, where="instruction")
 
     @property
     def _filling(self) -> Filling:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from x2sam_rt.errors import PromptError, VideoError
 from x2sam_rt.media.image import read_mask
+from x2sam_rt.media.rle import decode_mask, encode_mask
 from x2sam_rt.media.types import BoolMask
 
 PromptKind = Literal["point", "scribble", "box", "mask"]
@@ -23,6 +24,9 @@ Vertex = tuple[float, float]
 # The radii the published model was trained with, in pixels of the original frame.
 POINT_RADIUS = 10
 SCRIBBLE_RADIUS = 5
+
+# Of a mask that comes as run lengths, which say any size in a few bytes: more than an 8K frame has.
+MOST_PIXELS = 2**26
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,10 @@ class RegionPrompt(ABC):
     @abstractmethod
     def mask(self, height: int, width: int) -> BoolMask:
         """(height, width) bool, at least one pixel set. Raises PromptError where it does not fit the frame."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """As `region_from_json` reads it."""
 
     def require_frame(self, seen: range) -> None:
         """Raises PromptError unless the prompt's frame is one of `seen`, the frames a stream can still show."""
@@ -69,6 +77,10 @@ class StrokePrompt(RegionPrompt):
                     "give pixels of the frame itself, x to the right and y down, from 0."
                 )
         return _stroke(self.vertices, self.radius, height, width)
+
+    def to_json(self) -> dict[str, Any]:
+        vertices = [[float(x), float(y)] for x, y in self.vertices]
+        return {"kind": self.kind, "frame": self.frame, "vertices": vertices, "radius": self.radius}
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +119,13 @@ class BoxPrompt(RegionPrompt):
         mask[top:bottom, left:right] = True
         return mask
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "frame": self.frame,
+            "corners": [float(edge) for edge in (self.x0, self.y0, self.x1, self.y1)],
+        }
+
     def _corners(self) -> str:
         return f"({self.x0:g}, {self.y0:g}, {self.x1:g}, {self.y1:g})"
 
@@ -128,6 +147,9 @@ class MaskPrompt(RegionPrompt):
             found = "×".join(str(n) for n in self.pixels.shape[::-1])
             raise PromptError(f"The prompt mask is {found}, the frame {width}×{height}: they must be of one size.")
         return self.pixels
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "frame": self.frame, "rle": dict(encode_mask(self.pixels))}
 
 
 class Prompt:
@@ -180,6 +202,41 @@ def parse_region(text: str) -> RegionPrompt:
     if kind == "scribble" and all(len(v) == 2 for v in vertices):
         return Prompt.scribble([(x, y) for x, y in vertices], frame=frame)
     raise PromptError(f"Cannot read the visual prompt {text!r}: {_SYNTAX}.")
+
+
+def region_from_json(data: Mapping[str, Any]) -> RegionPrompt:
+    """A visual prompt from another's hands, as `RegionPrompt.to_json` writes it. Raises PromptError for all else."""
+    try:
+        match data["kind"]:
+            case "point" | "scribble" as kind:
+                make = PointPrompt if kind == "point" else ScribblePrompt
+                vertices = tuple((_number(x), _number(y)) for x, y in data["vertices"])
+                return make(_whole(data["frame"]), vertices, _whole(data["radius"]))
+            case "box":
+                x0, y0, x1, y1 = map(_number, data["corners"])
+                return BoxPrompt(_whole(data["frame"]), x0, y0, x1, y1)
+            case "mask":
+                height, width = map(_whole, data["rle"]["size"])
+                if not 0 < height * width <= MOST_PIXELS:
+                    raise ValueError(f"a mask of {height}×{width} pixels; wanted up to {MOST_PIXELS}")
+                return MaskPrompt(_whole(data["frame"]), decode_mask(data["rle"], height, width))
+            case kind:
+                raise ValueError(f"the kind is {kind!r}; wanted one of {', '.join(PROMPT_KINDS)}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise PromptError(f"Not a visual prompt: {error!r}. Write it as `RegionPrompt.to_json` does.") from error
+
+
+def _whole(value: object) -> int:
+    """At most what a frame can have; a stroke's radius is squared, so nothing larger is a number here."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        raise ValueError(f"{value!r} where a whole number from 0 is wanted")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 2**31:
+        raise ValueError(f"{value!r} where a number is wanted")
+    return float(value)
 
 
 def _numbers(part: str, text: str) -> list[float]:

@@ -29,7 +29,8 @@ class Conditions:
     is_thing: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
-        assert len(self.labels) == len(self.is_thing), "every condition is a thing or stuff"
+        if len(self.labels) != len(self.is_thing):
+            raise PromptError(f"{len(self.labels)} conditions, of which {len(self.is_thing)} are things or stuff.")
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -5,11 +5,14 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from simulated_gpu import GPU, simulated_gpu
 
 TESTS = Path(__file__).parents[2]
 FIXTURE = TESTS / "fixtures" / "postprocess"
@@ -28,8 +31,10 @@ def replay_script() -> ModuleType:
 replay = replay_script()
 
 
-def test_recording_is_reproduced(capsys: pytest.CaptureFixture[str]) -> None:
-    assert replay.main(str(FIXTURE)) == 0
+@pytest.mark.parametrize("device", [torch.device("cpu"), GPU], ids=str)
+def test_recording_is_reproduced(device: torch.device, capsys: pytest.CaptureFixture[str]) -> None:
+    with simulated_gpu() if device == GPU else nullcontext():
+        assert replay.main(str(FIXTURE), device) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9
     assert all(line.endswith("ok") for line in lines)

@@ -1,6 +1,8 @@
-"""Every task's rule against the same rule written down literally, on frames of awkward sizes."""
+"""Every task's rule against the same rule written down literally, on frames of awkward sizes: on the CPU, and with the
+rules for GPUs on a simulated one, where the host waits once per frame."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,16 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from simulated_gpu import GPU, GpuTensor, simulated_gpu
 
 from x2sam_rt.media.types import BoolMask
 from x2sam_rt.runtime.postprocess import make_postprocessor
 from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor, Size
+from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segmentation
 from x2sam_rt.tasks.instruction import PostProcessOptions
 from x2sam_rt.tasks.regions import Prompt
 from x2sam_rt.tasks.table import TASKS, Conditions
 
 QUERIES, LABELS, THINGS = 23, 5, 3
+DEVICE = torch.device("cpu")
 SHAPES = pytest.mark.parametrize(
     ("grid", "scaled", "original"),
     [(16, (64, 64), (97, 131)), (16, (37, 64), (139, 241)), (64, (64, 64), (31, 17))],
@@ -36,6 +41,33 @@ def literal_rules() -> ModuleType:
 
 
 naive = literal_rules()
+
+
+@pytest.fixture(autouse=True, params=["cpu", "cuda:0"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "DEVICE", torch.device(request.param))
+
+
+class OnSimulatedGpu:
+    """A rule whose frames go to a simulated GPU, its state staying there from call to call."""
+
+    def __init__(self, make: Callable[[], PostProcessor]) -> None:
+        with simulated_gpu():
+            self._post = make()
+
+    def __call__(self, frame: FrameLogits) -> Segmentation:
+        with simulated_gpu() as gpu:
+            sizes = frame.side, frame.scaled_size, frame.original_size
+            there = FrameLogits(frame.mask_logits.to(GPU), frame.class_logits.to(GPU), *sizes)
+            TileGrid.of(there)  # made and sent up once for a size
+            gpu.take()
+            found = self._post(there)
+            assert gpu.take() == {"down": 1}
+            there.mask_logits.fill_(float("nan"))  # as the next frame would
+            areas = [segment.area for segment in found.segments]
+            assert areas == [np.count_nonzero(segment.mask) for segment in found.segments]
+            assert found.map.shape == found.size == frame.original_size
+        return found
 
 
 def frame_of(
@@ -59,7 +91,11 @@ def post_processor(task: str, labels: int, mask: BoolMask | None = None, **optio
     row = TASKS[task]
     assert row.rule is not None
     resolved = PostProcessOptions(**options).resolved(row.threshold)
-    return make_postprocessor(row.rule, Conditions(names, things), resolved, prompt)
+    conditions, rule = Conditions(names, things), row.rule
+    if DEVICE == GPU:
+        there = None if prompt is None else GpuTensor(prompt)
+        return OnSimulatedGpu(lambda: make_postprocessor(rule, conditions, resolved, there, GPU))
+    return make_postprocessor(rule, conditions, resolved, prompt)
 
 
 def assert_same(found: Segmentation, wanted: list[tuple[int, float, torch.Tensor]]) -> None:
@@ -144,6 +180,18 @@ def test_phrases(grid: int, scaled: Size, original: Size) -> None:
     assert [segment.id for segment in found.segments] == list(range(1, LABELS + 1))
     last = found.segments[-1]
     assert (found.map[last.mask] == last.id).all()
+
+
+@pytest.mark.parametrize("together", [0.2, 0.9])
+def test_phrases_take_all_good_queries_together(together: float) -> None:
+    frame = frame_of(LABELS)
+    found = post_processor("gcg", LABELS, together=together)(frame)
+    masks = naive.resized(frame) > 0
+    for segment in found.segments:
+        probability = frame.class_logits.softmax(-1)[:, segment.label_id]
+        chosen = (probability >= together) | (probability == probability.max())
+        assert np.mean(segment.mask != masks[chosen].any(0).numpy()) <= 1e-3
+        assert segment.score == pytest.approx(float(probability[chosen].mean()), abs=1e-5)
 
 
 def test_a_phrase_that_is_nowhere_has_no_segment() -> None:

@@ -190,7 +190,7 @@ def _tokenizer_folder(run: Run, rank: Rank) -> Iterator[Path]:
 
 class Interruption:
     """Hears Ctrl-C between steps instead of in the middle of one: within it, Ctrl-C sets `asked` and calls `pass_on`; a
-    second one raises KeyboardInterrupt, unless patient.
+    second one raises KeyboardInterrupt, unless patient. SIGTERM is heard likewise, but ends the patient at once.
 
     Use it on the main thread, which is the only one that gets signals.
     """
@@ -200,13 +200,15 @@ class Interruption:
         self._pass_on, self._patient = pass_on, patient
 
     def __enter__(self) -> Interruption:
-        self._before = signal.signal(signal.SIGINT, self._hear)
+        numbers = (signal.SIGINT,) if self._patient else (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._hear) for number in numbers}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def is_asked(self) -> bool:
         return self.asked

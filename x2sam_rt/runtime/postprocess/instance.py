@@ -8,7 +8,8 @@ import torch
 
 from x2sam_rt.runtime.postprocess.instance_tracker import InstanceTracker, MaskHistory
 from x2sam_rt.runtime.postprocess.masks import Candidate, candidates, greatest_confidence, paint_map
-from x2sam_rt.runtime.postprocess.rule import FrameLogits
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor
+from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.runtime.results import Segment, Segmentation
 from x2sam_rt.tasks.instruction import PostProcessOptions
 from x2sam_rt.tasks.table import Conditions
@@ -21,7 +22,7 @@ class _Found:
     score: float
 
 
-class InstancePostProcessor:
+class InstancePostProcessor(PostProcessor):
     """X2SAM's instance rule; score = class probability · mean sigmoid inside the mask, mask = logit > 0.
 
     The `num_queries` most probable pairs of all conditions compete, and only then stuff is left out. Segments come by
@@ -45,6 +46,13 @@ class InstancePostProcessor:
             for one, segment_id in zip(found, ids, strict=True)
         )
         return Segmentation(segments, paint_map(segments[::-1], frame.original_size, self._empty), self._empty)
+
+    def state(self) -> RuleState:
+        return RuleState(self._ids.state(), self._history.state())
+
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        self._ids.restore(state.numbering())
+        self._history.restore(state.grid_masks((logits[1], logits[2])))
 
     def _find(self, frame: FrameLogits) -> list[_Found]:
         pairs = self._pairs(frame)

@@ -8,7 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from x2sam_rt.errors import SnapshotError
+from x2sam_rt.runtime.postprocess.state import TrackerState
+
 Overlaps = npt.NDArray[np.float64]
+_MOST_IDS = 2**30  # a stream that gives so many is none; a map's ids have 32 bits
 MIN_IOU = 0.5  # X2SAM's rule for panoptic things, used for all
 
 
@@ -42,6 +46,20 @@ class InstanceTracker:
         self._last_ids = ids
         return ids
 
+    def state(self) -> TrackerState:
+        return TrackerState(self._next, tuple(self._stuff.items()), self._last_labels, self._last_ids)
+
+    def restore(self, state: TrackerState) -> None:
+        """Raises SnapshotError for numbers that were never given."""
+        given = (*state.ids, *(number for _, number in state.stuff))
+        if len(state.ids) != len(state.labels) or not all(self._first <= i < state.next_id <= _MOST_IDS for i in given):
+            raise SnapshotError(
+                f"Segments {state.ids} of {len(state.labels)} labels, the next is {state.next_id}; wanted as many "
+                f"labels, and numbers from {self._first} that come before the next."
+            )
+        self._next, self._stuff = state.next_id, dict(state.stuff)
+        self._last_labels, self._last_ids = state.labels, state.ids
+
     def _taken_over(self, labels: Sequence[int], is_thing: Sequence[bool], overlaps: Overlaps) -> dict[int, int]:
         same = np.asarray(labels, dtype=np.int64)[:, None] == np.asarray(self._last_labels, dtype=np.int64)[None]
         rows, columns = np.nonzero(same & np.asarray(is_thing, dtype=np.bool_)[:, None] & (overlaps > MIN_IOU))
@@ -74,9 +92,18 @@ class MaskHistory:
 
     def overlaps(self, masks: Tensor) -> Overlaps:
         """IoU with the masks of the call before. masks: (n, h, w) bool. Returns (n, masks before) float64."""
-        now = masks.flatten(1).float()
-        before = now[:0] if self._last is None else self._last.flatten(1).float()
-        common = now @ before.T
-        union = now.sum(1)[:, None] + before.sum(1)[None] - common
+        before, self._last = masks[:0] if self._last is None else self._last, masks
+        return mask_ious(masks, before).double().cpu().numpy()
+
+    def state(self) -> tuple[Tensor, ...]:
+        return () if self._last is None else (self._last,)
+
+    def restore(self, masks: Tensor | None) -> None:
         self._last = masks
-        return (common / union.clamp_min(1)).double().cpu().numpy()
+
+
+def mask_ious(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of every mask of one set with every one of another. (n, h, w) and (m, h, w) bool → (n, m) fp32."""
+    one, other = first.flatten(1).float(), second.flatten(1).float()
+    common = one @ other.T
+    return common / (one.sum(1)[:, None] + other.sum(1)[None] - common).clamp_min(1)

@@ -17,7 +17,7 @@ from x2sam_rt.runtime.results import Segment
 
 def binary_masks(grid: TileGrid, logits: Tensor, threshold: float = 0.5) -> BoolMask:
     """sigmoid(mask) > threshold at full size. logits: (n, h, w) on the decoder's grid. Returns (n, H, W) bool."""
-    cut = float(torch.logit(torch.tensor(threshold, dtype=torch.float64, device="cpu")))
+    cut = logit_cut(threshold)
     low, high = grid.bounds(logits)
     canvas = grid.blank(len(logits))
     whole, where = (low > cut).nonzero(as_tuple=True)
@@ -26,6 +26,11 @@ def binary_masks(grid: TileGrid, logits: Tensor, threshold: float = 0.5) -> Bool
     for part in grid.chunks(len(tile)):
         grid.paint(canvas, mask[part], tile[part], grid.values(logits, mask[part], tile[part]) > cut)
     return to_numpy(grid.frame(canvas))
+
+
+def logit_cut(threshold: float) -> float:
+    """The logit above which the sigmoid is above the threshold."""
+    return float(torch.logit(torch.tensor(threshold, dtype=torch.float64, device="cpu")))
 
 
 def confident_masks(grid: TileGrid, logits: Tensor) -> tuple[BoolMask, Tensor]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from x2sam_rt.runtime.postprocess.instance_tracker import InstanceTracker, Overlaps
 from x2sam_rt.runtime.postprocess.masks import resize_nearest
-from x2sam_rt.runtime.postprocess.rule import FrameLogits
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor
+from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
 from x2sam_rt.tasks.instruction import PostProcessOptions
@@ -21,7 +22,7 @@ EMPTY = 0
 IndexMap = npt.NDArray[np.int32]
 
 
-class PanopticPostProcessor:
+class PanopticPostProcessor(PostProcessor):
     """X2SAM's panoptic rule. Segments come in the order of their queries; score = class probability.
 
     Stuff segments of one category share an id; things keep the id of the segment they overlapped in the last frame.
@@ -43,6 +44,14 @@ class PanopticPostProcessor:
         survives = (areas > 0) & (own_areas > 0) & (areas > self._options.overlap * own_areas)
         survivors = survives.nonzero().flatten()
         return self._collect(_renumbered(owner, survivors), labels[kept][survivors], scores[kept][survivors])
+
+    def state(self) -> RuleState:
+        return RuleState(self._ids.state(), self._history.state())
+
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        numbering = state.numbering()
+        self._ids.restore(numbering)
+        self._history.restore(state.segment_map(), len(numbering.ids))
 
     def _collect(self, segment_map: IndexMap, labels: Tensor, scores: Tensor) -> Segmentation:
         """segment_map: (H, W), the number of the segment in `labels` and `scores`, −1 where there is none."""
@@ -150,3 +159,9 @@ class _MapHistory:
         union = table.sum(1, keepdims=True) + table.sum(0, keepdims=True) - table
         iou: Overlaps = table / np.maximum(union, 1)
         return iou[1:, 1:]
+
+    def state(self) -> tuple[Tensor, ...]:
+        return () if self._map is None else (torch.from_numpy(self._map),)
+
+    def restore(self, segment_map: Tensor | None, count: int) -> None:
+        self._map, self._count = None if segment_map is None else segment_map.numpy(), count

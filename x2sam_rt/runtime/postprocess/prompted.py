@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from x2sam_rt.runtime.postprocess.masks import (
     prompt_at_frame_size,
     resize_nearest,
 )
-from x2sam_rt.runtime.postprocess.rule import FrameLogits, Size
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor, Size
+from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
 from x2sam_rt.tasks.instruction import PostProcessOptions
@@ -28,7 +30,7 @@ from x2sam_rt.tasks.table import Conditions
 EMPTY, OBJECT = 255, 1
 
 
-class InteractivePostProcessor:
+class InteractivePostProcessor(PostProcessor):
     """Of the queries whose instance score reaches the threshold, or else the one with the highest, that whose mask
     overlaps the prompt most. prompt: (S, S) bool in the segmentor's input grid. A generated answer may name the
     object by several phrases; they count as one."""
@@ -73,7 +75,7 @@ EMPTY, OBJECT = 255, 1
 GEOMETRY, REMEMBERED, ACCEPTED = 0.2, 4, 0.5
 
 
-class ObjectPostProcessor:
+class ObjectPostProcessor(PostProcessor):
     """The query that is probable and lies where the object was: on the prompt and in the last accepted results.
 
     prompt: (S, S) bool in the segmentor's input grid. threshold: of the class probability. Score = 0.2 · weighted mean
@@ -101,25 +103,42 @@ class ObjectPostProcessor:
         segments = (Segment(mask, self._conditions.labels[0], 0, score, OBJECT),) if mask.any() else ()
         return Segmentation(segments, paint_map(segments, frame.original_size, EMPTY), EMPTY)
 
+    def state(self) -> RuleState:
+        masks = tuple(torch.from_numpy(mask) for mask, _ in self._accepted)
+        return RuleState(masks=masks, scores=tuple(score for _, score in self._accepted))
+
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        self._accepted.extend((mask.numpy(), score) for mask, score in state.scored_masks(REMEMBERED, ACCEPTED))
+
     def _anchor(self, frame: FrameLogits) -> BoolMask:
         """The prompt, or nothing where it is left out: then its weight still counts, as published."""
         prompt = prompt_at_frame_size(self._prompt, frame)
         return prompt if self._options.anchored else np.zeros_like(prompt)
 
     def _likely(self, frame: FrameLogits, probability: Tensor) -> list[Candidate]:
-        most = probability.max()
-        probable = (probability >= self._options.least_score) | (probability == most)
-        # Full overlap adds GEOMETRY at most, so a query much less probable than the best cannot win.
-        able = (1 - GEOMETRY) * probability + GEOMETRY >= (1 - GEOMETRY) * most
-        return list(candidates(frame, (probable & able).nonzero().flatten()))
+        return list(candidates(frame, likely(probability, self._options.least_score).nonzero().flatten()))
 
     def _remembered(self, size: Size) -> list[tuple[BoolMask, float]]:
         return [(_fitted(mask, size), weight) for mask, weight in self._accepted]
 
 
+def likely(probability: Tensor, least: float) -> Tensor:
+    """(Q,) → (Q,) bool: the queries that can be the object."""
+    most = probability.max()
+    probable = (probability >= least) | (probability == most)
+    # Full overlap adds GEOMETRY at most, so a query much less probable than the best cannot win.
+    return probable & ((1 - GEOMETRY) * probability + GEOMETRY >= (1 - GEOMETRY) * most)
+
+
+def combined_score(probability: float, ious: Sequence[float], weights: Sequence[float]) -> float:
+    """ious: with each reference. weights: of the references."""
+    overlap = sum(weight * iou for iou, weight in zip(ious, weights, strict=True))
+    return GEOMETRY * overlap / sum(weights) + (1 - GEOMETRY) * probability
+
+
 def _combined(candidate: Candidate, probability: float, references: list[tuple[BoolMask, float]]) -> float:
-    overlap = sum(weight * mask_iou(candidate.mask, mask) for mask, weight in references)
-    return GEOMETRY * overlap / sum(weight for _, weight in references) + (1 - GEOMETRY) * probability
+    ious = [mask_iou(candidate.mask, mask) for mask, _ in references]
+    return combined_score(probability, ious, [weight for _, weight in references])
 
 
 def _fitted(mask: BoolMask, size: Size) -> BoolMask:

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.runtime.results import Segmentation
 
 Size = tuple[int, int]
@@ -41,8 +42,24 @@ class PostProcessor(Protocol):
 
     def __call__(self, frame: FrameLogits) -> Segmentation: ...
 
+    def state(self) -> RuleState:
+        """Nothing, unless a rule says otherwise."""
+        return RuleState()
 
-class OneThread:
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        """state: with its masks where the frames' logits are. logits: (Q, h, w), the shape of a frame's. Raises
+        SnapshotError for what this rule does not remember."""
+        state.nothing()
+
+
+def one_mask(masks: Tensor | None) -> Tensor:
+    """The (S, S) bool mask of the one visual prompt of a rule that has exactly one."""
+    assert masks is not None, "the rule needs the prompt's mask"
+    assert len(masks) == 1, "one prompt, one mask"
+    return masks[0] != 0
+
+
+class OneThread(PostProcessor):
     """Runs a post-processor without PyTorch's thread pool.
 
     The work is many small operations, tens of milliseconds in all: a second thread saves little, and where an engine's
@@ -60,3 +77,9 @@ class OneThread:
             return self._post(frame)
         finally:
             torch.set_num_threads(threads)
+
+    def state(self) -> RuleState:
+        return self._post.state()
+
+    def restore(self, state: RuleState, logits: torch.Size) -> None:
+        self._post.restore(state, logits)

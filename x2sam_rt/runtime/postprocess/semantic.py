@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.media.types import LabelMap
-from x2sam_rt.runtime.postprocess.rule import FrameLogits
+from x2sam_rt.runtime.postprocess.rule import FrameLogits, PostProcessor
 from x2sam_rt.runtime.postprocess.tiles import TileGrid
 from x2sam_rt.runtime.results import Segment, Segmentation
 from x2sam_rt.tasks.table import Conditions
@@ -16,7 +16,7 @@ from x2sam_rt.tasks.table import Conditions
 _ROUNDING = 1e-4
 
 
-class SemanticPostProcessor:
+class SemanticPostProcessor(PostProcessor):
     """argmax over categories of Σ_q probability · sigmoid(mask). The map holds categories from 0 and no pixel is empty.
 
     One segment per category present, its id the category; score = the greatest class probability of any query for it

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from x2sam_rt.runtime.postprocess.rule import FrameLogits
@@ -76,6 +77,12 @@ class TileGrid:
         cells = logits[mask[:, None, None], self.rows.cells[row][:, :, None], self.columns.cells[column][:, None]]
         return self.rows.weights[row] @ cells @ self.columns.weights[column].transpose(1, 2)
 
+    def every_value(self, logits: Tensor, tile: Tensor) -> Tensor:
+        """These tiles of every mask. logits: (n, h, w); tile: (tiles,). Returns (n, tiles, tile rows, tile columns)."""
+        row, column = self.split(tile)
+        cells = logits[:, self.rows.cells[row][:, :, None], self.columns.cells[column][:, None]]
+        return self.rows.weights[row] @ cells @ self.columns.weights[column].transpose(1, 2)
+
     def inside(self, tile: Tensor) -> Tensor:
         """(tiles, tile rows, tile columns) bool: which pixels of these tiles belong to the frame."""
         row, column = self.split(tile)
@@ -109,9 +116,20 @@ class TileGrid:
         flat = canvas.flatten(3, 4).flatten(1, 2)
         return flat[:, : self.rows.size, : self.columns.size].contiguous()
 
-    def chunks(self, count: int, masks_each: int = 1) -> Iterator[slice]:
+    def joined(self, tiles: Tensor) -> Tensor:
+        """(n, all tiles, tile rows, tile columns) → (n, H, W)."""
+        shape = (len(self.rows), len(self.columns), self.rows.length, self.columns.length)
+        return self.frame(tiles.reshape(len(tiles), *shape).transpose(2, 3))
+
+    def cut(self, maps: Tensor) -> Tensor:
+        """(n, H, W) → (n, all tiles, tile rows, tile columns), zero beyond the frame: what `joined` puts together."""
+        shape = (len(self.rows), self.rows.length, len(self.columns), self.columns.length)
+        padded = F.pad(maps, (0, shape[2] * shape[3] - self.columns.size, 0, shape[0] * shape[1] - self.rows.size))
+        return padded.view(len(maps), *shape).transpose(2, 3).flatten(1, 2)
+
+    def chunks(self, count: int, masks_each: int = 1, pixels: int = _CHUNK) -> Iterator[slice]:
         """Slices of `count` tiles, each small enough to be computed at once for `masks_each` masks."""
-        step = max(1, _CHUNK // (self.rows.length * self.columns.length * masks_each))
+        step = max(1, pixels // (self.rows.length * self.columns.length * masks_each))
         for start in range(0, count, step):
             yield slice(start, min(start + step, count))
 

@@ -2,7 +2,7 @@
 
 from x2sam_rt.runtime.writers.coco import CocoFrame, CocoRleWriter, read_coco_rle
 from x2sam_rt.runtime.writers.davis import DavisWriter, read_davis
-from x2sam_rt.runtime.writers.overlay import OverlayImageWriter, OverlayVideoWriter, draw_overlay
+from x2sam_rt.runtime.writers.overlay import Overlay, OverlayImageWriter, OverlayStyle, OverlayVideoWriter, draw_overlay
 from x2sam_rt.runtime.writers.panoptic import PanopticFrame, PanopticWriter, read_panoptic
 from x2sam_rt.runtime.writers.writer import ResultWriter
 
@@ -10,7 +10,9 @@ __all__ = [
     "CocoFrame",
     "CocoRleWriter",
     "DavisWriter",
+    "Overlay",
     "OverlayImageWriter",
+    "OverlayStyle",
     "OverlayVideoWriter",
     "PanopticFrame",
     "PanopticWriter",

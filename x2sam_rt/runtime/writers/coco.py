@@ -4,51 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
-
-import numpy as np
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.atomic import AtomicOutput, naming_write_errors
-from x2sam_rt.media.rle import RunLengths, decode_mask, encode_mask
-from x2sam_rt.media.types import BoolMask, Pixels
-from x2sam_rt.runtime.results import FrameResult, Segment
+from x2sam_rt.media.atomic import AtomicOutput, Replaces, any_file, naming_write_errors
+from x2sam_rt.media.rle import decode_mask
+from x2sam_rt.media.types import Pixels
+from x2sam_rt.runtime.results import FrameRecord, FrameResult, Segment
 from x2sam_rt.runtime.writers.writer import ResultWriter
 from x2sam_rt.tasks.marks import TextSpan
-
-
-class SegmentRecord(TypedDict):
-    """A segment as it stands in the file. bbox: [x, y, width, height] in pixels; area in pixels."""
-
-    id: int
-    label: str
-    label_id: int
-    score: float
-    is_thing: bool
-    area: int
-    bbox: list[int]
-    rle: RunLengths
-
-
-class SpanRecord(TypedDict):
-    """text[start:end] names the condition `label_id`."""
-
-    start: int
-    end: int
-    label_id: int
-
-
-class FrameRecord(TypedDict):
-    """One line of the file. size: [height, width]. timestamp: seconds, null if unknown. spans: phrases of the text."""
-
-    frame: int
-    timestamp: float | None
-    size: list[int]
-    segments: list[SegmentRecord]
-    text: str
-    spans: list[SpanRecord]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,25 +30,17 @@ class CocoFrame:
 
 
 class CocoRleWriter(ResultWriter):
-    """One JSON object per line and frame (see FrameRecord), in UTF-8."""
+    """One JSON object per line and frame (see FrameRecord), in UTF-8. replaces: see AtomicOutput."""
 
-    def __init__(self, path: str | Path) -> None:
-        self._replacement = AtomicOutput(path)
+    def __init__(self, path: str | Path, *, replaces: Replaces = any_file) -> None:
+        self._replacement = AtomicOutput(path, replaces=replaces)
         with naming_write_errors(self._replacement.target):
             self._file = self._replacement.temporary.open("x", encoding="utf-8")
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
-        height, width = result.segmentation.map.shape
-        record = FrameRecord(
-            frame=result.index,
-            timestamp=timestamp,
-            size=[height, width],
-            segments=[_record(segment) for segment in result.segments],
-            text=result.text,
-            spans=[SpanRecord(start=s.start, end=s.end, label_id=s.label_id) for s in result.spans],
-        )
+        line = replace(result, timestamp=timestamp).to_json()
         with naming_write_errors(self._replacement.target):
-            self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.write(line + "\n")
 
     def close(self) -> None:
         try:
@@ -94,10 +52,9 @@ class CocoRleWriter(ResultWriter):
         self._replacement.publish()
 
     def discard(self) -> None:
-        try:
+        with suppress(OSError):  # what is not written yet is unwanted
             self._file.close()
-        finally:
-            self._replacement.discard()
+        self._replacement.discard()
 
 
 def read_coco_rle(path: str | Path) -> Iterator[CocoFrame]:
@@ -116,33 +73,11 @@ def read_coco_rle(path: str | Path) -> Iterator[CocoFrame]:
                 ) from error
 
 
-def bounding_box(mask: BoolMask) -> list[int]:
-    """[x, y, width, height] of a (H, W) bool mask in pixels; zeros for an empty one."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return [0, 0, 0, 0]
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
-
-
-def _record(segment: Segment) -> SegmentRecord:
-    return SegmentRecord(
-        id=int(segment.id),
-        label=segment.label,
-        label_id=int(segment.label_id),
-        score=float(segment.score),
-        is_thing=bool(segment.is_thing),
-        area=segment.area,
-        bbox=bounding_box(segment.mask),
-        rle=encode_mask(segment.mask),
-    )
-
-
 def _frame(record: FrameRecord) -> CocoFrame:
     height, width = record["size"]
     segments = tuple(
         Segment(
-            mask=decode_mask(entry["rle"], height, width),
+            decode_mask(entry["rle"], height, width),
             label=entry["label"],
             label_id=entry["label_id"],
             score=entry["score"],

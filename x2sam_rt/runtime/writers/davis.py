@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.atomic import AtomicOutput
+from x2sam_rt.media.atomic import AtomicOutput, nothing
 from x2sam_rt.media.colors import color_of
 from x2sam_rt.media.image import open_image, save_image
 from x2sam_rt.media.types import LabelMap, Pixels
@@ -26,12 +26,14 @@ class DavisWriter(ResultWriter):
 
     0 is the background, as DAVIS has it, hence the + 1: ids begin at 0 in some tasks. 255 is DAVIS's void, so ids
     from 254 on cannot be written. Masks that overlap are not kept; see CocoRleWriter.
+    overwrite: whether an older sequence of that name may be replaced.
     """
 
-    def __init__(self, folder: str | Path, sequence: str) -> None:
+    def __init__(self, folder: str | Path, sequence: str, *, overwrite: bool = False) -> None:
         if sequence in ("", "..") or Path(sequence).name != sequence:
             raise VideoError(f"{sequence!r} is no name for a sequence: it becomes a folder in {folder}.")
-        self._replacement = AtomicOutput(Path(folder) / sequence, folder=True)
+        replaces = _is_sequence if overwrite else nothing
+        self._replacement = AtomicOutput(Path(folder) / sequence, folder=True, replaces=replaces)
         self._palette = b"".join(bytes(color) for color in _palette())
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
@@ -67,6 +69,11 @@ def read_davis(sequence: str | Path) -> Iterator[LabelMap]:
             indices = np.array(image, dtype=np.int32)
         indices[indices == _VOID] = 0
         yield indices - 1
+
+
+def _is_sequence(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a DavisWriter writes."""
+    return folder.is_dir() and all(file.suffix == ".png" and file.stem.isdecimal() for file in folder.iterdir())
 
 
 def _palette() -> list[tuple[int, int, int]]:

@@ -2,111 +2,176 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from PIL import Image
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.atomic import require_free
-from x2sam_rt.media.colors import color_of
-from x2sam_rt.media.image import write_image
+from x2sam_rt.media.atomic import AtomicOutput, Replaces, any_file
+from x2sam_rt.media.colors import Palette, slots_of
+from x2sam_rt.media.image import check_image_name, save_image
 from x2sam_rt.media.types import BoolMask, Pixels
 from x2sam_rt.media.video_writer import VideoWriter
 from x2sam_rt.runtime.results import FrameResult, Segmentation
-from x2sam_rt.runtime.writers.captions import write_captions
+from x2sam_rt.runtime.writers.captions import Captions
 from x2sam_rt.runtime.writers.writer import ResultWriter
+from x2sam_rt.tasks.regions import RegionPrompt
 
 _SMALLEST_SIDE = 120  # pixels: on smaller frames words would hide the picture
+_PROMPT_SECONDS = 1.0  # how long a video shows a visual prompt, from its frame on
 
 
-def draw_overlay(frame: Pixels, segmentation: Segmentation, *, alpha: float = 0.5, legend: bool = True) -> Pixels:
-    """A frame with its segments filled, outlined and named.
+@dataclass(frozen=True)
+class OverlayStyle:
+    """How overlays look.
 
-    frame: (H, W, 3) uint8 RGB, left unchanged. segmentation: of the same size; its map says which segment is on
-    top. alpha: strength of the fill, 0…1. legend: list colours, labels and ids in a corner. Frames with a side
-    under 120 pixels get no words. Returns (H, W, 3) uint8. Raises VideoError if sizes or types do not fit.
+    alpha: strength of the fill, 0…1. outline: its width in pixels; None = by the frame's size. legend: list all
+    segments in a corner; None = only those for whose name the picture had no room. Raises VideoError for other numbers.
     """
-    if frame.shape != (*segmentation.map.shape, 3) or frame.dtype != np.uint8:
-        raise VideoError(
-            f"Got a frame {frame.shape} {frame.dtype} and a segmentation {segmentation.map.shape}; wanted "
-            "(H, W, 3) uint8 and (H, W) of the same H and W."
-        )
-    if not 0 <= alpha <= 1:
-        raise VideoError(f"The overlay's strength alpha is {alpha}; wanted 0 to 1.")
-    painted = paint_segments(frame, segmentation, alpha)
-    if min(segmentation.map.shape) < _SMALLEST_SIDE:
+
+    alpha: float = 0.5
+    outline: int | None = None
+    legend: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise VideoError(f"The overlay's strength alpha is {self.alpha}; wanted 0 to 1.")
+        if self.outline is not None and self.outline < 0:
+            raise VideoError(f"The overlay's outline is {self.outline} pixels wide; wanted 0 (none) or more.")
+
+
+PLAIN_STYLE = OverlayStyle()
+
+
+class Overlay:
+    """Paints the frames of one stream; an id keeps its colour.
+
+    regions: the instruction's visual prompts, drawn with their numbers on their frames and, of a video, for a second
+    after. frame_rate: frames per second; None of an image.
+    """
+
+    def __init__(
+        self,
+        style: OverlayStyle = PLAIN_STYLE,
+        regions: Sequence[RegionPrompt] = (),
+        frame_rate: Fraction | float | None = None,
+    ) -> None:
+        self._style, self._regions = style, regions
+        self._shown = 1 if frame_rate is None else max(1, round(_PROMPT_SECONDS * frame_rate))
+        self._palette = Palette()
+
+    def draw(self, frame: Pixels, result: FrameResult) -> Pixels:
+        """A frame with its segments filled, outlined and named, the visual prompts, and the answer's text.
+
+        frame: (H, W, 3) uint8 RGB, left unchanged. result: of a frame of the same size; its map says which segment is
+        on top. Frames with a side under 120 pixels get no words. Returns (H, W, 3) uint8. Raises VideoError if sizes
+        or types do not fit.
+        """
+        _require_same_size(frame, result.segmentation)
+        painted = self._paint(frame, result.segmentation)
+        if min(painted.size) >= _SMALLEST_SIDE:
+            captions = Captions(painted, self._palette)
+            for number, region in enumerate(self._regions, 1):
+                if 0 <= result.index - region.frame < self._shown:
+                    captions.prompt(number, region)
+            captions.text(result)
+            captions.segments(result.segmentation, legend=self._style.legend)
+        return np.array(painted)
+
+    def _paint(self, frame: Pixels, segmentation: Segmentation) -> Image.Image:
+        slots = slots_of(segmentation.map, segmentation.empty)
+        ids = sorted({segment.id for segment in segmentation.segments} - {segmentation.empty})
+        self._palette.meet(ids, *_coarse(frame, slots))
+        colors = Image.fromarray(slots, "P")
+        colors.putpalette(self._palette.table(ids).tobytes())
+        colors = colors.convert("RGB")
+        picture = Image.fromarray(frame)
+        painted = Image.composite(Image.blend(picture, colors, self._style.alpha), picture, _ink(slots > 0))
+        width = self._style.outline
+        edges = outline(slots, max(1, round(min(slots.shape) / 360)) if width is None else width)
+        painted.paste(colors, mask=_ink(edges))
         return painted
-    return write_captions(painted, segmentation, legend=legend)
+
+
+def draw_overlay(frame: Pixels, segmentation: Segmentation, style: OverlayStyle = PLAIN_STYLE) -> Pixels:
+    """One frame by itself, as `Overlay.draw` paints it. Raises VideoError if sizes or types do not fit."""
+    return Overlay(style).draw(frame, FrameResult(0, segmentation, ""))
 
 
 class OverlayVideoWriter(ResultWriter):
-    """Overlays as one MP4 (see VideoWriter); its size is that of the first frame, padded to even."""
+    """Overlays as one video (see VideoWriter); its size is that of the first frame, padded to even."""
 
-    def __init__(self, path: str | Path, frame_rate: Fraction | float, *, alpha: float = 0.5) -> None:
-        self._path, self._frame_rate, self._alpha = Path(path), frame_rate, alpha
+    def __init__(
+        self,
+        path: str | Path,
+        frame_rate: Fraction | float,
+        style: OverlayStyle = PLAIN_STYLE,
+        regions: Sequence[RegionPrompt] = (),
+        *,
+        replaces: Replaces = any_file,
+    ) -> None:
+        self._frame_rate = frame_rate
+        self._overlay = Overlay(style, regions, frame_rate)
         self._video: VideoWriter | None = None  # opened when the size is known
-        require_free(self._path)
+        self._output = AtomicOutput(path, replaces=replaces)
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
-        overlay = draw_overlay(pixels, result.segmentation, alpha=self._alpha)
+        overlay = self._overlay.draw(pixels, result)
         if self._video is None:
             height, width = overlay.shape[:2]
-            self._video = VideoWriter(self._path, width, height, self._frame_rate)
+            self._video = VideoWriter(self._output, width, height, self._frame_rate)
         self._video.write(overlay, timestamp)
 
     def close(self) -> None:
         if self._video is None:
-            raise VideoError(f"{self._path}: no frame was written, so there is no video to save.")
+            self._output.discard()
+            raise VideoError(f"{self._output.target}: no frame was written, so there is no video to save.")
         self._video.close()
 
     def discard(self) -> None:
         if self._video is not None:
             self._video.discard()
+        self._output.discard()
 
 
 class OverlayImageWriter(ResultWriter):
     """The overlay of one image; the suffix says the format. A second frame raises VideoError."""
 
-    def __init__(self, path: str | Path, *, alpha: float = 0.5) -> None:
-        self._path, self._alpha = Path(path), alpha
-        self._overlay: Pixels | None = None
-        require_free(self._path)
+    def __init__(
+        self,
+        path: str | Path,
+        style: OverlayStyle = PLAIN_STYLE,
+        regions: Sequence[RegionPrompt] = (),
+        *,
+        replaces: Replaces = any_file,
+    ) -> None:
+        check_image_name(Path(path))
+        self._overlay, self._output = Overlay(style, regions), AtomicOutput(path, replaces=replaces)
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
-        if self._overlay is not None:
-            raise VideoError(f"{self._path}: holds one image, got a second frame. Write a video (.mp4) instead.")
-        self._overlay = draw_overlay(pixels, result.segmentation, alpha=self._alpha)
+        path = self._output.target
+        if self._output.temporary.exists():
+            raise VideoError(f"{path}: holds one image, got a second frame. Write a video (.mp4) instead.")
+        save_image(self._output.temporary, Image.fromarray(self._overlay.draw(pixels, result)))
 
     def close(self) -> None:
-        if self._overlay is None:
-            raise VideoError(f"{self._path}: no frame was written, so there is no image to save.")
-        write_image(self._path, self._overlay)
+        if not self._output.temporary.exists():
+            self._output.discard()
+            raise VideoError(f"{self._output.target}: no frame was written, so there is no image to save.")
+        self._output.publish()
 
     def discard(self) -> None:
-        self._overlay = None
+        self._output.discard()
 
 
-Slots = npt.NDArray[np.intp]  # (H, W): 0 = no segment, else 1 + the segment's place in the list of ids
-
-
-def paint_segments(frame: Pixels, segmentation: Segmentation, alpha: float) -> Pixels:
-    """A copy of frame (H, W, 3) with its segments filled at `alpha` (0…1) and outlined at full strength."""
-    slots = _slots(segmentation)
-    colors = _colors(segmentation)
-    painted = frame.copy()
-    filled = slots > 0
-    painted[filled] = _faded(1 - alpha)[frame[filled]] + _faded(alpha)[colors[slots[filled]]]
-    edges = outline(slots, thickness=max(1, round(min(frame.shape[:2]) / 360)))
-    painted[edges] = colors[slots[edges]]
-    return painted
-
-
-def outline(slots: Slots, thickness: int) -> BoolMask:
+def outline(slots: Pixels, thickness: int) -> BoolMask:
     """(H, W) bool: the pixels of a segment within `thickness` pixels of another segment or of none.
 
-    The frame's border is no edge. slots: (H, W), 0 where no segment is.
+    The frame's border is no edge. slots: (H, W) uint8, 0 where no segment is.
     """
     edges = np.zeros(slots.shape, dtype=np.bool_)
     for step in range(1, thickness + 1):
@@ -119,25 +184,20 @@ def outline(slots: Slots, thickness: int) -> BoolMask:
     return edges & (slots > 0)
 
 
-def _ids(segmentation: Segmentation) -> list[int]:
-    return sorted({segment.id for segment in segmentation.segments} - {segmentation.empty})
+def _coarse(frame: Pixels, slots: Pixels) -> tuple[Pixels, Pixels]:
+    """Enough pixels to tell what colour a segment has."""
+    step = max(1, min(slots.shape) // 270)
+    return frame[::step, ::step], slots[::step, ::step]
 
 
-def _slots(segmentation: Segmentation) -> Slots:
-    """Places instead of ids, so that ids of any size need no large table."""
-    ids = np.array(_ids(segmentation), dtype=segmentation.map.dtype)
-    if not ids.size:
-        return np.zeros(segmentation.map.shape, dtype=np.intp)
-    places = np.minimum(np.searchsorted(ids, segmentation.map), ids.size - 1)
-    return np.where(ids[places] == segmentation.map, places + 1, 0)
+def _ink(mask: BoolMask) -> Image.Image:
+    """A mask as Pillow takes it, 0 or 255."""
+    return Image.fromarray(mask.view(np.uint8) * np.uint8(255), "L")
 
 
-def _colors(segmentation: Segmentation) -> Pixels:
-    """(1 + segments, 3): the colour of each slot."""
-    return np.array([(0, 0, 0), *(color_of(id) for id in _ids(segmentation))], dtype=np.uint8)
-
-
-def _faded(weight: float) -> Pixels:
-    """A table of the 256 levels times a weight; two whose weights add to 1 never add to more than 255."""
-    levels: Pixels = np.floor(np.arange(256) * weight).astype(np.uint8)
-    return levels
+def _require_same_size(frame: Pixels, segmentation: Segmentation) -> None:
+    if frame.shape != (*segmentation.map.shape, 3) or frame.dtype != np.uint8:
+        raise VideoError(
+            f"Got a frame {frame.shape} {frame.dtype} and a segmentation {segmentation.map.shape}; wanted "
+            "(H, W, 3) uint8 and (H, W) of the same H and W."
+        )

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
+from PIL import Image
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.atomic import AtomicOutput, naming_write_errors
-from x2sam_rt.media.image import decode_ids, encode_ids, read_image, write_image
+from x2sam_rt.media.atomic import AtomicOutput, naming_write_errors, nothing
+from x2sam_rt.media.image import decode_ids, encode_ids, read_image, save_image
+from x2sam_rt.media.shapes import bounding_box
 from x2sam_rt.media.types import LabelMap, Pixels
 from x2sam_rt.runtime.results import FrameResult, Segment
-from x2sam_rt.runtime.writers.coco import bounding_box
 from x2sam_rt.runtime.writers.writer import Categories, Category, ResultWriter, shifted_ids
 
 IMAGES = "panoptic"  # folder of the PNGs, beside the JSON
@@ -62,23 +64,28 @@ class PanopticWriter(ResultWriter):
 
     A pixel's id is its topmost segment's id + 1 (0 is COCO's void), as R + 256·G + 65536·B; `image_id` is the
     frame's index. The list entries of one id (stuff in several pieces) become one, with the highest score. The
-    JSON's parts are spooled to disk, so a stream may be as long as the disk.
+    JSON's parts are spooled to disk, so a stream may be as long as the disk. overwrite: whether an older folder of this
+    kind may be replaced.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self._replacement = AtomicOutput(folder, folder=True)
+    def __init__(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        self._replacement = AtomicOutput(folder, folder=True, replaces=_is_panoptic if overwrite else nothing)
         self._folder = self._replacement.temporary
         self._categories = Categories()
-        with naming_write_errors(self._replacement.target):
-            (self._folder / IMAGES).mkdir()
-            self._images = (self._folder / "images.part").open("w+", encoding="utf-8")
-            self._annotations = (self._folder / "annotations.part").open("w+", encoding="utf-8")
+        try:
+            with naming_write_errors(self._replacement.target):
+                (self._folder / IMAGES).mkdir()
+                self._images = (self._folder / "images.part").open("w+", encoding="utf-8")
+                self._annotations = (self._folder / "annotations.part").open("w+", encoding="utf-8")
+        except VideoError:
+            self._replacement.discard()
+            raise
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
         ids = shifted_ids(result.segmentation)
         infos = self._infos(ids, result)
         name = f"{result.index:05d}.png"
-        write_image(self._folder / IMAGES / name, encode_ids(ids))
+        save_image(self._folder / IMAGES / name, Image.fromarray(encode_ids(ids)))
         height, width = ids.shape
         image = ImageInfo(id=result.index, file_name=name, height=height, width=width)
         annotation = Annotation(image_id=result.index, file_name=name, segments_info=infos)
@@ -92,16 +99,15 @@ class PanopticWriter(ResultWriter):
                 self._write_json()
                 self._close_spools()
         except BaseException:
-            self._replacement.discard()
+            self.discard()
             raise
         self._replacement.publish()
 
     def discard(self) -> None:
-        try:
-            self._images.close()
-            self._annotations.close()
-        finally:
-            self._replacement.discard()
+        for spool in (self._images, self._annotations):
+            with suppress(OSError):  # what is not written yet is unwanted
+                spool.close()
+        self._replacement.discard()
 
     def _infos(self, ids: LabelMap, result: FrameResult) -> list[SegmentInfo]:
         areas = np.bincount(ids.ravel())
@@ -137,6 +143,10 @@ class PanopticWriter(ResultWriter):
         for spool in (self._images, self._annotations):
             spool.close()
             Path(spool.name).unlink()
+
+
+def _is_panoptic(folder: Path) -> bool:
+    return folder.is_dir() and {path.name for path in folder.iterdir()} == {IMAGES, JSON}
 
 
 def read_panoptic(folder: str | Path) -> Iterator[PanopticFrame]:

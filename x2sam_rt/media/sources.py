@@ -1,0 +1,185 @@
+"""Opens whatever an address names: video files, images, cameras, network streams, standard input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from glob import glob
+from pathlib import Path
+
+from PIL import Image
+
+from x2sam_rt.errors import VideoError
+from x2sam_rt.media.containers import frame_times
+from x2sam_rt.media.image import read_image
+from x2sam_rt.media.live import (
+    LIVE_SCHEMES,
+    SCHEMES,
+    STANDARD_INPUT,
+    LiveStream,
+    open_address,
+    open_camera,
+    open_input,
+)
+from x2sam_rt.media.source import WHOLE, FrameSource, Part
+from x2sam_rt.media.video import PickedFrames, VideoFrame, VideoReader, pick_frames, spread
+
+_IMAGE_RATE = Fraction(25)  # frames per second of a folder of images, which says none
+
+
+def open_source(
+    address: str | Path | int,
+    part: Part = WHOLE,
+    *,
+    live: bool | None = None,
+    allow_truncated: bool = False,
+    raw_size: tuple[int, int] | None = None,
+) -> FrameSource:
+    """Opens whatever an address names.
+
+    address: a video file; an image; a folder, a glob pattern or a `.txt` list of images (a sequence, in the order of
+    the numbers in their names; a list in its own order); a camera ("0", "/dev/video0"); an address
+    (rtsp, rtmp, http, srt, udp, tcp); "-" for standard input (Y4M, MJPEG, anything FFmpeg can read without seeking).
+    live: never look ahead, and of cameras and streams take the newest frame only; None = so for cameras and live
+    protocols. allow_truncated: see VideoReader. raw_size: (width, height) of plain RGB bytes on standard input.
+
+    Raises VideoError, which names what was found and what can be read.
+    """
+    name = str(address)
+    if name == STANDARD_INPUT:
+        return LiveStream(name, open_input(raw_size), part, newest_only=bool(live))
+    if name.isdigit() or name.startswith("/dev/video"):
+        return LiveStream(name, open_camera(name), part, newest_only=live is not False)
+    if "://" in name:
+        scheme = name.partition("://")[0].lower()
+        if scheme not in SCHEMES:
+            raise VideoError(f"{name}: cannot read {scheme} addresses; wanted one of {', '.join(SCHEMES)}.")
+        newest_only = scheme in LIVE_SCHEMES if live is None else live
+        return LiveStream(name, open_address(name, scheme), part, newest_only=newest_only)
+    images = _images(name)
+    if images is not None:
+        return ImageSequence(name, images, part, look_ahead=not live)
+    return VideoFile(Path(name), part, allow_truncated=allow_truncated, look_ahead=not live)
+
+
+class VideoFile(FrameSource):
+    """A part of a video file; see VideoReader."""
+
+    def __init__(
+        self, path: Path, part: Part = WHOLE, *, allow_truncated: bool = False, look_ahead: bool = True
+    ) -> None:
+        self.name, self._path, self._part, self._allow_truncated = str(path), path, part, allow_truncated
+        self._look_ahead = look_ahead
+        self._reader = VideoReader(path, allow_truncated=allow_truncated)
+        self.frame_rate = self._reader.frame_rate / part.stride
+        self.num_frames = self._reader.num_frames if part.is_whole else None
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        if self._part.start:
+            self._reader.start_at(self._part.start)
+        return self._part.of(iter(self._reader))
+
+    def pick(self, count: int, chosen: Collection[int] = ()) -> PickedFrames | None:
+        if not self._look_ahead:
+            return None
+        if self._part.is_whole:
+            return pick_frames(self._path, count, chosen, allow_truncated=self._allow_truncated)
+        return self._sought(count, chosen) or self._read_twice(count, chosen)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _sought(self, count: int, chosen: Collection[int]) -> PickedFrames | None:
+        times = frame_times(self._path)
+        if times is None:
+            return None
+        numbers = self._part.numbers(times.seconds)
+        self._require(len(numbers))
+        wanted = spread(len(numbers), count) | {n for n in chosen if n < len(numbers)}
+        with VideoReader(self._path, _frame_threads=True) as reader:
+            found = reader.seek_frames(times, {numbers[n] for n in wanted})
+        if found is None:
+            return None
+        own = [replace(frame, index=numbers.index(frame.index)) for frame in found]
+        return PickedFrames.of(own, len(numbers), count, chosen)
+
+    def _read_twice(self, count: int, chosen: Collection[int]) -> PickedFrames:
+        with self._again() as source:
+            total = sum(1 for _ in source)
+        self._require(total)
+        wanted = spread(total, count) | set(chosen)
+        with self._again() as source:
+            return PickedFrames.of([frame for frame in source if frame.index in wanted], total, count, chosen)
+
+    def _again(self) -> VideoFile:
+        return VideoFile(self._path, self._part, allow_truncated=self._allow_truncated)
+
+    def _require(self, total: int) -> None:
+        if not total:
+            raise VideoError(f"{self._path}: has no frame from {self._part.start:g} to {self._part.end} seconds.")
+
+
+class ImageSequence(FrameSource):
+    """Images as frames, 25 in a second; they may be of different sizes."""
+
+    def __init__(self, name: str, paths: Sequence[Path], part: Part = WHOLE, *, look_ahead: bool = True) -> None:
+        self.name, self._look_ahead = name, look_ahead
+        self.frame_rate = _IMAGE_RATE / part.stride
+        numbers = part.numbers([float(n / _IMAGE_RATE) for n in range(len(paths))])
+        self.paths = [paths[n] for n in numbers]
+        self.num_frames = len(self.paths)
+        if not self.paths:
+            raise VideoError(f"{name}: none of its {len(paths)} images lies from {part.start:g} to {part.end} seconds.")
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        return (self._read(index) for index in range(len(self.paths)))
+
+    def pick(self, count: int, chosen: Collection[int] = ()) -> PickedFrames | None:
+        if not self._look_ahead:
+            return None
+        total = len(self.paths)
+        wanted = sorted(spread(total, count) | {n for n in chosen if n < total})
+        return PickedFrames.of([self._read(index) for index in wanted], total, count, chosen)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+    def _read(self, index: int) -> VideoFrame:
+        return VideoFrame(index, float(index / self.frame_rate), read_image(self.paths[index]))
+
+
+def _images(name: str) -> list[Path] | None:
+    """The images an address names; None if it names something else. Raises VideoError where there are none."""
+    path = Path(name)
+    if path.suffix.lower() == ".txt":
+        return [path.parent / line.strip() for line in _text(path).splitlines() if line.strip()]
+    if path.is_dir():
+        found = [one for one in path.iterdir() if _is_image(one)]
+    elif any(sign in name for sign in "*?[") and not path.exists():
+        found = [Path(one) for one in glob(name, recursive=True)]
+    else:
+        return [path] if _is_image(path) else None
+    if not found:
+        raise VideoError(f"{name}: no images there; wanted files Pillow reads (.jpg, .png, …).")
+    return sorted(found, key=_by_numbers)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise VideoError(f"{path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise VideoError(f"{path}: a list of images is text, a path in each line; this is not.") from error
+
+
+def _is_image(path: Path) -> bool:
+    return Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN
+
+
+def _by_numbers(path: Path) -> list[tuple[bool, int, str]]:
+    """2.jpg before 10.jpg."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
