@@ -5,7 +5,7 @@ VENV := .venv
 # requirement pulls in a larger build.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
-NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/emulator/*.cpp)
+NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/*/*.cpp)
 
 .PHONY: venv demo test lint clean
 

@@ -19,7 +19,7 @@ import pytest
 
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.image import write_image
-from x2sam_rt.media.live import _Newest
+from x2sam_rt.media.live import Newest
 from x2sam_rt.media.source import FrameSource, Part
 from x2sam_rt.media.sources import ImageSequence, VideoFile, open_source
 from x2sam_rt.media.types import Pixels
@@ -237,7 +237,7 @@ def test_only_the_newest_frame_waits() -> None:
                 taken.wait(10)
         given.set()
 
-    newest = _Newest(frames())
+    newest = Newest(frames())
     came = iter(newest)
     assert next(came).index == 0
     taken.set()
@@ -253,7 +253,7 @@ def test_what_the_source_raises_reaches_who_takes() -> None:
         raise VideoError("breaks off")
 
     with pytest.raises(VideoError, match="breaks off"):
-        list(_Newest(frames()))
+        list(Newest(frames()))
 
 
 def test_the_reader_begins_at_a_time_exactly(video: Path) -> None:

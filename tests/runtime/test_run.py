@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from typer.testing import CliRunner
 from x2sam_rt.cli.app import app
 from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.media import containers
-from x2sam_rt.media.video import VideoWriter
+from x2sam_rt.media.image import write_image
+from x2sam_rt.media.source import Part
+from x2sam_rt.media.video import VideoReader, VideoWriter
+from x2sam_rt.runtime.runtime import Runtime
 
 FRAMES = 20  # more than the language model sees
 
@@ -70,5 +74,51 @@ def test_words_decode_it_once(torch_bundle: Path, folder: Path, reads: Counter[s
     arguments = ["--video", str(folder / "clip.mp4"), "-t", "chat", "-p", "What is there?", "--max-new-tokens", "2"]
     result = CliRunner().invoke(app, ["run", str(torch_bundle), *arguments])
     assert result.exit_code == 0, result.output
-    assert reads["opened"] == 2
-    assert FRAMES <= reads["decoded"] <= FRAMES + AHEAD
+    assert reads["opened"] == 3
+    assert FRAMES <= reads["decoded"] <= FRAMES + 2 * AHEAD
+
+
+def indices(output: Path) -> list[int]:
+    return [json.loads(line)["frame"] for line in output.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("options", "frames"),
+    [((), FRAMES), (("--live",), FRAMES), (("--start", "0.5", "--end", "1.5", "--stride", "2"), 5)],
+    ids=["whole", "live", "part"],
+)
+def test_a_source_of_any_kind(
+    torch_bundle: Path, folder: Path, tmp_path: Path, options: tuple[str, ...], frames: int
+) -> None:
+    """A video, and its frames as a folder of images: the same masks of both."""
+    with VideoReader(folder / "clip.mp4") as video:
+        for frame in video:
+            write_image(tmp_path / f"{frame.index}.png", frame.pixels)
+    lines = []
+    for number, source in enumerate((folder / "clip.mp4", tmp_path)):
+        if number and options and "--start" in options:
+            break  # images are shown 25 in a second
+        output = tmp_path / f"{number}.jsonl"
+        arguments = ["run", str(torch_bundle), str(source), "-p", "the red circle", "-o", str(output), *options]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert indices(output) == list(range(frames))
+        lines.append([json.loads(line)["segments"] for line in output.read_text().splitlines()])
+    assert all(other == lines[0] for other in lines)
+
+
+@pytest.mark.parametrize("given", [(), ("a.mp4", "--video", "b.mp4"), ("a.mp4", "--image", "b.png")], ids=str)
+def test_one_source_is_wanted(torch_bundle: Path, given: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, ["run", str(torch_bundle), *given])
+    assert result.exit_code == 2
+    assert "give one source" in result.output
+
+
+def test_tracking_a_source(torch_bundle: Path, folder: Path) -> None:
+    with Runtime.load(torch_bundle) as runtime:
+        results = list(runtime.track(folder / "clip.mp4", "the red circle", Part(most=3)))
+        still = next(iter(runtime.track(folder / "clip.mp4", "the red circle", live=True)))
+    assert [result.index for result in results] == [0, 1, 2]
+    assert [result.timestamp for result in results] == pytest.approx([0, 0.1, 0.2])
+    assert results[0].plot().shape == (64, 64, 3)
+    assert still.index == 0

@@ -15,7 +15,8 @@ from x2sam_rt.cli.terminal import console, reporting, with_progress
 from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.media.image import write_image
-from x2sam_rt.media.video import VideoReader, VideoWriter, pick_frames
+from x2sam_rt.media.sources import VideoFile
+from x2sam_rt.media.video import VideoWriter, pick_frames
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
@@ -58,7 +59,7 @@ def run_demo(folder: Path) -> None:
     with Runtime.load(bundle) as runtime:
         written = OutputPlan((folder / "masked.mp4", folder / "masks.jsonl"), overwrite=True)
         started = time.perf_counter()
-        with VideoReader(clip) as video, RunOutputs(written, clip, video.frame_rate) as outputs:
+        with VideoFile(clip) as video, RunOutputs(written, clip, video.frame_rate) as outputs:
             frames = with_progress(runtime, video, Instruction(phrases=(prompt,)), [outputs])
             profile = profile_run(frames, runtime, started)
     console.print(profile_table(profile))

@@ -46,7 +46,7 @@ def profile(
     """
     from x2sam_rt.errors import require_extra
     from x2sam_rt.media.atomic import any_file, check_free, nothing
-    from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.media.sources import VideoFile
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
     from x2sam_rt.runtime.runtime import Runtime
@@ -63,7 +63,7 @@ def profile(
         again = ReAsk.parse(ask_again)
         with Runtime.load(bundle, device=device, context=context) as runtime:
             started = time.perf_counter()
-            with VideoReader(video, allow_truncated=allow_truncated) as source:
+            with VideoFile(video, allow_truncated=allow_truncated) as source:
                 measured = profile_run(with_progress(runtime, source, instruction, again=again), runtime, started)
         console.print(profile_table(measured))
         if json_path is not None:

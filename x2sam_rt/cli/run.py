@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -30,12 +30,25 @@ from x2sam_rt.cli.terminal import console, error_console, linked_text, print_tex
 from x2sam_rt.tasks.table import task
 
 if TYPE_CHECKING:
+    from x2sam_rt.media.source import FrameSource
+    from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.results import FrameResult
-    from x2sam_rt.runtime.writers.opening import RunOutputs
+    from x2sam_rt.runtime.runtime import Runtime
+    from x2sam_rt.runtime.writers.opening import OutputPlan, RunOutputs
+    from x2sam_rt.tasks.instruction import Instruction
+
+Load = Callable[[], "Runtime"]
 
 
 def run(
     bundle: Bundle,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A video, an image; a folder, pattern or .txt list of images; a camera (0); an address (rtsp://…); - "
+            "for standard input."
+        ),
+    ] = None,
     video: Video = None,
     image: Annotated[Path | None, typer.Option(help="Image file.")] = None,
     prompt: Phrases = None,
@@ -75,25 +88,38 @@ def run(
             "--legend/--no-legend", help="List all segments in a corner; default: those with no name on them."
         ),
     ] = None,
+    live: Annotated[
+        bool | None,
+        typer.Option(
+            "--live/--no-live",
+            help="Answer on the first frame, and of cameras and streams take the newest only; default: so for those.",
+        ),
+    ] = None,
+    start: Annotated[float, typer.Option(help="Begin at this second of the source.")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="End before this second.")] = None,
+    stride: Annotated[int, typer.Option(help="Take every so many frames only.")] = 1,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
+    raw_size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT of plain RGB bytes on standard input, 25 frames a second.")
+    ] = None,
     allow_truncated: Truncated = False,
     device: Device = None,
 ) -> None:
-    """Segment a video or an image.
+    """Segment a video, images, a camera or a stream.
 
-    Example: x2sam-rt run bundle --video clip.mp4 --prompt "the jumping boy" -o masked.mp4
+    Example: x2sam-rt run bundle clip.mp4 --prompt "the jumping boy" -o masked.mp4
     """
-    from x2sam_rt.errors import PromptError
-    from x2sam_rt.media.image import read_image
-    from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.media.source import Part
+    from x2sam_rt.media.sources import is_image, open_source
     from x2sam_rt.runtime.asking import ReAsk
-    from x2sam_rt.runtime.run import answer_video
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.writers import OverlayStyle
-    from x2sam_rt.runtime.writers.opening import OutputPlan, RunOutputs
+    from x2sam_rt.runtime.writers.opening import OutputPlan
 
-    media = video or image
-    if media is None or (video and image):
-        raise typer.BadParameter("give one of --video and --image", param_hint="--video / --image")
+    given = [str(one) for one in (source, video, image) if one is not None]
+    if len(given) != 1:
+        raise typer.BadParameter(f"give one source, as SOURCE, --video or --image; {len(given)} were given")
+    address = given[0]
     with reporting():
         instruction = replace(
             asked(task_name, prompt, things, stuff, region, threshold),
@@ -106,32 +132,77 @@ def run(
         again = ReAsk.parse(ask_again)
         style = OverlayStyle(alpha, outline, legend)
         plan = OutputPlan(tuple(output or ()), davis, panoptic, overwrite, keep_partial, style, instruction.regions)
-        if plan.paths(media) and not task(instruction.task).draws_masks:
-            raise PromptError(
-                f"{instruction.task} answers in words: there is nothing to write to {plan.paths(media)[0]}."
-            )
+        part = Part(start, end, stride, max_frames)
         load = partial(Runtime.load, bundle, device=device, context=context)
-        if image:
-            pixels = read_image(image)
-            with RunOutputs(plan, image, None) as outputs, load() as runtime:
-                result = runtime.segment_image(pixels, instruction)
-                outputs.write(pixels, result)
-            _print_result(result)
-        elif not task(instruction.task).draws_masks:
-            with load() as runtime:
-                answer_video(runtime, media, instruction, allow_truncated=allow_truncated, on_text=print_text)
-            console.print()
+        opened = partial(
+            open_source, address, part, live=live, allow_truncated=allow_truncated, raw_size=_size(raw_size)
+        )
+        if image is not None or is_image(Path(address)):
+            _run_image(load, Path(address), instruction, plan)
+        elif task(instruction.task).draws_masks:
+            _run_frames(load, opened, instruction, plan, again)
         else:
-            with (
-                VideoReader(media, allow_truncated=allow_truncated) as source,
-                RunOutputs(plan, media, source.frame_rate) as outputs,
-                _saying_what_is_kept(outputs, plan.paths(media)),
-                load() as runtime,
-            ):
-                for frame in with_progress(runtime, source, instruction, [outputs], again):
-                    last = frame.result
-            _print_result(last)
-            console.print(f"{last.index + 1} frames; last frame above.")
+            _run_words(load, opened, instruction, plan)
+
+
+def _run_image(load: Load, path: Path, instruction: Instruction, plan: OutputPlan) -> None:
+    from x2sam_rt.media.image import read_image
+    from x2sam_rt.runtime.writers.opening import RunOutputs
+
+    _require_masks(instruction, plan, path)
+    pixels = read_image(path)
+    with RunOutputs(plan, path, None) as outputs, load() as runtime:
+        result = runtime.segment_image(pixels, instruction)
+        outputs.write(pixels, result)
+    _print_result(result)
+
+
+def _run_words(load: Load, opened: Callable[[], FrameSource], instruction: Instruction, plan: OutputPlan) -> None:
+    from x2sam_rt.runtime.run import answer_video
+
+    with opened() as source:
+        _require_masks(instruction, plan, Path(source.name))
+        with load() as runtime:
+            answer_video(runtime, source, instruction, on_text=print_text)
+    console.print()
+
+
+def _run_frames(
+    load: Load, opened: Callable[[], FrameSource], instruction: Instruction, plan: OutputPlan, again: ReAsk
+) -> None:
+    from x2sam_rt.runtime.writers.opening import RunOutputs
+
+    last = None
+    with opened() as source:
+        name = Path(source.name)
+        with (
+            RunOutputs(plan, name, source.frame_rate) as outputs,
+            _saying_what_is_kept(outputs, plan.paths(name)),
+            load() as runtime,
+        ):
+            for frame in with_progress(runtime, source, instruction, [outputs], again):
+                last = frame.result
+    assert last is not None, "a source without frames has raised"
+    _print_result(last)
+    dropped = f", {source.dropped} dropped" if source.dropped else ""
+    console.print(f"{last.index + 1} frames{dropped}; last frame above.")
+
+
+def _require_masks(instruction: Instruction, plan: OutputPlan, source: Path) -> None:
+    from x2sam_rt.errors import PromptError
+
+    if plan.paths(source) and not task(instruction.task).draws_masks:
+        raise PromptError(f"{instruction.task} answers in words: there is nothing to write to {plan.paths(source)[0]}.")
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """WIDTHxHEIGHT."""
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise typer.BadParameter(f"{text!r} is no size; wanted WIDTHxHEIGHT, as 640x360", param_hint="--raw-size")
+    return int(width), int(height)
 
 
 @contextmanager

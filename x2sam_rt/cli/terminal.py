@@ -28,7 +28,7 @@ from x2sam_rt.errors import VerificationError, X2SamError
 from x2sam_rt.media.colors import color_of
 
 if TYPE_CHECKING:
-    from x2sam_rt.media.video import VideoReader
+    from x2sam_rt.media.source import FrameSource
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.results import FrameResult
     from x2sam_rt.runtime.run import RunFrame
@@ -115,12 +115,12 @@ def linked_text(result: FrameResult) -> Text:
 
 def with_progress(
     runtime: Runtime,
-    video: VideoReader,
+    source: FrameSource,
     instruction: Instruction,
     writers: Sequence[ResultWriter] = (),
     again: ReAsk | None = None,
 ) -> Iterator[RunFrame]:
-    """Runs a file with a progress bar over its frames. again: None = the instruction is asked once."""
+    """Runs a source with a progress bar over its frames. again: None = the instruction is asked once."""
     from x2sam_rt.runtime.asking import ONCE
     from x2sam_rt.runtime.run import run_video
 
@@ -128,7 +128,7 @@ def with_progress(
         bar = progress.add_task("answer the instruction", total=None)
         frames = run_video(
             runtime,
-            video,
+            source,
             instruction,
             writers,
             again=again or ONCE,

@@ -45,11 +45,10 @@ class LiveStream(FrameSource):
             container.close()
             raise
         self.frame_rate = (self._stream.average_rate or self._stream.guessed_rate or _UNSTATED_RATE) / part.stride
-        self._newest = _Newest(self._decoded()) if newest_only else None
+        self._newest = Newest(self._decoded()) if newest_only else None
 
     @property
-    def dropped(self) -> int:
-        """Frames that were not taken in time."""
+    def dropped(self) -> int:  # type: ignore[override]  # it grows while the thread reads
         return 0 if self._newest is None else self._newest.dropped
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -74,8 +73,8 @@ class LiveStream(FrameSource):
             raise VideoError(f"{self.name}: breaks off after {index} frames ({error.strerror}).") from error
 
 
-class _Newest:
-    """The newest frame of an iterator, read in a thread."""
+class Newest:
+    """The newest frame of an iterator that does not wait, read in a thread; those nobody took in time are dropped."""
 
     def __init__(self, frames: Iterator[VideoFrame]) -> None:
         self._changed = Condition()

@@ -59,12 +59,13 @@ class FrameSource(ABC):
     """Frames one by one, and, of what can be read twice, some of them beforehand. A context manager.
 
     name: for messages and for what is named after the source. frame_rate: frames per second, a guess where the source
-    states none. num_frames: None where it does not say.
+    states none. num_frames: None where it does not say. dropped: those that nobody took in time.
     """
 
     name: str
     frame_rate: Fraction
     num_frames: int | None = None
+    dropped: int = 0
 
     @abstractmethod
     def __iter__(self) -> Iterator[VideoFrame]:

@@ -156,11 +156,11 @@ def _images(name: str) -> list[Path] | None:
     if path.suffix.lower() == ".txt":
         return [path.parent / line.strip() for line in _text(path).splitlines() if line.strip()]
     if path.is_dir():
-        found = [one for one in path.iterdir() if _is_image(one)]
+        found = [one for one in path.iterdir() if is_image(one)]
     elif any(sign in name for sign in "*?[") and not path.exists():
         found = [Path(one) for one in glob(name, recursive=True)]
     else:
-        return [path] if _is_image(path) else None
+        return [path] if is_image(path) else None
     if not found:
         raise VideoError(f"{name}: no images there; wanted files Pillow reads (.jpg, .png, …).")
     return sorted(found, key=_by_numbers)
@@ -175,7 +175,8 @@ def _text(path: Path) -> str:
         raise VideoError(f"{path}: a list of images is text, a path in each line; this is not.") from error
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether its name is that of a still image."""
     return Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN
 
 

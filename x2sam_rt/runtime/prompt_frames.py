@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from x2sam_rt.errors import PromptError, SnapshotError
-from x2sam_rt.media.video import pick_frames
+from x2sam_rt.media.source import FrameSource
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import RegionPrompt
 
@@ -111,16 +110,19 @@ def pixel_digest(frame: Tensor) -> bytes:
     return digest.digest()
 
 
-def read_prompt_frames(path: Path, instruction: Instruction, *, allow_truncated: bool = False) -> PromptFrames:
-    """A video file's prompt: evenly spaced frames for the language model, and the frames its regions are drawn on.
+def read_prompt_frames(source: FrameSource, instruction: Instruction) -> PromptFrames | None:
+    """A source's prompt: evenly spaced frames for the language model, and the frames its regions are drawn on. None of
+    a source that is not looked ahead in: its stream answers on its first frame.
 
-    Raises VideoError; PromptError when a region's frame lies outside the video.
+    Raises VideoError; PromptError when a region's frame lies outside the source.
     """
     wanted = {region.frame for region in instruction.regions}
-    picked = pick_frames(path, PROMPT_FRAMES, wanted, allow_truncated=allow_truncated)
+    picked = source.pick(PROMPT_FRAMES, wanted)
+    if picked is None:
+        return None
     outside = sorted(wanted - set(picked.chosen))
     if outside:
-        raise PromptError(f"Prompt on frames {outside}, but {path} has frames 0 to {picked.total - 1} only.")
+        raise PromptError(f"Prompt on frames {outside}, but {source.name} has frames 0 to {picked.total - 1} only.")
     return PromptFrames(
         frames=tuple(torch.from_numpy(frame.pixels) for frame in picked.spread),
         by_index={index: torch.from_numpy(frame.pixels) for index, frame in picked.chosen.items()},

@@ -153,7 +153,7 @@ class FrameResult:
     index: the frame's number in its stream, from 0. text: the model's answer to the current instruction, without
     marks; empty where the answer was known beforehand. spans: its phrases, each with the condition
     (`Segment.label_id`) it names. timings: milliseconds per stage, in the order the stages ran. timestamp: seconds into
-    the stream, where its source tells.
+    the stream, where its source tells. frame: its pixels, (H, W, 3) uint8, where `Runtime.track` read them.
     """
 
     index: int
@@ -162,6 +162,7 @@ class FrameResult:
     spans: tuple[TextSpan, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
     timestamp: float | None = None
+    frame: Pixels | None = None
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -240,22 +241,23 @@ class FrameResult:
             data={"class_name": np.array(self.labels, dtype=str)},
         )
 
-    def plot(self, frame: Pixels) -> Pixels:
-        """The frame (H, W, 3) uint8 RGB that this is the result of, painted over. Raises VideoError if it isn't."""
+    def plot(self, frame: Pixels | None = None) -> Pixels:
+        """The frame that this is the result of, (H, W, 3) uint8 RGB, painted over. frame: needed where `self.frame` is
+        not there. Raises VideoError without any, or where it does not fit."""
         from x2sam_rt.runtime.writers.overlay import Overlay  # it draws results, so it stands above them
 
-        return Overlay().draw(frame, self)
+        pixels = self.frame if frame is None else frame
+        if pixels is None:
+            raise VideoError("A picture is the frame painted over: pass the frame that was segmented, too.")
+        return Overlay().draw(pixels, self)
 
     def save(self, path: str | Path, frame: Pixels | None = None) -> None:
-        """`.json`: the record; `.png`, `.jpg`: the painted `frame`. Raises VideoError for other suffixes, for a picture
-        without a frame, and where it cannot be written."""
-        if Path(path).suffix.lower() == ".json":
-            with atomic_file(path) as temporary:
-                temporary.write_text(self.to_json() + "\n", encoding="utf-8")
-        elif frame is None:
-            raise VideoError(f"{path}: a picture is the frame painted over, so pass the frame too: save(path, frame).")
-        else:
-            write_image(path, self.plot(frame))
+        """`.json`: the record; `.png`, `.jpg`: as `plot`. Raises VideoError for other suffixes, and where it cannot be
+        written."""
+        if Path(path).suffix.lower() != ".json":
+            return write_image(path, self.plot(frame))
+        with atomic_file(path) as temporary:
+            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
 
     def __repr__(self) -> str:
         height, width = self.segmentation.size

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from x2sam_rt.media.video import VideoReader
+import torch
+
+from x2sam_rt.media.source import FrameSource
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.growing_text import OnText
-from x2sam_rt.runtime.prompt_frames import read_prompt_frames
+from x2sam_rt.runtime.prompt_frames import PromptFrames, read_prompt_frames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.writers import ResultWriter
@@ -29,7 +30,7 @@ class RunFrame:
 
 def run_video(
     runtime: Runtime,
-    video: VideoReader,
+    source: FrameSource,
     instruction: Instruction,
     writers: Sequence[ResultWriter] = (),
     *,
@@ -37,16 +38,17 @@ def run_video(
     again: ReAsk = ONCE,
     on_ready: Callable[[int | None], None] = lambda frames: None,
 ) -> Iterator[RunFrame]:
-    """Streams an opened file, one result per frame. The file is read once more before: the instruction is answered on
-    frames of all of it. again: when it is asked again, on the frames streamed last. on_ready: told the number of frames
-    (None = unknown) once the instruction is answered. writers: are written to; whoever opened them closes them.
+    """Streams a source, one result per frame. What can be read twice is: the instruction is answered on frames of all
+    of it; of what cannot, on the first. again: when it is asked again, on the frames streamed last. on_ready: told the
+    number of frames (None = unknown) once the instruction is answered. writers: are written to; whoever opened them
+    closes them.
 
     Raises VideoError, PromptError.
     """
-    clip = read_prompt_frames(video.path, instruction, allow_truncated=video.allow_truncated)
+    clip = read_prompt_frames(source, instruction)
     with runtime.stream(instruction, frames=clip, on_text=on_text, again=again) as session:
-        on_ready(video.num_frames)
-        frames, started = iter(video), time.perf_counter()
+        on_ready(source.num_frames)
+        frames, started = iter(source), time.perf_counter()
         while (frame := next(frames, None)) is not None:
             decoded = time.perf_counter()
             result = session.step(frame.pixels)
@@ -60,15 +62,14 @@ def run_video(
 
 
 def answer_video(
-    runtime: Runtime,
-    path: Path,
-    instruction: Instruction,
-    *,
-    allow_truncated: bool = False,
-    on_text: OnText | None = None,
+    runtime: Runtime, source: FrameSource, instruction: Instruction, *, on_text: OnText | None = None
 ) -> str:
-    """The answer to an instruction that draws no masks: the language model alone, no frame is segmented."""
-    clip = read_prompt_frames(path, instruction, allow_truncated=allow_truncated)
+    """The answer to an instruction that draws no masks: the language model alone, no frame is segmented. Raises
+    VideoError, PromptError."""
+    clip = read_prompt_frames(source, instruction)
+    if clip is None:
+        first = torch.from_numpy(next(iter(source)).pixels)
+        clip = PromptFrames((first,), {0: first})
     with runtime.stream(instruction, frames=clip, on_text=on_text) as session:
         assert session.answer is not None, "a clip was given, so the answer is there"
         return session.answer.text.text

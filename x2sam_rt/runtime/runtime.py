@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.errors import SessionError, X2SamError
+from x2sam_rt.media.source import WHOLE, FrameSource, Part
+from x2sam_rt.media.sources import open_source
 from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
@@ -24,7 +27,7 @@ from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
-from x2sam_rt.runtime.prompt_frames import PromptFrames
+from x2sam_rt.runtime.prompt_frames import PromptFrames, read_prompt_frames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import VideoSession
 from x2sam_rt.runtime.snapshot import read_snapshot
@@ -101,6 +104,27 @@ class Runtime:
         what to answer it on (a file's evenly spaced ones); without them the first frame is used. again: when
         instructions are asked again."""
         return self._open("video", prompt, frames, on_text, again)
+
+    def track(
+        self,
+        source: str | Path | int | FrameSource,
+        prompt: str | Instruction,
+        part: Part = WHOLE,
+        *,
+        live: bool | None = None,
+        again: ReAsk = ONCE,
+    ) -> Iterator[FrameResult]:
+        """Results of a source's frames, each with its `timestamp` and `frame`. source: what `open_source` takes, or one
+        that is open (then part and live are its own). Where the source can be read twice, the prompt is answered on
+        frames of all of it.
+
+        Raises VideoError, PromptError, NoMasksError.
+        """
+        opened = source if isinstance(source, FrameSource) else open_source(source, part, live=live)
+        instruction = as_instruction(prompt)
+        with opened, self.stream(instruction, frames=read_prompt_frames(opened, instruction), again=again) as session:
+            for frame in opened:
+                yield replace(session.step(frame.pixels), timestamp=frame.timestamp, frame=frame.pixels)
 
     def resume(self, snapshot: bytes) -> VideoSession:
         """The session that `VideoSession.snapshot` saved, of this bundle, here or on another machine. On the same

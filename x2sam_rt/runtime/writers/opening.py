@@ -109,7 +109,8 @@ class RunOutputs(ResultWriter):
     def _check(self, source: Path) -> None:
         paths = self._plan.paths(source)
         for number, path in enumerate(paths):
-            if any(os.path.exists(path) and path.samefile(lost) for lost in (source, *source.absolute().parents)):
+            kept = [one for one in (source, *source.absolute().parents) if one.exists()]  # an address is no file
+            if any(os.path.exists(path) and path.samefile(lost) for lost in kept):
                 raise VideoError(f"{path}: {source} would be lost, which is segmented. Choose another output path.")
             if path.absolute() in [other.absolute() for other in paths[:number]]:
                 raise VideoError(f"{path}: is named as an output twice.")
