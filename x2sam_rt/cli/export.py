@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 else:  # what help, completion and the check of arguments show is what the table holds
     EngineName = StrEnum("EngineName", {name: name for name in BACKENDS})
     PrecisionName = StrEnum("PrecisionName", {name: name for row in BACKENDS.values() for name in row.precisions})
-    LanguagePrecision = PrecisionName
+    LanguagePrecision = StrEnum("LanguagePrecision", ["fp32", "bf16"])
     LanguageWeightsName = StrEnum("LanguageWeightsName", ["full", "int8", "int4"])
 _COMPUTES = "; ".join(f"{row.name}: {', '.join(row.precisions)}" for row in BACKENDS.values())
 
@@ -69,6 +69,10 @@ def export(
     vision_budget: Annotated[
         int | None, typer.Option(help="Most pixels of an image that the language side sees; default: as published.")
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Video of your own, for --precision int8: activations get the ranges they have there."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not measure the stages against PyTorch.")] = False,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what the export takes, and stop.")] = False,
@@ -78,6 +82,7 @@ def export(
     Example: x2sam-rt export pytorch_model.bin --vlm Qwen/Qwen3-VL-4B-Instruct -o bundle
     """
     from x2sam_rt.export.bundle_writer import ExportPlan, check_request, export_bundle
+    from x2sam_rt.export.int8 import Calibration, check_calibration
     from x2sam_rt.model.checkpoint.files import embedded_checkpoint
     from x2sam_rt.model.checkpoint.loading import load_checkpoint
     from x2sam_rt.model.sizes import Sizes, resized
@@ -87,11 +92,15 @@ def export(
     names = tuple(name.strip() for name in targets.split(",") if name.strip())
     with reporting():
         check_request(backend, computes, names, output, overwrite)
+        calibration = None if calibrate is None else Calibration(calibrate)
+        check_calibration(computes, calibration)
         path = embedded_checkpoint() if checkpoint == EMBEDDED else checkpoint
         opened = load_checkpoint(path, vlm=vlm, config=config, tokenizer=tokenizer, sam2=sam2)
         opened = resized(opened, Sizes(image_size, slots, vision_budget))
         rounded = cast("LanguageWeights", str(language_weights))
-        plan = ExportPlan(opened, backend, computes, names, rounded, spoken, verify=not no_verify)
+        plan = ExportPlan(
+            opened, backend, computes, names, rounded, spoken, verify=not no_verify, calibration=calibration
+        )
         (console if plan_only else error_console).print(_needs_table(plan))  # of an export, the result is the output
         _warn_of_slow_precision(plan)
         if plan_only:

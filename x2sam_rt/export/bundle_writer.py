@@ -13,8 +13,10 @@ from pathlib import Path
 import torch
 
 from x2sam_rt.export.engines import BuildChoice, build_and_measure, write_engine
+from x2sam_rt.export.int8 import Calibration, check_calibration, quantize_stages
 from x2sam_rt.export.needs import ExportNeeds, check_needs, export_needs
 from x2sam_rt.export.output import bundle_folder, check_output
+from x2sam_rt.export.verify import bundled_stages
 from x2sam_rt.model.checkpoint.files import tensor_files
 from x2sam_rt.model.checkpoint.loading import Checkpoint, empty_model
 from x2sam_rt.model.checkpoint.stored import StoredWeights, empty
@@ -33,6 +35,7 @@ from x2sam_rt.runtime.bundle import (
     file_sha256,
     record_files,
 )
+from x2sam_rt.runtime.device import CPU
 from x2sam_rt.runtime.engines import STAGE_WEIGHTS, check_precision, check_targets, find_backend
 from x2sam_rt.runtime.engines.engine import OnProgress, backend_module
 from x2sam_rt.runtime.weights import language_names, without_shared_table
@@ -46,7 +49,7 @@ class ExportPlan:
     """What is exported and how. backend: a name in `runtime.engines.BACKENDS`. targets: GPUs to build for, as "sm86";
     empty = the backend's choice. language_weights: what the text model's weights are rounded to when the bundle is
     loaded; the bundle holds them whole. language_precision: of the language side's weights; None = as the stages.
-    verify: measure every stage against PyTorch."""
+    verify: measure every stage against PyTorch. calibration: for int8, and only for it."""
 
     checkpoint: Checkpoint
     backend: str
@@ -55,6 +58,7 @@ class ExportPlan:
     language_weights: LanguageWeights = "full"
     language_precision: Precision | None = None
     verify: bool = True
+    calibration: Calibration | None = None
 
     @property
     def contracts(self) -> tuple[StageContract, ...]:
@@ -62,7 +66,7 @@ class ExportPlan:
 
     @property
     def language(self) -> Precision:
-        return self.language_precision or self.precision
+        return self.language_precision or ("fp32" if self.precision == "int8" else self.precision)
 
     @property
     def needs(self) -> ExportNeeds:
@@ -101,6 +105,7 @@ def export_bundle(
     precision or for the targets; CheckpointError for weights with NaN or infinity.
     """
     check_request(plan.backend, plan.precision, plan.targets, output, overwrite)
+    check_calibration(plan.precision, plan.calibration)
     check_needs(plan.needs, output)
     with bundle_folder(output, overwrite=overwrite) as folder:
         errors: dict[str, float] = {}
@@ -112,7 +117,21 @@ def export_bundle(
         on_step("manifest")
         manifest = _manifest(plan, folder, errors)
         manifest.save(folder)
+        if plan.calibration is not None:
+            manifest = _in_int8(plan, plan.calibration, manifest, folder, on_step)
+            manifest.save(folder)
     return manifest
+
+
+def _in_int8(plan: ExportPlan, calibration: Calibration, manifest: Manifest, folder: Path, on_step: OnStep) -> Manifest:
+    """The bundle that was just written, its frame stages quantized and measured anew."""
+    quantize_stages(folder, manifest, calibration, on_step)
+    on_step("checks")
+    checks = bundled_stages(manifest, folder, CPU) if plan.verify else iter(())
+    errors: dict[str, float] = {}
+    for check in checks:
+        errors[check.stage] = max(check.error, errors.get(check.stage, 0.0))
+    return replace(manifest, files=record_files(folder), errors=errors)
 
 
 def _build(plan: ExportPlan, contract: StageContract, folder: Path, on_progress: OnProgress) -> dict[str, float]:

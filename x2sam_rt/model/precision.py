@@ -12,9 +12,10 @@ from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
 
-Precision = Literal["fp32", "bf16"]
+# int8 is a way to compute, within stages whose weights and borders are fp32; see `export.int8`.
+Precision = Literal["fp32", "bf16", "int8"]
 _ROUNDS = 8
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
