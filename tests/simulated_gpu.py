@@ -14,10 +14,10 @@ from typing import Any
 from unittest import mock
 
 import torch
+from simulated_streams import STAND_INS, Device, address, tree_map
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 GPU, HOST = torch.device("cuda:0"), torch.device("cpu")
 _ATEN = torch.ops.aten
@@ -84,15 +84,18 @@ class GpuTensor(Tensor):
 
 class SimulatedGpu(TorchDispatchMode):
     """counts: what the host waited for ("item", "nonzero", …) and copies ("up", of them "pinned up", and "down"), since
-    the last `take`."""
+    the last `take`. made: tensors that took memory of the GPU, outside graphs, since then. device: its streams and
+    graphs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.made = 0
+        self.device = Device.active = Device()
         self._pinned: set[int] = set()
 
     def take(self) -> Counter[str]:
-        taken, self.counts = self.counts, Counter()
+        taken, self.counts, self.made = self.counts, Counter(), 0
         return taken
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -110,15 +113,37 @@ class SimulatedGpu(TorchDispatchMode):
             kwargs["device"] = _held_device(torch.device(wanted))
             there = torch.device(wanted).type == "cuda"
         pinned = kwargs.pop("pin_memory", False)
-        result = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+        result = self._run(func, args, kwargs, there)
         if pinned:
             self._pinned.add(result.data_ptr())
         if func._schema.is_mutable:
             return _same_objects(args, kwargs, result)
         return tree_map(_wrapped, result) if there else result
 
+    def _run(self, func: Any, args: Any, kwargs: Any, there: bool) -> Any:
+        """Computes with what is held; on the GPU in the current stream, or into the graph that is being captured."""
+        held = tree_map(_held, (args, kwargs))
+        given = [value.held for value in _tensors((args, kwargs)) if isinstance(value, GpuTensor)]
+        written = _written(func, args, kwargs)
+        capture = self.device.capture
+        if capture is not None:
+            capture.before(given, written)
+        result = func(*held[0], **held[1])
+        made = [] if not there or func._schema.is_mutable or _is_view(func) else _new(result, given)
+        if capture is not None:
+            capture.after(func, *held, result, made)
+            return result
+        self.made += len(made)
+        for tensor in made:
+            self.device.order.fresh(address(tensor))
+        if (there or given) and not _is_view(func):
+            reads, writes = ({address(tensor) for tensor in some} for some in (given, [*written, *made]))
+            self.device.order.launch(self.device.current.cuda_stream, reads - writes, writes, str(func))
+        return result
+
     def _count(self, func: Any, args: Any, kwargs: Any, there: bool) -> None:
         if there and func in _WAITS:
+            self._host_waits(_WAITS[func])
             self.counts[_WAITS[func]] += 1
         if func is _ATEN._to_copy.default and kwargs.get("device") is not None:
             self._count_copy(args[0], torch.device(kwargs["device"]))
@@ -127,15 +152,43 @@ class SimulatedGpu(TorchDispatchMode):
 
     def _count_copy(self, source: Tensor, target: torch.device) -> None:
         if {source.device.type, target.type} == {"cpu", "cuda"}:
+            self._host_waits("copy")
             self.counts["up" if target.type == "cuda" else "down"] += 1
             self.counts["pinned up"] += target.type == "cuda" and source.data_ptr() in self._pinned
             self.counts = +self.counts
 
+    def _host_waits(self, what: str) -> None:
+        if self.device.capture is not None:
+            raise RuntimeError(f"{what}: not permitted while a graph is captured")
+        if what != "copy":
+            self.device.order.host_waits(self.device.current.cuda_stream)
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """What an operation writes to, of tensors on the GPU."""
+    names = func._schema.arguments
+    values = [*zip(names, args, strict=False), *((name, kwargs[name.name]) for name in names if name.name in kwargs)]
+    changed = [value for name, value in values if name.alias_info is not None and name.alias_info.is_write]
+    return [value.held for value in _tensors(changed) if isinstance(value, GpuTensor)]
+
+
+def _is_view(func: Any) -> bool:
+    return any(result.alias_info is not None for result in func._schema.returns) and not func._schema.is_mutable
+
+
+def _new(result: Any, given: list[Tensor]) -> list[Tensor]:
+    """Tensors of a result with memory of their own."""
+    old = {address(tensor) for tensor in given}
+    return [value for value in _tensors(result) if isinstance(value, Tensor) and address(value) not in old]
+
 
 def _tensors(values: Any) -> list[Any]:
-    found: list[Any] = []
-    tree_map(found.append, values)
-    return found
+    """Everything in nested lists, tuples and dictionaries."""
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, list | tuple):
+        return [values]
+    return [leaf for value in values for leaf in _tensors(value)]
 
 
 def _held(value: Any) -> Any:
@@ -185,6 +238,7 @@ class _Placing(TorchFunctionMode):
             device = _indexed(torch.device(kwargs.pop("device")))
             return self._place((func(*args, **kwargs), device), {})
         if func is Tensor.tolist and isinstance(args[0], GpuTensor):
+            self._gpu._host_waits("tolist")
             self._gpu.counts["down"] += 1
             return args[0].held.tolist()
         if func in (Tensor.numpy, Tensor.data_ptr) and isinstance(args[0], GpuTensor):
@@ -208,27 +262,6 @@ def _indexed(device: torch.device) -> torch.device:
     return GPU if device.type == "cuda" else device
 
 
-class _Event:
-    """A CUDA event whose work is always done."""
-
-    def record(self, stream: object = None) -> None: ...
-
-    def synchronize(self) -> None: ...
-
-    def wait(self, stream: object = None) -> None: ...
-
-
-def _call_instead(_recorder: object, prepare: Callable[[], None], finish: Callable[[], None]) -> Callable[[], None]:
-    """In place of a CUDA graph: the same work in the same order, warm-up and all."""
-    prepare()
-
-    def replay() -> None:
-        prepare()
-        finish()
-
-    return replay
-
-
 def _enter_without_gradients(mode: Any) -> None:
     """In inference mode a view of a tensor made outside cannot be wrapped."""
     mode._inference_mode_context = torch.no_grad()
@@ -242,16 +275,17 @@ def simulated_gpu() -> Iterator[SimulatedGpu]:
         "torch.cuda.is_available": lambda: True,
         "torch.cuda.device_count": lambda: 1,
         "torch.cuda._lazy_init": lambda: None,
-        "torch.cuda.Event": _Event,
-        "torch.cuda.current_stream": lambda device=None: None,
+        "torch.cuda._exchange_device": lambda device: 0,
+        "torch.cuda._maybe_exchange_device": lambda device: 0,
         "torch.inference_mode.__enter__": _enter_without_gradients,
-        "torch.cuda.graph_pool_handle": lambda: (0, 1),
-        "x2sam_rt.runtime.frame_graph.CudaRecorder.__call__": _call_instead,
+        **STAND_INS,
         "torch.cuda.empty_cache": lambda: None,
     }
     with contextlib.ExitStack() as stack:
         for name, stand_in in stand_ins.items():
             stack.enter_context(mock.patch(name, stand_in))
+        # what a build without CUDA lacks
+        stack.enter_context(mock.patch("torch._C._host_emptyCache", create=True))
         gpu = SimulatedGpu()
         stack.enter_context(_Placing(gpu))
         yield stack.enter_context(gpu)

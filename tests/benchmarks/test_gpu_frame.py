@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def test_dry_run_of_everything() -> None:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "all steps passed" in ran.stdout
-    assert '"side": 64, "slots": 3' in ran.stdout
+    assert '"side": 64, "slots": 2' in ran.stdout
 
 
 def test_a_failing_step_is_named() -> None:
@@ -50,14 +51,30 @@ def test_frames_on_a_simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: stats)
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
-    monkeypatch.setattr(gpu_frame, "LOOP", 2)
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         with simulated_gpu():
-            row = gpu_frame.measure(gpu_frame.Setting(64, 1, "fp32", 2), GPU)
+            deadline = gpu_frame.Deadline(time.monotonic() + 1e6)
+            row = gpu_frame.measure(gpu_frame.Setting(64, 1, "fp32", 2, loop=2), GPU, deadline)
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(False)
     assert modes == ["error", "default"] * 2
     assert (row.peak_mib, row.taken, row.grown_mib) == (2.0, 0, 0.0)
     assert list(row.stages) == ["frame_encoder", "memory_attention", "mask_decoder", "memory_encoder"]
-    assert min(row.p50_ms, row.eager_ms, *row.stages.values()) > 0
+    assert min(row.p50_ms, row.ahead_ms, row.eager_ms, *(p50 for p50, _ in row.stages.values())) > 0
+
+
+def test_a_run_keeps_to_its_time_and_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu_frame
+
+    saved: list[int] = []
+    monkeypatch.setattr(gpu_frame, "save", lambda name, rows: saved.append(len(rows)))
+    first, second = (gpu_frame.Setting(64, slots, "fp32", 10_000, loop=2) for slots in (1, 2))
+    monkeypatch.setattr(gpu_frame, "LONG", first)  # whole frames alone
+    rows, failures = gpu_frame.attempts(
+        [first, second], torch.device("cpu"), gpu_frame.Deadline(time.monotonic() + 0.5), dry=False
+    )
+    assert [(row.slots, 0 < row.frames < 10_000) for row in rows] == [(1, True)]
+    assert failures == [f"{second}: left out, the time is up"]
+    assert saved == [1]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
+
+import x2sam_rt
 
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "numpy", "PIL", "av", "pycocotools", "matplotlib", "scipy"}
 
@@ -23,3 +26,17 @@ def test_completion_names_the_commands() -> None:
     code = "from x2sam_rt.cli.app import app; app(prog_name='x2sam-rt')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=variables)
     assert {"export", "run", "verify", "profile", "eval", "train", "inspect"} <= set(done.stdout.split())
+
+
+def test_the_version_is_that_of_the_installation() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "x2sam_rt.cli.app", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["x2sam-rt", version("x2sam-rt")]
+    assert x2sam_rt.__version__ == version("x2sam-rt")
+
+
+def test_what_the_package_offers_is_listed_and_there() -> None:
+    assert {"Runtime", "VideoSession", "Instruction", "__version__"} <= set(dir(x2sam_rt))
+    for name in dir(x2sam_rt):
+        assert getattr(x2sam_rt, name) is not None

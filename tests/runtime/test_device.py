@@ -4,6 +4,8 @@ and the numbers are those of the CPU (`simulated_gpu.py`)."""
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from simulated_gpu import GPU, GpuTensor, simulated_gpu
 from torch.overrides import TorchFunctionMode
 
 import x2sam_rt
-from x2sam_rt.errors import EngineError
+from x2sam_rt.errors import EngineError, FrameError
 from x2sam_rt.media.types import Pixels
 from x2sam_rt.model.preprocess import _resize
 from x2sam_rt.runtime.device import device_for, find_device
@@ -61,22 +63,56 @@ def test_gives_what_a_cpu_gives(torch_bundle: Path, asked: Instruction) -> None:
     assert asked.task == "chat" or any(result.masks.any() for result in wanted)
 
 
-@pytest.mark.parametrize("asked", [pytest.param(value, id=name) for name, value in INSTRUCTIONS.items()])
-def test_a_frame_goes_up_once_and_a_few_numbers_come_down_once(torch_bundle: Path, asked: Instruction) -> None:
+def test_a_frame_goes_up_once_and_a_few_numbers_come_down_once(torch_bundle: Path) -> None:
     with simulated_gpu() as gpu, Runtime.load(torch_bundle, device="cuda") as runtime:
-        side, segments = runtime.manifest.model.image_size, 0
-        with runtime.stream(asked) as session:
-            for number, frame in enumerate(frames(side, 5)):
+        side = runtime.manifest.model.image_size
+        for name, asked in INSTRUCTIONS.items():
+            with runtime.stream(asked) as session:
+                session.step(frames(side, 1)[0])  # it carries the instruction
                 gpu.take()
-                result = session.step(frame if number < 4 else torch.from_numpy(frame).to("cuda"))
-                counts = gpu.take()
-                if number == 4:
-                    counts["up"] -= 1  # the test's own
-                if number:  # the first carries the instruction
-                    wanted = {"up": int(number < 4), "pinned up": int(number < 4), "down": int(asked.task != "chat")}
-                    assert +counts == {name: count for name, count in wanted.items() if count}
-                segments += len(result.segments)
-    assert segments or asked.task == "chat"
+                segments = session.step(frames(side, 1)[0]).segments
+                wanted = Counter({"up": 1, "pinned up": 1, "down": int(name != "chat")})
+                assert gpu.take() == +wanted, name
+                there = torch.from_numpy(frames(side, 1, seed=1)[0]).to("cuda")
+                gpu.take()
+                session.step(there)
+                assert gpu.take() == ({} if name == "chat" else {"down": 1}), name
+                assert segments or name == "chat"
+
+
+def test_frames_that_wait_already_are_read_ahead(torch_bundle: Path) -> None:
+    """With the same results, in the same order; a frame that cannot be segmented is complained of in its turn."""
+    read: list[int] = []
+
+    def source(clip: list[Pixels]) -> Iterator[Pixels]:
+        for number, frame in enumerate(clip):
+            read.append(number)
+            yield frame
+
+    with simulated_gpu() as gpu, Runtime.load(torch_bundle, device="cuda") as runtime:
+        clip = frames(runtime.manifest.model.image_size, runtime.manifest.model.memory.slots + 3)
+        with runtime.stream(INSTRUCTIONS["panoptic"]) as session:
+            wanted = [session.step(frame) for frame in clip]
+        with runtime.stream(INSTRUCTIONS["panoptic"]) as session:
+            first = len(gpu.device.graphs)
+            for number, result in enumerate(session.steps(source([*clip, clip[0][:, :, :1]]))):  # type: ignore[list-item]
+                assert result.index == number == len(read) - 2
+                assert np.array_equal(result.segmentation.map, wanted[number].segmentation.map)
+                if number + 1 == len(clip):
+                    break
+            encoder = {stream for graph, stream in gpu.device.replayed if graph == first}
+            assert gpu.device.default.cuda_stream not in encoder
+            with pytest.raises(FrameError, match="A frame has shape"):
+                list(session.steps([clip[0][:, :, :1]]))
+
+
+def test_on_a_cpu_no_frame_is_read_ahead(torch_bundle: Path) -> None:
+    read: list[int] = []
+    with Runtime.load(torch_bundle) as runtime, runtime.stream("a dog") as session:
+        clip = frames(runtime.manifest.model.image_size, 3)
+        for number, result in enumerate(session.steps(read.append(k) or clip[k] for k in range(3))):  # type: ignore[func-returns-value]
+            assert result.index == number == len(read) - 1
+    assert read == [0, 1, 2]
 
 
 # Functions that make a tensor out of nothing, and put it on the default device when they are told no other.

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from x2sam_rt.cli import data, eval, export, inspect, profile, run, train, verify
+import x2sam_rt
+from x2sam_rt.cli import data, demo, eval, export, inspect, profile, run, train, verify
 from x2sam_rt.cli.options import EPILOG
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Run X2SAM as a live stream.", epilog=EPILOG)
-for command in (export.export, run.run, verify.verify, inspect.inspect, profile.profile):
+for command in (export.export, run.run, verify.verify, inspect.inspect, profile.profile, demo.demo_media):
     app.command(epilog=EPILOG)(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"x2sam-rt {x2sam_rt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run X2SAM as a live stream."""
+
+
 app.command("eval", epilog=EPILOG)(eval.evaluate)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")

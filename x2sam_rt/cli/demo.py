@@ -8,34 +8,54 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
+import typer
 
 from x2sam_rt.cli.terminal import console, reporting, with_progress
-from x2sam_rt.data.synthetic import ClipSettings, make_clip
-from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
-from x2sam_rt.media.image import write_image
-from x2sam_rt.media.sources import VideoFile
-from x2sam_rt.media.video import VideoWriter, pick_frames
-from x2sam_rt.model.checkpoint.files import embedded_checkpoint
-from x2sam_rt.model.checkpoint.loading import load_checkpoint
-from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
-from x2sam_rt.runtime.runtime import Runtime
-from x2sam_rt.runtime.writers.opening import OutputPlan, RunOutputs
-from x2sam_rt.tasks.instruction import Instruction
+
+if TYPE_CHECKING:
+    from x2sam_rt.data.synthetic import ClipSettings
 
 _SIDE, _FRAMES, _RATE = 384, 96, 24
 _SEED = 0
+_BACKEND = "onnxruntime"
 _SHOWN = 4  # frames of the picture
-# Colours go for a second: then only the memory knows which object was meant.
-_WORLD = ClipSettings(
-    side=_SIDE, frames=_FRAMES, desaturated=1, desaturated_frames=24, same_colour=1, occluder=0, twins=0
-)
 
 
-def write_clip(path: Path) -> str:
+def demo_media(
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder for clip.mp4 and photo.png.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Another number, another world.")] = _SEED,
+) -> None:
+    """Write a video and a picture of the embedded model's world, and what to ask of them.
+
+    Example: x2sam-rt demo-media -o demo
+    """
+    from x2sam_rt.media.image import write_image
+    from x2sam_rt.media.video import pick_frames
+
+    with reporting():
+        folder.mkdir(parents=True, exist_ok=True)
+        prompt = write_clip(folder / "clip.mp4", seed)
+        write_image(folder / "photo.png", pick_frames(folder / "clip.mp4", 1).spread[0].pixels)
+    console.print(f'{folder}/clip.mp4, {folder}/photo.png; ask for "{prompt}", or for all: --task gcg', markup=False)
+
+
+def _world() -> ClipSettings:
+    """Colours go for a second: then only the memory knows which object was meant."""
+    from x2sam_rt.data.synthetic import ClipSettings
+
+    return ClipSettings(
+        side=_SIDE, frames=_FRAMES, desaturated=1, desaturated_frames=24, same_colour=1, occluder=0, twins=0
+    )
+
+
+def write_clip(path: Path, seed: int = _SEED) -> str:
     """Writes a made-up video of moving shapes. Returns what names one of them."""
-    clip = make_clip(_SEED, _WORLD)
+    from x2sam_rt.data.synthetic import make_clip
+    from x2sam_rt.media.video import VideoWriter
+
+    clip = make_clip(seed, _world())
     with VideoWriter(path, _SIDE, _SIDE, _RATE) as video:
         for frame in clip.frames:
             video.write(frame)
@@ -45,17 +65,47 @@ def write_clip(path: Path) -> str:
 
 def draw_strip(video: Path, picture: Path) -> None:
     """A few frames of a video side by side."""
+    import numpy as np
+
+    from x2sam_rt.media.image import write_image
+    from x2sam_rt.media.video import pick_frames
+
     frames = pick_frames(video, _SHOWN).spread
     write_image(picture, np.hstack([frame.pixels for frame in frames]))
 
 
+def export_demo(bundle: Path) -> None:
+    """Exports the embedded checkpoint, unless this version has done so already."""
+    from x2sam_rt.errors import BundleError
+    from x2sam_rt.export.bundle_writer import ExportPlan, build_environment, export_bundle, source_sha256
+    from x2sam_rt.model.checkpoint.files import checkpoint_file, embedded_checkpoint
+    from x2sam_rt.model.checkpoint.loading import load_checkpoint
+    from x2sam_rt.runtime.bundle import load_manifest
+
+    try:
+        there = load_manifest(bundle)
+        wanted = (source_sha256(checkpoint_file(embedded_checkpoint())), build_environment(_BACKEND))
+        if (there.checkpoint_sha256, there.environment) == wanted:
+            console.print(f"{bundle} is there already")
+            return
+    except BundleError:
+        pass  # none, or an older version's: made anew
+    console.print(f"exporting the embedded checkpoint to {bundle} …")
+    plan = ExportPlan(load_checkpoint(embedded_checkpoint()), _BACKEND)
+    export_bundle(plan, bundle, overwrite=bundle.exists())
+
+
 def run_demo(folder: Path) -> None:
+    from x2sam_rt.media.sources import VideoFile
+    from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
+    from x2sam_rt.runtime.runtime import Runtime
+    from x2sam_rt.runtime.writers.opening import OutputPlan, RunOutputs
+    from x2sam_rt.tasks.instruction import Instruction
+
     folder.mkdir(parents=True, exist_ok=True)
     clip, bundle = folder / "clip.mp4", folder / "bundle"
     prompt = write_clip(clip)
-    console.print(f"exporting the embedded checkpoint to {bundle} …")
-    plan = ExportPlan(load_checkpoint(embedded_checkpoint()), "onnxruntime")
-    export_bundle(plan, bundle, overwrite=bundle.exists())
+    export_demo(bundle)
     with Runtime.load(bundle) as runtime:
         written = OutputPlan((folder / "masked.mp4", folder / "masks.jsonl"), overwrite=True)
         started = time.perf_counter()
@@ -68,6 +118,13 @@ def run_demo(folder: Path) -> None:
     draw_strip(folder / "masked.mp4", folder / "masked.png")
     console.print(f'masks for "{prompt}": {folder}/masked.mp4, {folder}/masked.png, {folder}/masks.jsonl')
     console.print(f"times: {folder}/profile.png, {folder}/profile.json")
+    console.print("In the middle the colours go for a second: only the memory knows then which object was meant.")
+    console.print(
+        f"next: .venv/bin/x2sam-rt run {bundle} {clip} --task gcg -o {folder}/told.mp4   "
+        "(the model names what it sees, and draws it)",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":

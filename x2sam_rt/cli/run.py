@@ -112,7 +112,6 @@ def run(
     from x2sam_rt.media.source import Part
     from x2sam_rt.media.sources import is_image, open_source
     from x2sam_rt.runtime.asking import ReAsk
-    from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.writers import OverlayStyle
     from x2sam_rt.runtime.writers.opening import OutputPlan
 
@@ -133,7 +132,7 @@ def run(
         style = OverlayStyle(alpha, outline, legend)
         plan = OutputPlan(tuple(output or ()), davis, panoptic, overwrite, keep_partial, style, instruction.regions)
         part = Part(start, end, stride, max_frames)
-        load = partial(Runtime.load, bundle, device=device, context=context)
+        load = partial(_load, bundle, device, context)
         opened = partial(
             open_source, address, part, live=live, allow_truncated=allow_truncated, raw_size=_size(raw_size)
         )
@@ -143,6 +142,21 @@ def run(
             _run_frames(load, opened, instruction, plan, again)
         else:
             _run_words(load, opened, instruction, plan)
+
+
+def _load(bundle: Path, device: str | None, context: int | None) -> Runtime:
+    from x2sam_rt.model.checkpoint.files import checkpoint_file, embedded_checkpoint
+    from x2sam_rt.runtime.bundle import file_sha256
+    from x2sam_rt.runtime.runtime import Runtime
+
+    runtime = Runtime.load(bundle, device=device, context=context)
+    if runtime.manifest.checkpoint_sha256 == file_sha256(checkpoint_file(embedded_checkpoint())):
+        error_console.print(
+            "x2sam-toy knows its made-up world of moving shapes only (x2sam-rt demo-media writes some); what it draws "
+            "on other pictures means nothing.",
+            style="dim",
+        )
+    return runtime
 
 
 def _run_image(load: Load, path: Path, instruction: Instruction, plan: OutputPlan) -> None:

@@ -192,17 +192,21 @@ def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manif
         stages=plan.contracts,
         files=record_files(folder),
         checkpoint=plan.checkpoint.path.name,
-        checkpoint_sha256=_source_sha256(plan.checkpoint.path),
-        environment=BuildEnvironment(
-            packages={name: version(name) for name in ("x2sam-rt", "torch", *find_backend(plan.backend).packages)},
-            platform=platform.platform(),
-        ),
+        checkpoint_sha256=source_sha256(plan.checkpoint.path),
+        environment=build_environment(plan.backend),
         errors=errors,
         language_precision=plan.language,
         language_weights=plan.language_weights,
     )
 
 
-def _source_sha256(path: Path) -> str:
+def build_environment(backend: str) -> BuildEnvironment:
+    """What an export with this backend is made with here and now."""
+    packages = {name: version(name) for name in ("x2sam-rt", "torch", *find_backend(backend).packages)}
+    return BuildEnvironment(packages, platform.platform())
+
+
+def source_sha256(path: Path) -> str:
+    """Of a checkpoint's tensor file, or of the SHA-256s of its shards, one after the other."""
     digests = [file_sha256(file) for file in tensor_files(path)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -15,11 +15,11 @@ from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import EngineError, SnapshotError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stages import SCALES
-from x2sam_rt.runtime.engines.engine import BoundStage, Engines
-from x2sam_rt.runtime.frame_graph import CudaRecorder, FrameGraph, Recorder
+from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines
+from x2sam_rt.runtime.frame_graph import Beside, CudaBeside, CudaRecorder, FrameGraph, InTurn, Recorder
 from x2sam_rt.runtime.memory_bank import BankState, MemoryBank
 
-RECORDED = "recorded_frame"  # in timings: all stages as one graph, as long as the host is busy with it
+RECORDED = "recorded_frame"  # in timings: all stages as graphs, as long as the host is busy with them
 _CONDITIONED = "conditioned_"
 Scales = tuple[Tensor, Tensor, Tensor]
 
@@ -48,8 +48,8 @@ class MaskPrediction:
 @dataclass(frozen=True, eq=False)
 class _BoundPrompt:
     """The stages that depend on a prompt. decode: on a frame's own features, then on conditioned ones. remember: one
-    for each slot of the bank. frames: all of a frame at once for each number of live slots, where frames are recorded;
-    then none is needed of `remember`."""
+    for each slot of the bank. frames: all of a frame but its encoder at once, for each number of live slots, where
+    frames are recorded; then none is needed of `remember`."""
 
     source: PromptEmbeddings
     prediction: MaskPrediction
@@ -66,45 +66,61 @@ class Pipeline:
     """
 
     def __init__(
-        self, engines: Engines, config: ModelConfig, record: Callable[[], Recorder | None] | None = None
+        self,
+        engines: Engines,
+        config: ModelConfig,
+        record: Callable[[], Recorder | None] | None = None,
+        beside: Beside | None = None,
     ) -> None:
-        """record: makes what records whole frames, and may make None, which calls them; the default records on GPUs,
-        where every engine can be, and elsewhere runs stage by stage."""
+        """record: makes what records a frame's work, and may make None, which calls it; the default records on GPUs,
+        where every engine can be, and elsewhere runs stage by stage. beside: where a recorded frame's encoder may run
+        ahead; None = on a GPU a stream of its own, else in turn."""
         self.side = config.image_size
         self.device = device = engines.device
         self.bank = MemoryBank(engines.memory_attention.contract, config.memory.slots, device)
         self.timer = StageTimer()
         self._frame = 0
         self._engines = engines
-        encoder, decoder = engines.frame_encoder.contract, engines.mask_decoder.contract
-        self._pixels, self._first = (tensor.zeros(device) for tensor in encoder.inputs)
-        low, middle, high, mask_features, region_source = (tensor.zeros(device) for tensor in encoder.outputs)
-        self.features = FrameFeatures((low, middle, high), mask_features, region_source)
+        if record is None and engines.recordable:
+            record, beside = partial(CudaRecorder, device), CudaBeside(device)
+        encoder, decoder = engines.frame_encoder, engines.mask_decoder.contract
+        results = tuple(tensor.zeros(device) for tensor in encoder.contract.outputs)
+        self.features = FrameFeatures((results[0], results[1], results[2]), *results[3:])
+        self._recorded, self._recorder = record is not None, record() if record is not None else None
+        self._encoding = (
+            _FrameEncoding(encoder, results, None, None)
+            if record is None
+            else _FrameEncoding(encoder, results, record(), beside or InTurn())
+        )
         low, middle, high = (tensor.zeros(device) for tensor in engines.memory_attention.contract.outputs)
         self.conditioned: Scales = (low, middle, high)
         self._mask_logits = decoder.output("mask_logits").zeros(device)
         self._query_states = decoder.output("query_states").zeros(device)
-        self._encode = self._bind_encoder()
         self._attend = tuple(self._bind_attention(live) for live in range(1, self.bank.slots + 1))
         self._prompt: _BoundPrompt | None = None
-        if record is None and engines.recordable:
-            record = partial(CudaRecorder, device)
-        self._recorded, self._recorder = record is not None, record() if record is not None else None
 
     @property
     def next_frame(self) -> int:
         """Index of the frame that the next step will segment."""
         return self._frame
 
-    def step(self, pixels: Tensor, prompt: PromptEmbeddings) -> MaskPrediction:
-        """pixels: (1, 3, S, S), normalised. Raises EngineError for another shape."""
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether `step` makes use of the frame that follows."""
+        return self._recorded
+
+    def step(
+        self, pixels: Tensor, prompt: PromptEmbeddings, following: Callable[[], Tensor | None] = lambda: None
+    ) -> MaskPrediction:
+        """pixels: (1, 3, S, S), normalised. following: gives the pixels of the next step, where they are there already:
+        asked once this frame's work is on its way, if the pipeline `looks_ahead`. Raises EngineError for another shape.
+        """
         bound = self._bound(prompt)
         if bound.frames is not None:
-            return self._step_recorded(pixels, bound.prediction, bound.frames)
+            return self._step_recorded(pixels, bound.prediction, bound.frames, following)
         conditioned = len(self.bank) > 0
         with self.timer("frame_encoder"):
-            self._take(pixels)
-            self._encode()
+            self._encoding.take(pixels, first=not conditioned)
         if conditioned:
             with self.timer("memory_attention"):
                 self._attend[len(self.bank.read(self._frame)) - 1]()
@@ -117,13 +133,18 @@ class Pipeline:
         return bound.prediction
 
     def _step_recorded(
-        self, pixels: Tensor, prediction: MaskPrediction, frames: tuple[FrameGraph, ...]
+        self,
+        pixels: Tensor,
+        prediction: MaskPrediction,
+        frames: tuple[FrameGraph, ...],
+        following: Callable[[], Tensor | None],
     ) -> MaskPrediction:
         with self.timer(RECORDED):
-            self._take(pixels)
+            self._encoding.take(pixels, first=len(self.bank) == 0)
             self.bank.announce(self._frame)
             frames[len(self.bank)]()
             self.bank.count()
+        self._encoding.run_ahead(following)
         self._frame += 1
         return prediction
 
@@ -144,20 +165,6 @@ class Pipeline:
     def forget(self) -> None:
         """Empties the memory; the next frame is segmented as a first one."""
         self.bank.clear()
-
-    def _take(self, pixels: Tensor) -> None:
-        """Puts a frame where the frame encoder reads it; one before which nothing is remembered is marked as first."""
-        if pixels.shape != self._pixels.shape:  # copying would stretch a single pixel over the frame
-            raise EngineError(f"A frame of {tuple(pixels.shape)} was given, wanted {tuple(self._pixels.shape)}.")
-        self._pixels.copy_(pixels)
-        self._first.fill_(float(len(self.bank) == 0))
-
-    def _bind_encoder(self) -> BoundStage:
-        features = self.features
-        outputs = {"mask_features": features.mask, "region_source": features.region_source}
-        return self._engines.frame_encoder.bind(
-            {"frame": self._pixels, "first": self._first}, {**_by_scale(features.pixel), **outputs}
-        )
 
     def _bind_attention(self, live: int) -> BoundStage:
         """For a bank with so many live slots."""
@@ -188,13 +195,68 @@ class Pipeline:
         return _BoundPrompt(prompt, prediction, (own, conditioned), remember, None)
 
     def _graph(self, live: int, decode: tuple[BoundStage, BoundStage], remember: BoundStage) -> FrameGraph:
-        """A whole frame on a bank with so many live slots."""
+        """All of a frame but its encoder, on a bank with so many live slots."""
         attend = (partial(self.bank.age, live), self._attend[live - 1]) if live else ()
-        return FrameGraph((self._encode, *attend, decode[live > 0], remember), self.bank.place, self._recorder)
+        return FrameGraph((*attend, decode[live > 0], remember), self.bank.place, self._recorder)
 
     def _bind_memory_encoder(self, prediction: MaskPrediction, slot: Tensor) -> BoundStage:
         logits = {"mask_logits": prediction.mask_logits, "class_logits": prediction.class_logits}
         return self._engines.memory_encoder.bind({**_by_scale(self.features.pixel), **logits}, {"slot": slot})
+
+
+class _FrameEncoding:
+    """The frame encoder, which needs no memory: on a GPU it may run for the next frame beside this one's other stages.
+    For that it writes to features of its own, which are copied when their frame's turn comes."""
+
+    def __init__(
+        self, engine: Engine, results: tuple[Tensor, ...], record: Recorder | None, beside: Beside | None
+    ) -> None:
+        """results: where the other stages read a frame's features. beside: None = never ahead, on no features of
+        its own."""
+        contract = engine.contract
+        self._pixels, self._first = (tensor.zeros(engine.device) for tensor in contract.inputs)
+        self._results, self._beside = results, beside or InTurn()
+        self._own = results if beside is None else tuple(map(torch.zeros_like, results))
+        names = [tensor.name for tensor in contract.outputs]
+        run = engine.bind({"frame": self._pixels, "first": self._first}, dict(zip(names, self._own, strict=True)))
+        self._run = FrameGraph((run,), _nothing, record)
+        self._ahead: Tensor | None = None
+
+    def take(self, pixels: Tensor, *, first: bool) -> None:
+        """Puts the frame's features where the other stages read them. first: nothing is remembered before it."""
+        if self._ahead is not pixels or first:
+            self._check(pixels)
+            self._beside.mark()
+            self._beside.begin(partial(self._encode, pixels, first))
+        self._beside.join()
+        self._ahead = None
+        if self._own is not self._results:
+            for result, own in zip(self._results, self._own, strict=True):
+                result.copy_(own)
+        self._beside.mark()
+
+    def run_ahead(self, following: Callable[[], Tensor | None]) -> None:
+        """Encodes the next frame, which is not a first one, beside what was started since `take`."""
+        self._beside.begin(partial(self._encode_following, following))
+
+    def _encode_following(self, following: Callable[[], Tensor | None]) -> None:
+        pixels = following()
+        if pixels is not None:
+            self._check(pixels)
+            self._encode(pixels, False)
+            self._ahead = pixels
+
+    def _encode(self, pixels: Tensor, first: bool) -> None:
+        self._pixels.copy_(pixels)
+        self._first.fill_(float(first))
+        self._run()
+
+    def _check(self, pixels: Tensor) -> None:
+        if pixels.shape != self._pixels.shape:  # copying would stretch a single pixel over the frame
+            raise EngineError(f"A frame of {tuple(pixels.shape)} was given, wanted {tuple(self._pixels.shape)}.")
+
+
+def _nothing() -> None: ...
 
 
 def _decoder_inputs(prompt: PromptEmbeddings, dtype: torch.dtype) -> dict[str, Tensor]:

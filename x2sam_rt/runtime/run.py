@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from x2sam_rt.media.source import FrameSource
+from x2sam_rt.media.types import Pixels
+from x2sam_rt.media.video import VideoFrame
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.prompt_frames import PromptFrames, read_prompt_frames
@@ -48,16 +51,30 @@ def run_video(
     clip = read_prompt_frames(source, instruction)
     with runtime.stream(instruction, frames=clip, on_text=on_text, again=again) as session:
         on_ready(source.num_frames)
-        frames, started = iter(source), time.perf_counter()
-        while (frame := next(frames, None)) is not None:
-            decoded = time.perf_counter()
-            result = session.step(frame.pixels)
+        read = _TimedFrames(source)
+        # Of what comes live none waits already: reading ahead would hold every result back by a frame.
+        results = map(session.step, read) if clip is None else session.steps(read)
+        for result in results:
+            frame, milliseconds = read.waiting.popleft()
             stepped = time.perf_counter()
             for writer in writers:
                 writer.write(frame.pixels, result, frame.timestamp)
-            written = time.perf_counter()
-            milliseconds = {DECODE: (decoded - started) * 1e3, WRITE: (written - stepped) * 1e3}
-            yield RunFrame(result, {DECODE: milliseconds[DECODE], **result.timings, WRITE: milliseconds[WRITE]})
+            written = (time.perf_counter() - stepped) * 1e3
+            yield RunFrame(result, {DECODE: milliseconds, **result.timings, WRITE: written})
+
+
+class _TimedFrames:
+    """A source's frames. waiting: those handed out, for the writers, with the milliseconds each took."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source = source
+        self.waiting: deque[tuple[VideoFrame, float]] = deque()
+
+    def __iter__(self) -> Iterator[Pixels]:
+        started = time.perf_counter()
+        for frame in self._source:
+            self.waiting.append((frame, (time.perf_counter() - started) * 1e3))
+            yield frame.pixels
             started = time.perf_counter()
 
 

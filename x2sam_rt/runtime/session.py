@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.errors import SessionError
+from x2sam_rt.errors import SessionError, X2SamError
 from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
 from x2sam_rt.runtime.asking import ONCE, ReAsk, StreamAsker, Taken
 from x2sam_rt.runtime.engines.engine import Engines
@@ -108,17 +110,40 @@ class VideoSession:
         after `close` or before any instruction; what an instruction asked with wait=False ran into (the frame can then
         be given again, and is segmented under the answer in force).
         """
+        return self._step(self._prepare(frame))
+
+    def steps(self, frames: Iterable[np.ndarray[Any, Any] | Tensor]) -> Iterator[FrameResult]:
+        """`step` for frames that need not be waited for, as those of a file or a queue. Where a GPU can, one frame is
+        read ahead: while it works on one frame's memory, the next is fetched, brought there and encoded.
+
+        Raises as `step`.
+        """
+        if not self._require_open().looks_ahead:
+            yield from map(self.step, frames)
+            return
+        source = _ReadAhead(frames, self._prepare)
+        while (frame := source.take()) is not None:
+            yield self._step(frame, source.look)
+
+    def _prepare(self, frame: np.ndarray[Any, Any] | Tensor) -> _PreparedFrame:
+        """Raises FrameError, SessionError."""
         pipeline = self._require_open()
         pixels = check_frame(frame)
+        with pipeline.timer("preprocess"):
+            there = self._upload(pixels)
+            return _PreparedFrame(pixels, segmentor_input(there, self._config.image_size, self._config.resize))
+
+    def _step(self, frame: _PreparedFrame, following: Callable[[], Tensor | None] = lambda: None) -> FrameResult:
+        """following: the next frame, for the segmentor, if it is there."""
+        pipeline = self._require_open()
         if self._answer is None and not self._asker.waiting:
             raise SessionError("step before any instruction: call ask(…) or pass prompt= to stream(…) first.")
         with pipeline.timer("preprocess"):
-            taken = segmentor_input(self._upload(pixels), self._config.image_size, self._config.resize)
-            self._asker.see(pipeline.next_frame, pixels)
+            self._asker.see(pipeline.next_frame, frame.pixels)
         with pipeline.timer("language") if self._asker.at_work_next else contextlib.nullcontext():
             self._take_over(pipeline, self._asker.take_over(wait=self._answer is None))
         assert self._answer is not None
-        index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, taken)
+        index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, frame.taken, following)
         self._asker.observe(segmentation)
         return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())
 
@@ -185,13 +210,58 @@ class VideoSession:
         if question.on_answer is not None:
             question.on_answer(answer, pipeline.next_frame)
 
-    def _segment(self, pipeline: Pipeline, answer: Answer, taken: SegmentorInput) -> Segmentation:
+    def _segment(
+        self, pipeline: Pipeline, answer: Answer, taken: SegmentorInput, following: Callable[[], Tensor | None]
+    ) -> Segmentation:
         if answer.embeddings is None or self._postprocess is None:
             pipeline.skip()
             return _no_masks(taken)
-        prediction = pipeline.step(taken.pixels, answer.embeddings)
+        prediction = pipeline.step(taken.pixels, answer.embeddings, following)
         with pipeline.timer("postprocess"):
             return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
+
+
+@dataclass(frozen=True, eq=False)
+class _PreparedFrame:
+    """pixels: as they were given, checked. taken: the same for the segmentor, on its device."""
+
+    pixels: Tensor
+    taken: SegmentorInput
+
+
+class _ReadAhead:
+    """Frames of a source, prepared, of which one may be had before its turn. An error of this package that reading or
+    preparing it meets is raised in its turn."""
+
+    def __init__(
+        self,
+        frames: Iterable[np.ndarray[Any, Any] | Tensor],
+        prepare: Callable[[np.ndarray[Any, Any] | Tensor], _PreparedFrame],
+    ) -> None:
+        self._frames, self._prepare = iter(frames), prepare
+        self._seen: _PreparedFrame | X2SamError | None = None
+        self._looked = False
+
+    def look(self) -> Tensor | None:
+        """The next frame for the segmentor, before `take`; None at the end, or where it cannot be had."""
+        try:
+            self._seen = self._read()
+        except X2SamError as error:
+            self._seen = error
+        self._looked = True
+        return self._seen.taken.pixels if isinstance(self._seen, _PreparedFrame) else None
+
+    def take(self) -> _PreparedFrame | None:
+        """The next frame; None at the end."""
+        seen, self._seen = (self._seen, None) if self._looked else (self._read(), None)
+        self._looked = False
+        if isinstance(seen, X2SamError):
+            raise seen
+        return seen
+
+    def _read(self) -> _PreparedFrame | None:
+        frame = next(self._frames, None)
+        return None if frame is None else self._prepare(frame)
 
 
 def _postprocessor(answer: Answer, device: torch.device) -> PostProcessor | None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.colors import Palette, color_of, slot_of, slots_of, text_color_on
+from x2sam_rt.media.colors import color_of, text_color_on
 from x2sam_rt.media.image import read_image
+from x2sam_rt.media.palette import Palette, slot_of, slots_of
 from x2sam_rt.media.types import Pixels
 from x2sam_rt.media.video import VideoReader
 from x2sam_rt.runtime.results import FrameResult, Segment, Segmentation

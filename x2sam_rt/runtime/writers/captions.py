@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw
 
-from x2sam_rt.media.colors import Color, Palette, text_color_on
+from x2sam_rt.media.colors import Color, text_color_on
 from x2sam_rt.media.lettering import lettering, line_height
+from x2sam_rt.media.palette import Palette
 from x2sam_rt.media.types import BoolMask
 from x2sam_rt.runtime.results import FrameResult, Segment, Segmentation
 from x2sam_rt.tasks.regions import BoxPrompt, RegionPrompt, StrokePrompt

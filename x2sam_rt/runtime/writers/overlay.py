@@ -12,8 +12,8 @@ from PIL import Image
 
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import AtomicOutput, Replaces, any_file
-from x2sam_rt.media.colors import Palette, slots_of
 from x2sam_rt.media.image import check_image_name, save_image
+from x2sam_rt.media.palette import Palette, slots_of
 from x2sam_rt.media.types import BoolMask, Pixels
 from x2sam_rt.media.video_writer import VideoWriter
 from x2sam_rt.runtime.results import FrameResult, Segmentation
