@@ -1,4 +1,4 @@
-"""A finished fp32 bundle's heavy frame stages in int8, weights and activations, calibrated on a video of the user's own."""
+"""The heavy frame stages of a finished fp32 bundle in int8, calibrated on a video of the user's own."""
 
 from __future__ import annotations
 
