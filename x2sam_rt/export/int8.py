@@ -73,7 +73,7 @@ def quantize_stages(
         for stage in QUANTIZED_STAGES:
             on_step(f"{stage} in int8")
             path = folder / find_backend(manifest.backend).file.format(stage=stage)
-            _quantize(path, Path(samples) / stage)
+            quantize_graph(path, Path(samples) / stage)
 
 
 def _record(folder: Path, manifest: Manifest, calibration: Calibration, samples: Path) -> None:
@@ -136,8 +136,9 @@ class _Samples(CalibrationDataReader):  # type: ignore[misc]
             return dict(arrays)
 
 
-def _quantize(path: Path, samples: Path) -> None:
-    """The fp32 graph goes aside under its own name, which its weights' file is known by."""
+def quantize_graph(path: Path, samples: Path) -> None:
+    """One stage's fp32 graph, in place. samples: folder of its recorded inputs, an `.npz` a call, where the fp32 graph
+    goes under its own name, which its weights' file is known by."""
     beside = path.with_name(_DATA.format(path.name))
     large = beside.exists()
     aside = samples / path.name
