@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/*/*.cpp)
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test test-serve lint clean
 
 venv: $(VENV)/installed
 
@@ -22,7 +22,12 @@ demo: venv
 	$(BIN)/python -m x2sam_rt.cli.demo demo
 
 test: venv lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/serve
+
+# Servers, their load, and messages that nobody would write: what that needs beside is installed here.
+test-serve: venv
+	$(BIN)/pip install --quiet --editable ".[serve-test]"
+	$(BIN)/python -m pytest tests/serve
 
 lint: venv
 	$(BIN)/ruff check .

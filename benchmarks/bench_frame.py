@@ -43,7 +43,8 @@ from x2sam_rt.model.precision import cast_weights, dtype_of
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stages import FrameEncoder
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.pipeline import Pipeline, StageTimer
+from x2sam_rt.runtime.pipeline import Pipeline
+from x2sam_rt.runtime.timing import StageTimer
 
 BACKENDS = ("torch", "onnxruntime")
 STAGES = ("frame_encoder", "memory_attention", "mask_decoder", "memory_encoder")

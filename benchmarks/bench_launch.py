@@ -23,7 +23,8 @@ TARGET_US = 10.0
 WORKSPACE_BYTES = 2**20
 STUB = f"""
 #include <stdint.h>
-int x2sam_key_block(int dim) {{ return dim == 256 ? 80 : 128; }}
+int x2sam_key_block(int dim) {{ return 80; }}
+int x2sam_query_tile(int dim) {{ return 128; }}
 int64_t x2sam_attention_workspace(const void *call) {{ return {WORKSPACE_BYTES}; }}
 int x2sam_attention_bf16(const void *call, void *stream) {{ return 0; }}
 int x2sam_attention_fp8(const void *call, void *stream) {{ return 0; }}

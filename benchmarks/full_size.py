@@ -33,7 +33,7 @@ from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.model.checkpoint.published import PUBLISHED
 from x2sam_rt.runtime.bundle import load_manifest
-from x2sam_rt.runtime.needs import ShownFrames, answer_bytes, frame_bytes, loaded_bytes
+from x2sam_rt.runtime.needs import AskedFrames, answer_bytes, frame_bytes, loaded_bytes
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.tasks.instruction import Instruction
@@ -41,12 +41,12 @@ from x2sam_rt.tasks.instruction import Instruction
 POLL_SECONDS, CONTEXT = 0.02, 4096
 CLI = "import sys; from x2sam_rt.cli.app import app; app(sys.argv[1:])"
 TOKENIZER = embedded_checkpoint() / "tokenizer"
-CLIP, IMAGE = ShownFrames("video", 16, 360, 640), ShownFrames("image", 1, 512, 512)
-PAIR = ShownFrames("video", 1, 1024, 1024)  # a stream is asked on its first frame
+CLIP, IMAGE = AskedFrames("video", 16, 360, 640), AskedFrames("image", 1, 512, 512)
+PAIR = AskedFrames("video", 1, 1024, 1024)  # a stream is asked on its first frame
 PHRASE = "the red circle"
 
 
-def pictures(shown: ShownFrames, count: int) -> list[np.ndarray]:
+def pictures(shown: AskedFrames, count: int) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     return [generator.integers(0, 256, (shown.height, shown.width, 3), dtype=np.uint8) for _ in range(count)]
 

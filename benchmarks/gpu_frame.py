@@ -39,10 +39,10 @@ from x2sam_rt.config import ModelConfig
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
-from x2sam_rt.model.stage_contract import StageContract, Tensors
 from x2sam_rt.model.stages import stage_contracts, stage_module
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines
+from x2sam_rt.runtime.device import wait_for
+from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.engines.torch_engine import TorchEngine
 from x2sam_rt.runtime.pipeline import Pipeline
 
@@ -82,34 +82,6 @@ class Row:
 FULL = [Setting(side, slots, "bf16", 100) for side in (1024, 512) for slots in (5, 8)]
 LONG = Setting(256, 5, "bf16", 10_000)
 DRY = [Setting(64, slots, "fp32", 2, loop=2) for slots in (1, 2)]
-
-
-class WaitedFor:
-    """An engine after whose every stage the host waits, so that its clock tells how long the stage took."""
-
-    recordable = False
-
-    def __init__(self, engine: Engine) -> None:
-        self.contract: StageContract = engine.contract
-        self.device = engine.device
-        self._engine = engine
-
-    def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
-        run = self._engine.bind(inputs, outputs)
-
-        def run_and_wait() -> None:
-            run()
-            wait(self.device)
-
-        return run_and_wait
-
-    def close(self) -> None:
-        self._engine.close()
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @contextlib.contextmanager
@@ -179,14 +151,14 @@ def measure_recorded(
     """Milliseconds of each frame; peak MiB, pieces taken from the driver, MiB grown."""
     for number in range(2 * pipeline.bank.slots + 2):
         pipeline.step(clip[number % len(clip)], asked)
-    wait(device)
+    wait_for(device)
     before = memory(device)
     times: list[float] = []
     while len(times) < frames and (deadline.left > 0 or not times):
         number, started = len(times), time.perf_counter()
         with waiting_forbidden(device):
             pipeline.step(clip[number % len(clip)], asked)
-        wait(device)
+        wait_for(device)
         times.append((time.perf_counter() - started) * 1e3)
     after = memory(device)
     return times, after[1], after[2] - before[2], after[0] - before[0]
@@ -199,7 +171,7 @@ def measure_ahead(pipeline: Pipeline, asked: PromptEmbeddings, clip: list[torch.
         for number in range(frames):
             following = clip[(number + 1) % len(clip)]
             pipeline.step(clip[number % len(clip)], asked, lambda following=following: following)  # type: ignore[misc]
-        wait(device)
+        wait_for(device)
 
     run(len(clip))
     started = time.perf_counter()
@@ -219,7 +191,7 @@ def memory(device: torch.device) -> tuple[float, float, int]:
 def measure_stages(
     engines: Engines, config: ModelConfig, asked: PromptEmbeddings, clip: list[torch.Tensor]
 ) -> dict[str, tuple[float, float]]:
-    pipeline = Pipeline(Engines(**{name: WaitedFor(engine) for name, engine in vars(engines).items()}), config)
+    pipeline = Pipeline(engines.waited_for(), config)
     taken = []
     for number in range(config.memory.slots + 1 + len(clip)):
         pipeline.step(clip[number % len(clip)], asked)
@@ -239,7 +211,7 @@ def measure_eager(
         # fp32 weights under autocast: how the published code runs in bf16.
         with torch.autocast(device.type, torch.bfloat16, enabled=clip[0].dtype == torch.bfloat16):
             reference.step(clip[number % len(clip)], asked)
-        wait(device)
+        wait_for(device)
         times.append((time.perf_counter() - started) * 1e3)
     return float(np.median(times[config.memory.slots + 1 :]))
 

@@ -33,7 +33,7 @@ from x2sam_rt.model.mask_decoder import ClassPredictor
 from x2sam_rt.model.position import sine_position, temporal_encoding
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.x2sam import Segmentor
-from x2sam_rt.runtime.pipeline import StageTimer
+from x2sam_rt.runtime.timing import StageTimer
 
 Features = tuple[Tensor, Tensor, Tensor]
 

@@ -50,4 +50,5 @@ refuses() { # EXTRA COMMAND…: the command must fail and say how to get what it
 refuses plot x2sam-rt profile bundle --video clip.mp4 --picture profile.png
 refuses plot x2sam-rt eval bundle --limit 1 -o results
 refuses train x2sam-rt train toy -o run
+refuses serve x2sam-rt serve bundle
 echo "a plain installation works"

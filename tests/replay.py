@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from x2sam_rt.config import SCALES
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
-from x2sam_rt.model.language import KeyValueCache
+from x2sam_rt.model.key_value_cache import KeyValueCache
 from x2sam_rt.model.preprocess import VisionInput
 from x2sam_rt.model.prompt_encoder import (
     REGION_PLACE,
@@ -35,10 +36,11 @@ from x2sam_rt.model.prompt_encoder import (
     prompt_tokens,
 )
 from x2sam_rt.model.region_sampler import region_map
-from x2sam_rt.model.stages import SCALES
 from x2sam_rt.model.tokenizer import Tokenizer
+from x2sam_rt.runtime.decoding import GeneratedAnswer, GreedyDecoder
 from x2sam_rt.runtime.engines.engine import Engine, Engines, run_once
 from x2sam_rt.runtime.engines.towers import VisionTowerEngine
+from x2sam_rt.runtime.growing_text import GrowingText
 from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
 from x2sam_rt.tasks.marks import parse_marks
 
@@ -88,20 +90,27 @@ class Replay:
         comparison.add("last_hidden" if generated is None else "prompt_last_hidden", states)
         ids = prompt.ids.tolist()
         if generated is not None:
-            answer, grown = self._answer(case, states[-1], cache, generated[0].tolist())
+            answer, grown = self._answer(case, prompt, states, cache, len(generated[0]))
             comparison.add("generated_ids", torch.tensor(answer))
             comparison.add("generated_last_hidden", grown)
             ids, states = ids + answer, torch.cat((states, grown))
         return self._embeddings(ids, states, prompt, comparison)
 
-    def _answer(self, case: Case, state: Tensor, cache: KeyValueCache, recorded: list[int]) -> tuple[list[int], Tensor]:
-        """The tokens and their states: forced ones are fed, others are generated as they were."""
+    def _answer(
+        self, case: Case, prompt: PromptTokens, states: Tensor, cache: KeyValueCache, limit: int
+    ) -> tuple[list[int], Tensor]:
+        """The tokens and the states of all but the last: forced ones are fed, others are generated as they were."""
         language = self.encoder.language
         if case.answer is not None:
             ids = [*self.tokenizer.encode_marked(parse_marks(case.answer)), self.tokenizer.im_end]
-            return ids, torch.stack([language.decode(cache, token) for token in ids[:-1]])
-        steps = list(language.generate(cache, state, lambda token: False, max_new_tokens=len(recorded)))
-        return [token for token, _ in steps], torch.stack([state for _, state in steps[:-1]])
+            fed = language.embed(torch.tensor(ids[:-1]))
+            return ids, torch.cat([language.prefill(cache, token) for token in fed.split(1)])
+        known = LanguageStates(torch.arange(len(states)), states)
+        answer = GeneratedAnswer(self.tokenizer, prompt, known, GrowingText(self.tokenizer, (), None), limit)
+        GreedyDecoder(language, cache, None).write(answer)
+        written = answer.finish()
+        ids = written.ids[len(states) :]
+        return ids, written.states.values[len(states) :][: len(ids) - 1]
 
     def _embeddings(
         self, ids: list[int], states: Tensor, prompt: PromptTokens, comparison: Comparison

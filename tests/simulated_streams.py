@@ -138,6 +138,9 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         event.wait(self)
 
+    def synchronize(self) -> None:
+        Device.active.order.host_waits(self.cuda_stream)
+
 
 class Event:
     def __init__(self, enable_timing: Any = False, blocking: Any = False) -> None:

@@ -11,7 +11,7 @@ import x2sam_rt
 
 PACKAGE = Path(x2sam_rt.__file__).parent
 # From the ground up; a room imports from itself and from those before it.
-FLOORS = ("media", "kernels", "tasks", "data", "model", "runtime", "evaluation", "export", "cli")
+FLOORS = ("media", "kernels", "tasks", "data", "model", "runtime", "serve", "evaluation", "export", "cli")
 EVERYBODYS = {"config", "errors"}
 
 

@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.export.engines import build_engines
-from x2sam_rt.export.verify import BOUNDS, check_clip, check_stages, reference_module
+from x2sam_rt.export.verify import BOUNDS, ReferenceEngine, check_clip, check_stages, reference_module
 from x2sam_rt.model.checkpoint.loading import Checkpoint
+from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
-from x2sam_rt.model.stages import STAGES
+from x2sam_rt.model.stages import STAGES, stage_contracts, stage_module
 from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.pipeline import Pipeline
 
 
@@ -64,3 +67,19 @@ def test_memory_changes_the_masks(model: X2SAM, tmp_path: Path) -> None:
         without.forget()
         one, other = with_memory.step(pixels, prompt), without.step(pixels, prompt)
     assert not torch.allclose(one.mask_logits, other.mask_logits, atol=1e-2)
+
+
+def test_knobs_agree_on_every_backend(tmp_path: Path) -> None:
+    """A side that the windows do not divide, two of the three scales, every other frame."""
+    trained = tiny.untrained().model
+    knobs = ModelKnobs(image_size=96, slots=3, memory_scales=("low", "high"), memory_every=2)
+    model = X2SAM(knobs.turned(trained.config)).eval().requires_grad_(False)
+    model.load_state_dict(trained.state_dict())
+    config, slots = model.config, model.config.memory.slots
+    asked = PromptEmbeddings(torch.randn(1, 32), torch.randn(3, 32), torch.randn(5, 32))
+    plain = Engines.of(ReferenceEngine(c, stage_module(model, c.name)) for c in stage_contracts(config, torch.float32))
+    for backend in ("torch", "onnxruntime"):
+        ours = Pipeline(build_engines(model, backend, tmp_path), config)
+        checks = list(check_clip(ours, Pipeline(plain, config), asked, frames=4 * slots))
+        assert [check.live_slots for check in checks] == [0, 1, 1, 2, 2, *[3] * 7]
+        assert [check for check in checks if not check.passed(BOUNDS["fp32"])] == [], backend

@@ -50,11 +50,12 @@ def test_a_missing_extra_names_its_command(monkeypatch: pytest.MonkeyPatch) -> N
         (["train", "toy", "-o", "run"], "train"),
         (["eval", "bundle", "-o", "results"], "plot"),
         (["profile", "bundle", "--video", "clip.mp4", "--picture", "profile.png"], "plot"),
+        (["serve", "bundle"], "serve"),
     ],
 )
 def test_commands_ask_for_their_extra_before_they_begin(tmp_path: Path, arguments: list[str], extra: str) -> None:
     """In a process of its own, where the packages cannot be found."""
-    hidden = "import sys; sys.modules.update(scipy=None, matplotlib=None); "
+    hidden = "import sys; sys.modules.update(scipy=None, matplotlib=None, fastapi=None); "
     code = hidden + f"from x2sam_rt.cli.app import app; app({arguments})"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -64,10 +65,10 @@ def test_commands_ask_for_their_extra_before_they_begin(tmp_path: Path, argument
 
 
 def test_the_rest_is_imported_without_extras() -> None:
-    """What asks for its extra as a whole stays out: training, making V-VGD, Triton's kernels, TensorRT's engines."""
+    """What asks for its extra as a whole stays out: training, V-VGD, serving, Triton's kernels, TensorRT's engines."""
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "x2sam_rt").rglob("*.py")]
     asking = re.compile(
-        r"x2sam_rt\.(model\.training|data\.(make_vgd|visual_prompts)|.*(triton|tensorrt))\b|.*tensorrt_"
+        r"x2sam_rt\.(model\.training|data\.(make_vgd|visual_prompts)|serve\.|client|.*(triton|tensorrt))\b|.*tensorrt_"
     )
     rest = [module for module in modules if not asking.match(module)]
     packages = {package for extra in EXTRAS.values() for package in extra} | {"triton", "tensorrt_rtx", "tensorrt"}

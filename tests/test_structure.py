@@ -34,8 +34,8 @@ def is_module(path: str) -> bool:
     return (PACKAGE / f"{path}.py").is_file() or (PACKAGE / path / "__init__.py").is_file()
 
 
-def test_there_are_four_stories() -> None:
-    assert [name.split()[-1] for name in STORIES] == ["frame", "instruction", "export", "step"]
+def test_there_are_five_stories() -> None:
+    assert [name.split()[-1] for name in STORIES] == ["frame", "instruction", "export", "step", "frame"]
 
 
 @pytest.mark.parametrize("story", STORIES)

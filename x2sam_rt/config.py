@@ -14,7 +14,10 @@ from x2sam_rt.errors import ConfigError
 
 T = TypeVar("T")
 ResizeMode = Literal["stretch", "longest_side"]
-NUM_SCALES = 3
+Scale = Literal["low", "middle", "high"]
+SCALES: tuple[Scale, ...] = ("low", "middle", "high")  # of the feature maps, by resolution: strides 16, 8, 4
+NUM_SCALES = len(SCALES)
+Turns = Literal["frames", "writes"]
 _SCALARS = (int, float, str, bool)
 
 
@@ -52,13 +55,38 @@ class MaskDecoderConfig:
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """slots: frames the bank holds. The fuser is the memory encoder's stack of ConvNeXt-style blocks."""
+    """slots: frames the bank holds. The fuser is the memory encoder's stack of ConvNeXt-style blocks.
+
+    The rest is as trained and published unless asked for, else an approximation. scales: those that look at the memory;
+    the others keep the frame's own features. every: frames from one that is remembered to the next. reads: which frames
+    look at the memory, all or those that are remembered; others are segmented as single images. gaps: what the age of a
+    slot counts, the stream's frames or those that were remembered.
+    """
 
     slots: int
     attention_layers: int
     attention_feedforward_dim: int
     fuser_layers: int
     fuser_feedforward_dim: int
+    scales: tuple[Scale, ...] = SCALES
+    every: int = 1
+    reads: Turns = "frames"
+    gaps: Turns = "frames"
+
+    def remembers(self, frame: int) -> bool:
+        """frame: counted from any that was remembered."""
+        return frame % self.every == 0
+
+    def looks_back(self, frame: int) -> bool:
+        """Whether a frame looks at the memory. frame: as for `remembers`."""
+        return self.reads == "frames" or self.remembers(frame)
+
+    @property
+    def approximations(self) -> dict[str, str]:
+        """What differs from the published model, by name."""
+        found = {"scales": "+".join(self.scales), "every": str(self.every), "reads": self.reads, "gaps": self.gaps}
+        exact = {"scales": "+".join(SCALES), "every": "1", "reads": "frames", "gaps": "frames"}
+        return {name: value for name, value in found.items() if value != exact[name]}
 
 
 @dataclass(frozen=True)
@@ -99,6 +127,9 @@ class ModelConfig:
         )
         _require(self.dim % 32 == 0 and self.dim > 0, "dim", self.dim, "a multiple of 32")
         _require(self.memory.slots >= 1, "memory.slots", self.memory.slots, "at least 1")
+        _require(self.memory.every >= 1, "memory.every", self.memory.every, "at least 1")
+        scales = tuple(scale for scale in SCALES if scale in self.memory.scales)
+        _require(scales == self.memory.scales != (), "memory.scales", self.memory.scales, f"some of {SCALES}, in order")
         for name in ("mask_decoder", "pixel_decoder"):
             heads = getattr(self, name).heads
             _require(self.dim % heads == 0, f"{name}.heads", heads, f"a divisor of dim ({self.dim})")

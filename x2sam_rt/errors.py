@@ -57,6 +57,18 @@ class SnapshotError(X2SamError):
     """A saved session that is damaged, of another bundle or version, or says what no session can."""
 
 
+class ProtocolError(X2SamError):
+    """A message between a client and a server that is none, or that has no place where it came."""
+
+
+class ServeError(X2SamError):
+    """What a server refused or could not do. code: its name for programs ("busy", "unauthorized", "worker_lost", …)."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class VerificationError(X2SamError):
     """Engines that disagree with the PyTorch model by more than their bounds."""
 
@@ -80,6 +92,7 @@ EXTRAS = {
     "captions": ("pycocoevalcap",),
     "vgd": ("scipy",),
     "quant": ("torchao",),
+    "serve": ("fastapi", "uvicorn", "websockets", "httpx", "prometheus_client"),
 }
 
 

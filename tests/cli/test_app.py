@@ -98,6 +98,23 @@ def test_profile_measures_every_stage(onnx_bundle: Path, clip: Path, tmp_path: P
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_profile_of_knobs_beside_the_exact_setting(torch_bundle: Path, clip: Path, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"profile.{name}" for name in ("json", "html", "trace")}
+    written = [part for name, path in files.items() for part in (f"--{name}", path)]
+    knobs = ("--knob", "image_size=96", "--knob", "memory_scales=low", "--knob", "memory_every=2")
+    result = call("profile", torch_bundle, "--video", clip, *knobs, "--compare", torch_bundle, *written)
+    assert result.exit_code == 0, result.output
+    profile = json.loads(files["json"].read_text())
+    assert set(profile["work"]) == {"frame_encoder", "memory_attention", "mask_decoder", "memory_encoder"}
+    assert len(profile["frame_numbers"]) == FRAMES - 4
+    assert len(profile["comparison"]["ious"]) == FRAMES - 4
+    assert profile["comparison"]["stages"].keys() == profile["stages"].keys()
+    traced = [event["name"] for event in json.loads(files["trace"].read_text())["traceEvents"] if event["ph"] == "X"]
+    assert traced.count("mask_decoder") == 3
+    assert "<svg" in files["html"].read_text()
+    assert "as fast as" in " ".join(result.stdout.split())
+
+
 def test_inspect_shows_the_stages(onnx_bundle: Path) -> None:
     result = call("inspect", onnx_bundle)
     assert result.exit_code == 0

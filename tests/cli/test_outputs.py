@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -131,6 +131,16 @@ def test_a_profile_replaces_nothing(torch_bundle: Path, folder: Path) -> None:
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 1
     assert "exists already" in said(result)
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """A suite that runs in the background may ignore Ctrl-C and the end of its terminal."""
+    numbers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in numbers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def stopping_at(frame: int, stop: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:

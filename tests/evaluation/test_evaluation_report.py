@@ -13,7 +13,7 @@ from x2sam_rt.evaluation.results import Evaluation, Machine, PartResult, Speed, 
 FAST, NO_SPEED = Speed(12.34, 20.0, 3.0, 0.5, 7), Speed(None, None, None, None, 0)
 SCORES = (Score("J&F", 0.8125, 31, headline=True), Score("J", 0.5, 31))
 PART = PartResult("objects", 9, 0, {}, True, SCORES, (), FAST)
-VARIANT = VariantResult("torch fp32", "bundle", "ab12", "torch", "fp32", True, 4, None, None, "once", (PART,), FAST)
+VARIANT = VariantResult("torch fp32", "bundle", "ab12", "torch", "fp32", True, "", 4, None, None, "once", (PART,), FAST)
 MACHINE = Machine("cpu", "isa", 1, None, "system")
 EVALUATION = Evaluation("made", "val", "published", None, MACHINE, {"torch": "2"}, (VARIANT,))
 

@@ -19,7 +19,7 @@ from x2sam_rt.data.dataset import Dataset
 from x2sam_rt.data.example import Example, IdMasks, Target
 from x2sam_rt.data.synthetic import ClipSettings, synthetic_example
 from x2sam_rt.errors import ConfigError, DataError, EngineError
-from x2sam_rt.evaluation.backends import REFERENCE, load_choice, with_slots
+from x2sam_rt.evaluation.backends import REFERENCE, load_choice
 from x2sam_rt.evaluation.evaluators import Evaluator, ObjectEvaluator
 from x2sam_rt.evaluation.parts import Part, open_parts
 from x2sam_rt.evaluation.protocol import Presentation, Protocol
@@ -30,6 +30,7 @@ from x2sam_rt.evaluation.sample_log import SampleLog
 from x2sam_rt.evaluation.segmenter import Prediction, Segmenter, Showing, predicted, shown_frames
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 from x2sam_rt.evaluation.variants import plan_variants
+from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.bundle import MANIFEST, file_record, load_manifest
 from x2sam_rt.runtime.runtime import Runtime
@@ -64,8 +65,8 @@ def every_frame(example: Example, *, forget: bool = False) -> Showing:
 @contextlib.contextmanager
 def loaded(folder: Path, *, slots: int | None = None) -> Iterator[Segmenter]:
     manifest = load_manifest(folder)
-    manifest = replace(manifest, model=with_slots(manifest.model, slots))
-    runtime, segmenter = load_choice(folder, manifest, (manifest.backend, manifest.precision))
+    own = (manifest.backend, manifest.precision)
+    runtime, segmenter = load_choice(folder, manifest, own, knobs=ModelKnobs(slots=slots))
     with runtime:
         yield segmenter
 

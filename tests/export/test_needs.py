@@ -22,9 +22,9 @@ from x2sam_rt.export.needs import ExportNeeds, check_needs
 from x2sam_rt.model.checkpoint.loading import Checkpoint, empty_model
 from x2sam_rt.model.checkpoint.published import PUBLISHED
 from x2sam_rt.model.checkpoint.stored import StoredWeight
+from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.precision import bf16_share
 from x2sam_rt.model.preprocess import vision_size
-from x2sam_rt.model.sizes import Sizes, with_sizes
 
 GIB = 2**30
 
@@ -129,7 +129,7 @@ def test_the_share_of_bf16_is_measured() -> None:
 @pytest.mark.parametrize("budget", [65536, 2**20, 2**23])
 @pytest.mark.parametrize("size", [(3024, 4032), (720, 1280), (5000, 301), (40, 60)])
 def test_a_photo_is_scaled_to_the_budget_as_the_published_processor_does(size: tuple[int, int], budget: int) -> None:
-    config = with_sizes(PUBLISHED, Sizes(vision_budget=budget))
+    config = ModelKnobs(vision_budget=budget).turned(PUBLISHED)
     least, most = config.image_budget.min_pixels, config.image_budget.max_pixels
     wanted = smart_resize(*size, factor=32, min_pixels=least, max_pixels=most)
     assert vision_size(*size, 1, config.image_budget) == tuple(wanted)
@@ -137,11 +137,11 @@ def test_a_photo_is_scaled_to_the_budget_as_the_published_processor_does(size: t
 
 
 def test_a_videos_budget_shrinks_with_an_images() -> None:
-    config = with_sizes(PUBLISHED, Sizes(vision_budget=PUBLISHED.image_budget.max_pixels // 4))
+    config = ModelKnobs(vision_budget=PUBLISHED.image_budget.max_pixels // 4).turned(PUBLISHED)
     assert config.video_budget.max_pixels == PUBLISHED.video_budget.max_pixels // 4
     for budget in (PUBLISHED.image_budget.min_pixels - 1, PUBLISHED.image_budget.max_pixels + 1):
         with pytest.raises(ConfigError, match="as the model was published with"):
-            with_sizes(PUBLISHED, Sizes(vision_budget=budget))
+            ModelKnobs(vision_budget=budget).turned(PUBLISHED)
 
 
 def test_progress_without_a_terminal_names_step_bytes_and_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,9 +37,15 @@ def emulated(emulated_library: EmulatedLibrary, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cuda, "unsupported_reason", lambda *tensors: None)
     monkeypatch.setattr(cuda, "_device", lambda tensor: 0)
     monkeypatch.setattr(cuda, "_stream", lambda tensor: 0)
-    for cached in (cuda.load, cuda._key_block, cuda.device_reason):
+    for cached in (cuda.load, cuda._key_block, cuda._query_tile, cuda.device_reason):
         cached.cache_clear()
     emulated_library.reset()
     yield emulated_library
-    for cached in (cuda.load, cuda._key_block, cuda.device_reason):
+    for cached in (cuda.load, cuda._key_block, cuda._query_tile, cuda.device_reason):
         cached.cache_clear()
+
+
+@pytest.fixture
+def one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device of two processors: one pair of thread blocks takes all tiles, one after the other."""
+    monkeypatch.setattr(cuda, "_processors", lambda tensor: 2)

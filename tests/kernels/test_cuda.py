@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from checks import assert_as_exact_as
+from checks import assert_as_exact_as, dequantised
 from torch import Tensor
 
 from x2sam_rt.errors import KernelUnavailable
@@ -111,12 +111,7 @@ def test_fp8_adds_little_to_its_quantisation(queries: int, slots: int, tokens: i
     out = cuda.slot_attention_fp8(query, stored, shift)
     truth = exact(reference.slot_attention, query, key, value, shift)
     codes, scale = fp8.quantise_query(query)
-    keys = stored.key.double() * stored.key_scale[:, None, None] + stored.key_mean[:, None]
-    padded = stored.value.shape[2]
-    values = torch.empty(slots, dim, padded, device="cuda", dtype=torch.float64)
-    values[:, :, fp8.value_order(padded).cuda()] = stored.value.double() * stored.value_scale[:, :, None]
-    values = values.transpose(1, 2)[:, :tokens]
-    unavoidable = exact(reference.slot_attention, codes.double() * scale[:, None], keys, values, shift)
+    unavoidable = exact(reference.slot_attention, codes.double() * scale[:, None], *dequantised(stored), shift)
     rounding = 2**-4 * truth.abs().max()  # of one probability
     assert (out.double() - truth).abs().max() <= 2 * (unavoidable - truth).abs().max() + rounding
 

@@ -24,6 +24,8 @@ REGISTERS_AT_ENTRY = 168  # 384 threads · 168 ≤ 65,536; the warpgroups then t
 Outputs = dict[str, cuda_compile.Compiled]
 PRODUCTS = {"attention_bf16": "HGMMA.64x", "attention_fp8": "QGMMA.64x"}
 
+EMPTY_PRODUCT = "64x8x16"  # what a group without products is committed with, where blocks are skipped
+
 needs_disassembler = pytest.mark.skipif(cuda_compile.disassembler() is None, reason="cuobjdump was not found")
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
@@ -42,6 +44,35 @@ def test_no_product_is_serialised(compiled: Outputs) -> None:
         assert "setmaxnreg ignored" not in compiled[name].log
 
 
+def compiled_for(sass: dict[str, list[str]], dim: int) -> list[list[str]]:
+    return [instructions for name, instructions in sass.items() if f"ELi{dim}E" in name]
+
+
+@needs_disassembler
+@pytest.mark.parametrize(
+    ("name", "dim", "products", "copier", "consumer"),
+    [
+        pytest.param("attention_bf16", 64, ("64x128x16", "64x64x16"), "0x20", "0xa0", id="bf16-64"),
+        pytest.param("attention_bf16", 128, ("64x176x16", "64x128x16"), "0x18", "0xf0", id="bf16-128"),
+        pytest.param("attention_bf16", 256, ("64x80x16", "64x256x16"), "0x18", "0xf0", id="bf16-256"),
+        pytest.param("attention_fp8", 128, ("64x128x32",), "0x18", "0xf0", id="fp8-128"),
+        pytest.param("attention_fp8", 256, ("64x128x32", "64x256x32"), "0x18", "0xf0", id="fp8-256"),
+    ],
+)
+def test_tiles_and_registers(
+    compiled: Outputs, name: str, dim: int, products: tuple[str, ...], copier: str, consumer: str
+) -> None:
+    """Q·K and P·V take a block of keys at a time; a result that is final leaves through the copy engine."""
+    kernels = compiled_for(cuda_compile.disassemble(compiled[name].cubin), dim)
+    assert kernels
+    for instructions in kernels:
+        text = "\n".join(instructions)
+        assert set(re.findall(r"GMMA\.(\w+)", text)) - {EMPTY_PRODUCT} == set(products)
+        assert re.search(rf"USETMAXREG\.DEALLOC\S* {copier}\b", text)
+        assert re.search(rf"USETMAXREG\.TRY_ALLOC\S* \w+, {consumer}\b", text)
+        assert text.count("UTMASTG.3D") == (dim // 64 if name == "attention_bf16" else 0)
+
+
 @needs_disassembler
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_softmax_runs_beside_the_product(compiled: Outputs, name: str) -> None:
@@ -56,6 +87,9 @@ def test_softmax_runs_beside_the_product(compiled: Outputs, name: str) -> None:
         begin = next(index for index in waits if instructions[index].endswith("0x1"))
         exponentials = sum("MUFU.EX2" in text for text in instructions[begin : beside[0]])
         assert exponentials >= 40, f"{kernel}: {exponentials} exponentials beside the product"
+        end = waits[waits.index(beside[0]) + 1]
+        behind = sum("MUFU.EX2" in text for text in instructions[beside[0] : end])
+        assert behind == 0, f"{kernel}: {behind} exponentials behind the product"
 
 
 def test_layouts_and_sizes_agree(compiled: Outputs) -> None:

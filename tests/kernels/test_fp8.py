@@ -6,49 +6,59 @@ import math
 
 import pytest
 import torch
+from checks import dequantised
 from torch import Tensor
 
 from x2sam_rt.kernels import reference
-from x2sam_rt.kernels.fp8 import QuantisedSlots, quantise_query, quantise_slots, self_segments, value_order
+from x2sam_rt.kernels.fp8 import BLOCK, QuantisedSlots, quantise_query, quantise_slots, self_segments
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def stored_values(slots: QuantisedSlots, tokens: int) -> Tensor:
-    """(slots, tokens, dim) float64, brought back to the order of the keys."""
-    padded = slots.value.shape[2]
-    ordered = torch.zeros(slots.value.shape, dtype=torch.float64)
-    ordered[:, :, value_order(padded)] = slots.value.double()
-    assert not ordered[:, :, tokens:].any()
-    return (ordered * slots.value_scale.double()[:, :, None]).transpose(1, 2)[:, :tokens]
-
-
 def imitate(query: Tensor, slots: QuantisedSlots, shift: Tensor) -> Tensor:
     """What the kernel computes, apart from the tensor core's short sums: probabilities in e4m3 too."""
     codes, scale = quantise_query(query)
     tokens, dim = slots.key.shape[1:]
-    factor = scale.double()[:, None] * slots.key_scale.double()[:, None, None] / math.sqrt(dim)
-    scores = torch.einsum("td,skd->stk", codes.double(), slots.key.double()) * factor
+    keys, values = dequantised(slots)
+    raised = slots.block_scales[..., 1].double().repeat_interleave(BLOCK, 1)[:, None, :tokens]
+    queries = codes.double() * scale.double()[:, None] / math.sqrt(dim)
+    scores = torch.einsum("td,skd->stk", queries, keys - slots.key_mean.double()[:, None])
     bias = torch.einsum("td,sd->st", query.double(), shift.double() + slots.key_mean.double()) / math.sqrt(dim)
     exact = (scores - scores.amax(-1, keepdim=True)).exp()
-    rounded = (exact * 256).float().to(torch.float8_e4m3fn).double() / 256
-    partial = rounded @ stored_values(slots, tokens) / exact.sum(-1, keepdim=True)
+    lowered = 2 ** (8 - raised)
+    rounded = (exact * lowered).float().to(torch.float8_e4m3fn).double() / lowered
+    partial = rounded @ values / exact.sum(-1, keepdim=True)
     weight = (scores.logsumexp(-1) + bias).softmax(0)
     return torch.einsum("st,std->td", weight, partial)
 
 
-@pytest.mark.parametrize("tokens", [1, 37, 64])
-def test_keys_and_values_survive_within_half_a_step(tokens: int) -> None:
-    key, value = draw(2, tokens, 128), draw(2, tokens, 128, seed=1)
+@pytest.mark.parametrize("tokens", [1, 37, 128, 300])
+def test_keys_and_values_survive_within_half_a_step_of_their_block(tokens: int) -> None:
+    """Neighbouring blocks differ by 18 octaves, more than e4m3 has: under one scale the small ones would be zero."""
+    size = 2.0 ** (-18.0 * (torch.arange(tokens) // BLOCK % 2))
+    key, value = (draw(2, tokens, 128, seed=seed) * size[:, None] for seed in range(2))
+    key -= key.mean(1, keepdim=True)  # with a mean, what is left of small keys is not small
     slots = quantise_slots(key, value)
-    keys = slots.key.double() * slots.key_scale.double()[:, None, None] + slots.key_mean.double()[:, None]
+    keys, values = dequantised(slots)
+    scale, raised = slots.block_scales.double().repeat_interleave(BLOCK, 1)[:, :tokens, :, None].unbind(2)
     centred = key.double() - slots.key_mean.double()[:, None]
     # three stored bits of mantissa: half a step is 2^-4 of the number; under 2^-6, a fixed 2^-10 of the scale
-    assert ((keys - key).abs() <= centred.abs() * 2**-4 + slots.key_scale[:, None, None] * 2**-10).all()
-    error = (stored_values(slots, tokens) - value).abs()
-    assert (error <= value.abs().double() * 2**-4 + slots.value_scale[:, None] * 2**-10 + 1e-7).all()
+    assert ((keys - key).abs() <= centred.abs() * 2**-4 + scale * 2**-10).all()
+    step = slots.value_scale.double()[:, None] * (-raised).exp2()
+    assert ((values - value).abs() <= value.abs().double() * 2**-4 + step * 2**-10 + 1e-7 * step).all()
+    assert tokens <= BLOCK or (keys[:, BLOCK : 2 * BLOCK] != 0).double().mean() > 0.9
+
+
+def test_scales_are_powers_of_two_that_fit() -> None:
+    slots = quantise_slots(draw(2, 200, 128), draw(2, 200, 128, seed=1))
+    codes, scale = quantise_query(draw(9, 128))
+    for powers in (scale, slots.block_scales[..., 0]):
+        assert (torch.frexp(powers.float()).mantissa == 0.5).all()
+    for stored in (codes, slots.key, slots.value):
+        assert 224 <= stored.float().abs().max() <= 448
+    assert slots.block_scales.shape == (2, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +76,8 @@ def test_arithmetic_adds_little_to_the_quantisation(queries: int, count: int, to
     exact = reference.slot_attention(query.double(), key.double(), value.double(), shift.double())
     slots = quantise_slots(key, value)
     codes, scale = quantise_query(query)
-    keys = slots.key.double() * slots.key_scale.double()[:, None, None] + slots.key_mean.double()[:, None]
     inputs_only = reference.slot_attention(
-        codes.double() * scale.double()[:, None], keys, stored_values(slots, tokens), shift.double()
+        codes.double() * scale.double()[:, None], *dequantised(slots), shift.double()
     )
     rounding = 2**-4 * exact.abs().max()  # of one probability
     error, unavoidable = (imitate(query, slots, shift) - exact).abs().max(), (inputs_only - exact).abs().max()

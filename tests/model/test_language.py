@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from torch._dynamo.testing import CompileCounter
 
 from x2sam_rt.errors import ConfigError, PromptError
 from x2sam_rt.model.checkpoint.loading import Checkpoint
-from x2sam_rt.model.language import READ_STEP, DeepStack, LanguageModel
+from x2sam_rt.model.key_value_cache import Branches
+from x2sam_rt.model.language import DeepStack, LanguageModel
 
 PAIRS, TOKENS_PER_PAIR = 3, 7
 TEXT = [5, 17, 402, 3, 3, 100, 7, 250, 31, 8, 9]
@@ -157,54 +159,59 @@ def test_branches_do_not_see_one_another(toy: Checkpoint, prompt: Prompt, chunk:
     language = LanguageModel(toy.model.vlm, chunk)
     cache = language.new_cache(LENGTH + 40)
     language.prefill(cache, prompt.embeds, prompt.deepstack, torch.arange(0))
-    branches = [drawn(size, prompt.embeds.shape[1], seed=size) for size in (3, 1, 9, 2, 8)]
-    keep = [torch.arange(len(branch)).flip(0)[:2] for branch in branches]
-    states = language.prefill_branches(cache, branches, keep)
-    for branch, at, found in zip(branches, keep, states, strict=True):
-        assert_close(found, after(language, prompt, branch)[at])
+    embeds = [drawn(size, prompt.embeds.shape[1], seed=size) for size in (3, 1, 9, 2, 8)]
+    keep = [torch.arange(len(own)).flip(0)[:2] for own in embeds]
+    states = language.prefill_branches(Branches(cache, len(embeds)), embeds, keep)
+    for own, at, found in zip(embeds, keep, states, strict=True):
+        assert_close(found, after(language, prompt, own)[at])
     assert cache.length == LENGTH
-    assert_close(language.prefill(cache, branches[2]), after(language, prompt, branches[2]))
+    assert_close(language.prefill(cache, embeds[2]), after(language, prompt, embeds[2]))
 
 
-def test_branches_share_what_room_there_is(language: LanguageModel, prompt: Prompt) -> None:
-    cache = language.new_cache(LENGTH + 4)
-    language.prefill(cache, prompt.embeds, prompt.deepstack)
-    branches = [drawn(size, prompt.embeds.shape[1], seed=size) for size in (3, 4, 2, 2)]
-    keep = [torch.arange(len(branch)) for branch in branches]
-    for branch, found in zip(branches, language.prefill_branches(cache, branches, keep), strict=True):
-        assert_close(found, after(language, prompt, branch))
-    with pytest.raises(PromptError, match=f"reaches {LENGTH + 5} tokens; the context holds {LENGTH + 4}"):
-        language.prefill_branches(cache, [drawn(5, prompt.embeds.shape[1])], [torch.arange(5)])
+def test_branches_grow_each_by_itself(language: LanguageModel, prompt: Prompt) -> None:
+    cache = language.new_cache(LENGTH + 18)
+    language.prefill(cache, prompt.embeds, prompt.deepstack, torch.arange(0))
+    branches, embeds = Branches(cache, 3), [drawn(size, prompt.embeds.shape[1], seed=size) for size in (3, 1, 4)]
+    language.prefill_branches(branches, embeds, [torch.arange(0)] * 3)
+    tokens, states = [list[int](), list[int](), list[int]()], [list[Tensor](), list[Tensor](), list[Tensor]()]
+    for step, owners in enumerate(((0, 1, 2), (2, 0), (2,), (0, 2), (1, 2))):  # some wait, one comes back
+        fed = [20 + 3 * step + owner for owner in owners]
+        for owner, token, state in zip(owners, fed, language.decode_branches(branches, owners, fed), strict=True):
+            tokens[owner].append(token)
+            states[owner].append(state)
+    for own, written, found in zip(embeds, tokens, states, strict=True):
+        whole = torch.cat((own, language.embed(torch.tensor(written)).detach()))
+        assert_close(torch.stack(found), after(language, prompt, whole)[len(own) :])
+    with pytest.raises(PromptError, match=f"reaches {LENGTH + 19} tokens; the context holds {LENGTH + 18}"):
+        language.decode_branches(branches, [0], [5])
 
 
-def test_decoding_crosses_the_steps_of_reading(language: LanguageModel) -> None:
-    ids = torch.arange(READ_STEP + 5) % 400
-    whole = language.states(language.embed(ids)[None])[0].detach()
-    cache = language.new_cache(READ_STEP + 4)
-    language.prefill(cache, language.embed(ids[: READ_STEP - 2]))
-    for index in range(READ_STEP - 2, READ_STEP + 4):
-        assert_close(language.decode(cache, int(ids[index])), whole[index])
-    with pytest.raises(PromptError, match="larger --context"):
-        language.decode(cache, 1)
+@pytest.mark.parametrize("chunk", [1, 5, LENGTH - 1])
+def test_work_pauses_in_every_layer_and_goes_on_where_it_ended(
+    toy: Checkpoint, prompt: Prompt, whole: Tensor, chunk: int
+) -> None:
+    language, calls = LanguageModel(toy.model.vlm, chunk), 0
+    cache, layers = language.new_cache(LENGTH), len(toy.model.vlm.model.language_model.layers)
 
+    class GivenUp(Exception):
+        pass
 
-def test_generation_is_greedy_and_ends(language: LanguageModel, prompt: Prompt, whole: Tensor) -> None:
-    cache = language.new_cache(LENGTH + 6)
-    language.prefill(cache, prompt.embeds, prompt.deepstack)
-    steps = list(language.generate(cache, whole[-1], lambda token: False))
-    tokens = [token for token, _ in steps]
-    assert len(tokens) == 6  # the context is full
-    assert [state is None for _, state in steps] == [False] * 5 + [True]
-    states = torch.cat((whole[-1:], after(language, prompt, language.embed(torch.tensor(tokens)))))
-    assert tokens == language.head(language.text.norm(states))[:-1].argmax(-1).tolist()
-    cache.rollback(LENGTH)
-    stopped = list(language.generate(cache, whole[-1], lambda token: token == tokens[2]))
-    assert [token for token, _ in stopped] == tokens[: tokens.index(tokens[2]) + 1]
+    def between() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2 * layers:  # in the last layer of the second chunk, or before it
+            raise GivenUp
+
+    with contextlib.suppress(GivenUp):
+        language.prefill(cache, prompt.embeds, prompt.deepstack, between=between)
+    assert cache.length == chunk  # one chunk was done
+    rest = language.prefill(cache, prompt.embeds[chunk:], prompt.deepstack.part(chunk, LENGTH))
+    assert_close(rest, whole[chunk:])
 
 
 def test_a_decoding_step_is_one_static_graph(language: LanguageModel) -> None:
     """What a CUDA graph asks of it: no value is looked up on the host, and no shape depends on the position."""
-    cache = language.new_cache(2 * READ_STEP)
+    cache = language.new_cache(100)
     ids = torch.arange(20) + 30
     whole = language.states(language.embed(ids)[None])[0].detach()
     torch._dynamo.reset()
@@ -212,7 +219,7 @@ def test_a_decoding_step_is_one_static_graph(language: LanguageModel) -> None:
     step = torch.compile(language.decode_step, backend=counter, fullgraph=True, dynamic=False)
     with torch.inference_mode():
         for position, token in enumerate(ids):
-            state = step(cache, token[None], torch.tensor([position]), READ_STEP)
+            state = step(cache, token[None], torch.tensor([position]), 60)
             assert_close(state[0], whole[position])
     assert counter.frame_count == 1
 
@@ -239,7 +246,7 @@ def test_memory_is_what_was_stated(language: LanguageModel, prompt: Prompt) -> N
     for _ in range(3):
         cache.rollback(0)
         language.prefill(cache, prompt.embeds, prompt.deepstack)
-        language.decode(cache, 5)
+        language.prefill_branches(Branches(cache, 1), [prompt.embeds[:5]], [torch.arange(5)])
     assert (cache.keys.data_ptr(), cache.values.data_ptr(), cache.nbytes) == before
 
 

@@ -63,6 +63,26 @@ def test_gives_what_a_cpu_gives(torch_bundle: Path, asked: Instruction) -> None:
     assert asked.task == "chat" or any(result.masks.any() for result in wanted)
 
 
+def test_answers_are_made_on_a_stream_of_their_own(torch_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ordered with that of the frames wherever both use the same memory: the simulation raises where they are not."""
+    with simulated_gpu() as gpu, Runtime.load(torch_bundle, device="cuda") as runtime, runtime.stream("dog") as session:
+        clip, default = frames(runtime.manifest.model.image_size, 3), gpu.device.default.cuda_stream
+        session.step(clip[0])
+        streams, launch = set[int](), gpu.device.order.launch
+
+        def noted(stream: int, *rest: Any) -> None:
+            streams.add(stream)
+            launch(stream, *rest)
+
+        monkeypatch.setattr(gpu.device.order, "launch", noted)
+        for prompt, frame in (("a cat", clip[1]), (INSTRUCTIONS["chat"], clip[2])):
+            session.ask(prompt)
+            assert streams
+            assert default not in streams
+            session.step(frame)
+            streams.clear()
+
+
 def test_a_frame_goes_up_once_and_a_few_numbers_come_down_once(torch_bundle: Path) -> None:
     with simulated_gpu() as gpu, Runtime.load(torch_bundle, device="cuda") as runtime:
         side = runtime.manifest.model.image_size

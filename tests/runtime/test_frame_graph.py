@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,10 +85,13 @@ class Recordings:
         return replay
 
 
+@pytest.mark.parametrize("turns", [{}, {"every": 2, "gaps": "writes"}, {"every": 2, "reads": "writes"}], ids=str)
 @pytest.mark.parametrize("ahead", [True, False])
 @pytest.mark.parametrize("recorded", [True, False])
-def test_gives_what_stages_give_one_by_one(toy: Checkpoint, tmp_path: Path, recorded: bool, ahead: bool) -> None:
-    config, made = toy.model.config, []
+def test_gives_what_stages_give_one_by_one(
+    toy: Checkpoint, tmp_path: Path, recorded: bool, ahead: bool, turns: dict[str, Any]
+) -> None:
+    config, made = replace(toy.model.config, memory=replace(toy.model.config.memory, **turns)), []
 
     def record() -> Recordings | None:
         made.append(Recordings())
@@ -97,7 +102,9 @@ def test_gives_what_stages_give_one_by_one(toy: Checkpoint, tmp_path: Path, reco
     clip = pictures(config.image_size, 2 * slots + 3)
     ours = copies(stream(Pipeline(engines, config, record=record), asked, clip, ahead))
     assert_close(ours, copies(stream(Pipeline(engines, config), asked, clip, ahead=False)), atol=0)
-    if recorded:  # a graph for each fill level, of which the full one runs from then on; and the encoder's
+    if (
+        recorded and not turns
+    ):  # a graph for each fill level, of which the full one runs from then on; and the encoder's
         frames, encoder = made
         assert frames.replays == [2, 2, slots + 1][: slots + 1]
         assert encoder.replays == [len(clip) + ahead]  # once more: as a first frame, after the memory was emptied

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.errors import ConfigError, NoMasksError, PromptError, SessionError
+from x2sam_rt.model.key_value_cache import Branches
+from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.language import Answer, LanguageRuntime, default_context
 from x2sam_rt.runtime.prompt_frames import PromptFrames, RecentFrames
 from x2sam_rt.runtime.runtime import Runtime
@@ -40,7 +44,8 @@ def prompt_frames(frames: Sequence[Tensor]) -> PromptFrames:
 def fresh(runtime: Runtime, instruction: Instruction, frames: PromptFrames) -> Answer:
     """By a language side that has seen nothing yet."""
     known = runtime.language
-    new = LanguageRuntime(known.encoder, known._region_source, known.tokenizer, known._config, known._wording)
+    source, config = known.vision._region_source, runtime.manifest.model
+    new = LanguageRuntime(known.encoder, source, known.tokenizer, config, known._wording)
     return new.answer(instruction, "video", frames)
 
 
@@ -184,6 +189,52 @@ def test_ten_phrases_cost_the_frames_once(runtime: Runtime, monkeypatch: pytest.
     assert counted.tokens < 8 * (30 + 20) + 10 * 60  # pairs with their counters, and ten times words
 
 
+def test_generated_answers_are_written_together(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as the context holds with their longest answers; known ones go along."""
+    frames = prompt_frames(clip(4, seed=10))
+    chats = [Instruction("chat", question=f"what is thing {index}?", max_new_tokens=9) for index in range(5)]
+    asked = [*chats, QUESTIONS[0], Instruction("chat", question="and what is this?", max_new_tokens=4000)]
+    wanted = [fresh(runtime, question, frames) for question in asked[:-1]]
+    together, language = list[int](), runtime.language.encoder.language
+    decode = language.decode_branches
+
+    def counted(branches: Branches, owners: list[int], tokens: list[int]) -> Tensor:
+        together.append(len(owners))
+        return decode(branches, owners, tokens)
+
+    monkeypatch.setattr(language, "decode_branches", counted)
+    monkeypatch.setattr(language, "next_tokens", ends_after(300, language.next_tokens, runtime.language.tokenizer))
+    for found, expected in zip(runtime.language.answer_all(asked, "video", frames), wanted, strict=False):
+        assert_same(found, expected)
+    assert together[:9] == [5] * 9
+    assert set(together[9:]) == {1}  # the last one needs the context for itself
+
+
+def ends_after(calls: int, choose: Callable[[Tensor], Tensor], tokenizer: Tokenizer) -> Callable[[Tensor], Tensor]:
+    """The same choices, but for a stop token after so many."""
+    count = itertools.count(1)
+    return lambda states: choose(states) if next(count) < calls else torch.full(states.shape[:-1], tokenizer.im_end)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 5, 9])
+def test_an_answer_nobody_wants_ends_between_two_pieces(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    """In the visual tower, between chunks and layers, not only between tokens; what was done may be used again."""
+    frames, given_up, pieces = prompt_frames(clip(6, seed=20 + piece)), threading.Event(), itertools.count(1)
+    monkeypatch.setattr(runtime.language.encoder.language, "chunk", 40)
+
+    def stand_back() -> None:
+        if next(pieces) == piece:
+            given_up.set()
+
+    monkeypatch.setattr(runtime.language.frames_first, "stand_back", stand_back)
+    with pytest.raises(SessionError, match="given up"):
+        runtime.language.answer(QUESTIONS[0], "video", frames, given_up=given_up)
+    assert next(pieces) == piece + 1  # it ended at once
+    assert_same(runtime.language.answer(QUESTIONS[0], "video", frames), fresh(runtime, QUESTIONS[0], frames))
+
+
 @pytest.mark.parametrize("failing", [NoMasksError, PromptError])
 def test_after_an_error_the_next_answer_is_right(runtime: Runtime, failing: type[Exception]) -> None:
     frames = prompt_frames(clip(3, seed=7))
@@ -245,7 +296,7 @@ def test_memory_is_taken_at_load_and_stays(runtime: Runtime, torch_bundle: Path)
     places = cache.keys.data_ptr(), cache.values.data_ptr()
     for seed in range(20):
         runtime.language.answer_all(QUESTIONS[:4], "video", prompt_frames(clip(16, seed=seed)))
-        assert runtime.language._seen.nbytes <= runtime.language.largest_seen_bytes
+        assert runtime.language.vision.seen_bytes <= runtime.language.vision.largest_seen_bytes
     assert (cache.keys.data_ptr(), cache.values.data_ptr(), runtime.language.cache_bytes) == (*places, stated)
     config = runtime.manifest.model
     assert runtime.language.context == default_context(config) == 4096  # what the toy was made for
@@ -259,7 +310,7 @@ def test_seen_pairs_give_way_to_newer_ones(torch_bundle: Path, monkeypatch: pyte
         first = prompt_frames(clip(4, seed=0))
         for seed in range(12):
             small.language.answer(QUESTIONS[0], "video", prompt_frames(clip(4, seed=seed)))
-        assert small.language._seen.nbytes <= small.language.largest_seen_bytes
+        assert small.language.vision.seen_bytes <= small.language.vision.largest_seen_bytes
         counted.answer(QUESTIONS[0], first)
         assert counted.pairs == 2
 

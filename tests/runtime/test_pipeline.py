@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from torch import Tensor
 
+from x2sam_rt.config import SCALES, Turns
 from x2sam_rt.errors import EngineError
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.runtime.engines import BACKENDS
-from x2sam_rt.runtime.engines.engine import Engines
+from x2sam_rt.runtime.engines.engine import Engines, run_once
 from x2sam_rt.runtime.pipeline import Pipeline
 
 
@@ -76,3 +79,67 @@ def test_pixels_of_another_shape_are_refused(toy: Checkpoint, tmp_path: Path) ->
     pipeline = Pipeline(build_engines(toy.model, "torch", tmp_path), toy.model.config)
     with pytest.raises(EngineError, match=r"A frame of \(1, 3, 1, 1\)"):
         pipeline.step(torch.zeros(1, 3, 1, 1), prompt(toy.model.config.dim, 2))
+
+
+@pytest.mark.parametrize("gaps", ["frames", "writes"])
+@pytest.mark.parametrize("reads", ["frames", "writes"])
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_what_is_remembered_and_looked_at(every: int, reads: Turns, gaps: Turns) -> None:
+    """Beside a list of past slots that is written down as the knobs are described; every=1 is the published model."""
+    trained = tiny.untrained().model
+    config = replace(trained.config, memory=replace(trained.config.memory, every=every, reads=reads, gaps=gaps))
+    engines = build_engines(trained, "torch", Path())
+    asked, ours = prompt(config.dim, 2), Pipeline(engines, config)
+    past, slots = list[tuple[int, Tensor]](), config.memory.slots
+    for frame, picture in enumerate(pictures(config.image_size, 3 * every + 2, seed=2)):
+        kept = frame % every == 0
+        looks = kept or reads == "frames"
+        latest = range(max(0, len(past) - slots), len(past)) if looks else ()
+        live = [past[number] for number in sorted(latest, key=lambda number: number % slots)]  # as the ring has them
+        now = frame if gaps == "frames" else len(past)
+        wanted, slot = one_frame(engines, picture, asked, [(now - then, memory) for then, memory in live])
+        if kept:
+            past.append((now, slot))
+        found = ours.step(picture, asked)
+        for name, tensor in wanted.items():
+            assert torch.equal(getattr(found, name), tensor), (frame, name)
+        assert ("memory_encoder" in ours.timer.take()) == kept
+
+
+def one_frame(
+    engines: Engines, picture: Tensor, asked: PromptEmbeddings, live: list[tuple[int, Tensor]]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """A frame's prediction and its slot, stage by stage. live: slots with their ages, in the order of the ring."""
+    encoded = run_once(engines.frame_encoder, {"frame": picture, "first": torch.tensor([float(not live)])})
+    own = {name: encoded[name] for name in SCALES}
+    seen = own
+    if live:
+        memory = {
+            "memory": torch.stack([slot for _, slot in live]),
+            "frame_offsets": torch.tensor([float(age) for age, _ in live]),
+        }
+        conditioned = run_once(engines.memory_attention, {**own, **memory})
+        seen = {name: conditioned[f"conditioned_{name}"] for name in SCALES}
+    masks = {
+        "condition_mask": torch.ones(len(asked.conditions), dtype=torch.bool),
+        "token_mask": torch.ones(len(asked.tokens), dtype=torch.bool),
+    }
+    decoded = run_once(
+        engines.mask_decoder, {**seen, "mask_features": encoded["mask_features"], **vars(asked), **masks}
+    )
+    logits = {name: decoded[name] for name in ("mask_logits", "class_logits")}
+    return decoded, run_once(engines.memory_encoder, {**own, **logits})["slot"]
+
+
+def test_the_memory_begins_anew_with_the_frame_after_it_was_forgotten() -> None:
+    trained = tiny.untrained().model
+    config = replace(trained.config, memory=replace(trained.config.memory, every=3))
+    engines = build_engines(trained, "torch", Path())
+    asked, ours = prompt(config.dim, 2), Pipeline(engines, config)
+    kept = []
+    for frame, picture in enumerate(pictures(config.image_size, 9, seed=2)):
+        if frame == 5:
+            ours.forget()
+        ours.step(picture, asked)
+        kept.append("memory_encoder" in ours.timer.take())
+    assert kept == [True, False, False, True, False, True, False, False, True]

@@ -97,7 +97,8 @@ def export_demo(bundle: Path) -> None:
 
 def run_demo(folder: Path) -> None:
     from x2sam_rt.media.sources import VideoFile
-    from x2sam_rt.runtime.profile import draw_profile, profile_run, profile_table, write_profile
+    from x2sam_rt.runtime.profile import profile_run
+    from x2sam_rt.runtime.profile_report import draw_profile, profile_table, write_profile
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.writers.opening import OutputPlan, RunOutputs
     from x2sam_rt.tasks.instruction import Instruction

@@ -38,7 +38,8 @@ def evaluate(
     knob: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to vary: memory=on,off, slots=1,4, length=8,16,whole, wording=0,bundle, ask=once,every=8."
+            help="What to vary: memory=on,off, slots=1,4, image_size=, memory_scales=low,low+middle, memory_every=, "
+            "memory_reads=, memory_gaps=, length=8,16,whole, wording=0,bundle, ask=once,every=8."
         ),
     ] = None,
     wordings: Annotated[str | None, typer.Option(help='"all": every published wording, and their spread.')] = None,

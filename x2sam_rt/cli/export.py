@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 from rich.progress import TimeRemainingColumn
 
 from x2sam_rt.cli.terminal import console, error_console, progress_bar, reporting
+from x2sam_rt.config import Turns
 from x2sam_rt.runtime.engines import BACKENDS, find_backend
 
 EMBEDDED = "toy"
@@ -32,11 +34,13 @@ if TYPE_CHECKING:
     PrecisionName = str
     LanguagePrecision = str
     LanguageWeightsName = str
+    TurnsName = str
 else:  # what help, completion and the check of arguments show is what the table holds
     EngineName = StrEnum("EngineName", {name: name for name in BACKENDS})
     PrecisionName = StrEnum("PrecisionName", {name: name for row in BACKENDS.values() for name in row.precisions})
     LanguagePrecision = StrEnum("LanguagePrecision", ["fp32", "bf16"])
     LanguageWeightsName = StrEnum("LanguageWeightsName", ["full", "int8", "int4"])
+    TurnsName = StrEnum("TurnsName", {name: name for name in get_args(Turns)})
 _COMPUTES = "; ".join(f"{row.name}: {', '.join(row.precisions)}" for row in BACKENDS.values())
 
 
@@ -73,6 +77,18 @@ def export(
         Path | None,
         typer.Option(help="Video of your own, for --precision int8: activations get the ranges they have there."),
     ] = None,
+    memory_scales: Annotated[
+        str | None, typer.Option(help='Approximation: scales that look at the memory, as "low" or "low+middle".')
+    ] = None,
+    memory_every: Annotated[
+        int | None, typer.Option(help="Approximation: only every so-many-th frame is remembered.")
+    ] = None,
+    memory_reads: Annotated[
+        TurnsName | None, typer.Option(help="Which frames look at the memory: frames = all; writes = those remembered.")
+    ] = None,
+    memory_gaps: Annotated[
+        TurnsName | None, typer.Option(help="What a memory's age counts: frames = all; writes = those remembered.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not measure the stages against PyTorch.")] = False,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what the export takes, and stop.")] = False,
@@ -85,7 +101,7 @@ def export(
     from x2sam_rt.export.int8 import Calibration, check_calibration
     from x2sam_rt.model.checkpoint.files import embedded_checkpoint
     from x2sam_rt.model.checkpoint.loading import load_checkpoint
-    from x2sam_rt.model.sizes import Sizes, resized
+    from x2sam_rt.model.knobs import ModelKnobs
 
     backend, computes = str(engine), cast("Precision", str(precision))
     spoken = cast("Precision | None", None if language_precision is None else str(language_precision))
@@ -96,7 +112,17 @@ def export(
         check_calibration(computes, calibration)
         path = embedded_checkpoint() if checkpoint == EMBEDDED else checkpoint
         opened = load_checkpoint(path, vlm=vlm, config=config, tokenizer=tokenizer, sam2=sam2)
-        opened = resized(opened, Sizes(image_size, slots, vision_budget))
+        turned = {
+            "image_size": image_size,
+            "slots": slots,
+            "vision_budget": vision_budget,
+            "memory_scales": memory_scales,
+            "memory_every": memory_every,
+            "memory_reads": memory_reads,
+            "memory_gaps": memory_gaps,
+        }
+        knobs = ModelKnobs.parse([f"{name}={value}" for name, value in turned.items() if value is not None])
+        opened = replace(opened, config=knobs.turned(opened.config))
         rounded = cast("LanguageWeights", str(language_weights))
         plan = ExportPlan(
             opened, backend, computes, names, rounded, spoken, verify=not no_verify, calibration=calibration
@@ -181,6 +207,8 @@ def _needs_table(plan: ExportPlan) -> Table:
     from rich.table import Table
 
     from x2sam_rt.export.needs import free_memory, gigabytes
+    from x2sam_rt.model.cost import frame_flop
+    from x2sam_rt.runtime.profile_report import quantity
 
     needs, config = plan.needs, plan.checkpoint.config
     free = free_memory()
@@ -191,6 +219,8 @@ def _needs_table(plan: ExportPlan) -> Table:
         "input": f"{config.image_size}×{config.image_size}, {config.memory.slots} slots",
         "pixels seen by the language side": f"{config.image_budget.max_pixels} of an image, "
         f"{config.video_budget.max_pixels} of a video",
+        "work of a frame": f"{quantity(frame_flop(config), 'FLOP')} with a full memory"
+        + "".join(f"; approximation: {name} {value}" for name, value in config.memory.approximations.items()),
         "disk": gigabytes(needs.disk),
         "memory": f"at most {gigabytes(needs.memory)}; free: {'unknown' if free is None else gigabytes(free)}",
         "suits this processor": _suited(),

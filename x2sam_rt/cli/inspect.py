@@ -101,11 +101,11 @@ def _attention(record: EngineRecord) -> str:
 
 
 def _memory_needs(manifest: Manifest) -> str:
-    from x2sam_rt.runtime.needs import ShownFrames, answer_bytes, frame_bytes, loaded_bytes
+    from x2sam_rt.runtime.needs import AskedFrames, answer_bytes, frame_bytes, loaded_bytes
     from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES
 
     loaded, frame = loaded_bytes(manifest), frame_bytes(manifest.model)
-    asked = answer_bytes(manifest, ShownFrames("video", PROMPT_FRAMES, 360, 640))
+    asked = answer_bytes(manifest, AskedFrames("video", PROMPT_FRAMES, 360, 640))
     return (
         f"at most {loaded / 1e9:.2f} GB loaded, {asked / 1e9:.2f} GB more for a question on {PROMPT_FRAMES} frames of "
         f"640×360, {frame / 1e9:.2f} GB for a frame's work; the language side stays mapped"
@@ -120,7 +120,8 @@ def _summary(manifest: Manifest) -> Table:
         "engine": f"{manifest.backend}, {manifest.precision}; language side in {manifest.language_precision}",
         "input": f"{model.image_size}×{model.image_size}, {model.resize}",
         "width": f"{model.dim} channels, {model.mask_decoder.queries} queries",
-        "memory": f"{model.memory.slots} slots of 3 × {model.slot_tokens} tokens",
+        "memory": f"{model.memory.slots} slots of {len(model.memory.scales)} × {model.slot_tokens} tokens"
+        + "".join(f"; approximation: {name} {value}" for name, value in model.memory.approximations.items()),
         "language": f"{model.language_dim} channels, {model.language['text_config']['num_hidden_layers']} layers",
         "size": f"{manifest.num_bytes / 2**20:.1f} MiB, {len(manifest.files)} files",
         "takes on a CPU": _memory_needs(manifest),

@@ -41,6 +41,14 @@ Context = Annotated[
     int | None,
     typer.Option(help="Tokens of the longest prompt with its answer; default: what the published protocols need."),
 ]
+ModelKnob = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--knob",
+        help="What to run otherwise than exported: slots=2, vision_budget=…, memory_every=2, memory_reads=writes, "
+        "memory_gaps=writes; with bundles for torch also image_size=512, memory_scales=low. Repeat for several.",
+    ),
+]
 AskAgain = Annotated[
     str,
     typer.Option(

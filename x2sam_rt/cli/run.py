@@ -16,6 +16,7 @@ from x2sam_rt.cli.options import (
     Bundle,
     Context,
     Device,
+    ModelKnob,
     Names,
     Overwrite,
     Phrases,
@@ -31,6 +32,7 @@ from x2sam_rt.tasks.table import task
 
 if TYPE_CHECKING:
     from x2sam_rt.media.source import FrameSource
+    from x2sam_rt.model.knobs import ModelKnobs
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.results import FrameResult
     from x2sam_rt.runtime.runtime import Runtime
@@ -67,6 +69,7 @@ def run(
     ] = None,
     ask_again: AskAgain = "once",
     context: Context = None,
+    knob: ModelKnob = None,
     threshold: Threshold = None,
     output: Annotated[
         list[Path] | None,
@@ -103,6 +106,9 @@ def run(
         str | None, typer.Option(help="WIDTHxHEIGHT of plain RGB bytes on standard input, 25 frames a second.")
     ] = None,
     allow_truncated: Truncated = False,
+    allow_playlists: Annotated[
+        bool, typer.Option("--allow-playlists", help="Read files that open others on this machine (.m3u8, ffconcat).")
+    ] = False,
     device: Device = None,
 ) -> None:
     """Segment a video, images, a camera or a stream.
@@ -111,6 +117,7 @@ def run(
     """
     from x2sam_rt.media.source import Part
     from x2sam_rt.media.sources import is_image, open_source
+    from x2sam_rt.model.knobs import ModelKnobs
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.writers import OverlayStyle
     from x2sam_rt.runtime.writers.opening import OutputPlan
@@ -132,9 +139,16 @@ def run(
         style = OverlayStyle(alpha, outline, legend)
         plan = OutputPlan(tuple(output or ()), davis, panoptic, overwrite, keep_partial, style, instruction.regions)
         part = Part(start, end, stride, max_frames)
-        load = partial(_load, bundle, device, context)
+        knobs = ModelKnobs.parse(knob or ())
+        load = partial(_load, bundle, device, context, knobs)
         opened = partial(
-            open_source, address, part, live=live, allow_truncated=allow_truncated, raw_size=_size(raw_size)
+            open_source,
+            address,
+            part,
+            live=live,
+            allow_truncated=allow_truncated,
+            allow_playlists=allow_playlists,
+            raw_size=_size(raw_size),
         )
         if image is not None or is_image(Path(address)):
             _run_image(load, Path(address), instruction, plan)
@@ -144,12 +158,12 @@ def run(
             _run_words(load, opened, instruction, plan)
 
 
-def _load(bundle: Path, device: str | None, context: int | None) -> Runtime:
+def _load(bundle: Path, device: str | None, context: int | None, knobs: ModelKnobs) -> Runtime:
     from x2sam_rt.model.checkpoint.files import checkpoint_file, embedded_checkpoint
     from x2sam_rt.runtime.bundle import file_sha256
     from x2sam_rt.runtime.runtime import Runtime
 
-    runtime = Runtime.load(bundle, device=device, context=context)
+    runtime = Runtime.load(bundle, device=device, context=context, knobs=knobs)
     if runtime.manifest.checkpoint_sha256 == file_sha256(checkpoint_file(embedded_checkpoint())):
         error_console.print(
             "x2sam-toy knows its made-up world of moving shapes only (x2sam-rt demo-media writes some); what it draws "

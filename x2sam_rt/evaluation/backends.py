@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import EngineError
 from x2sam_rt.evaluation.segmenter import RuntimeSegmenter
+from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
 from x2sam_rt.model.stage_contract import Tensors
 from x2sam_rt.model.x2sam import X2SAM
@@ -57,14 +57,18 @@ def _check_finite(stage: str, outputs: Tensors) -> None:
 
 
 def load_choice(
-    folder: Path, manifest: Manifest, choice: BackendChoice, device: str | None = None
+    folder: Path,
+    manifest: Manifest,
+    choice: BackendChoice,
+    device: str | None = None,
+    knobs: ModelKnobs = ModelKnobs(),  # noqa: B008 (frozen)
 ) -> tuple[Runtime, RuntimeSegmenter]:
-    """A runtime to close after use, and the same as something to be measured. manifest: of the bundle in `folder`; its
-    model configuration is the one that runs. choice: the bundle's own, or REFERENCE. device: as for `Runtime.load`.
+    """A runtime to close after use, and the same as something to be measured. manifest: of the bundle in `folder`.
+    choice: the bundle's own, or REFERENCE. device, knobs: as for `Runtime.load`.
 
-    Raises EngineError for another choice, BundleError for a damaged bundle.
+    Raises EngineError for another choice, or knobs that it cannot have; BundleError for a damaged bundle.
     """
-    own, manifest = manifest.precision, _adapted(manifest, choice)
+    own, manifest = manifest.precision, _adapted(manifest, choice).turned(knobs)
     backend = find_backend(manifest.backend)
     place = device_for(backend, device)
     model = load_model(manifest, folder, place)
@@ -80,11 +84,6 @@ def assemble(folder: Path, manifest: Manifest, model: X2SAM, engines: Engines) -
     """A runtime of a bundle's language side and any engines. model: holds the language side's weights."""
     runtime = Runtime.assemble(folder, manifest, model, engines)
     return runtime, RuntimeSegmenter(runtime)
-
-
-def with_slots(config: ModelConfig, slots: int | None) -> ModelConfig:
-    """The same model with another size of memory; None leaves it. Any size runs: only what is remembered differs."""
-    return config if slots is None else replace(config, memory=replace(config.memory, slots=slots))
 
 
 def _adapted(manifest: Manifest, choice: BackendChoice) -> Manifest:

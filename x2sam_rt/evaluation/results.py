@@ -110,7 +110,7 @@ class PartResult:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """label: as in the table. slots: how many past frames the memory holds. length, wording, ask: see `Knobs`.
+    """label: as in the table. model, length, wording, ask: see `Knobs`. slots: how many past frames the memory holds.
     speed: over all parts but the controls."""
 
     label: str
@@ -119,6 +119,7 @@ class VariantResult:
     backend: str
     precision: str
     memory: bool
+    model: str
     slots: int
     length: int | str | None
     wording: int | str | None

@@ -11,7 +11,7 @@ from typing import Any
 
 from x2sam_rt.data.dataset import Sample
 from x2sam_rt.errors import DataError
-from x2sam_rt.evaluation.backends import load_choice, with_slots
+from x2sam_rt.evaluation.backends import load_choice
 from x2sam_rt.evaluation.evaluators import CaptionEvaluator, Evaluator, Piece
 from x2sam_rt.evaluation.parts import Part
 from x2sam_rt.evaluation.protocol import Presentation, Protocol
@@ -79,8 +79,7 @@ def parts_for(knobs: Knobs, parts: Sequence[Part]) -> list[Part]:
 
 def _run_variant(job: Job, variant: Variant, label: str, on_sample: OnSample) -> VariantResult:
     knobs = variant.knobs
-    manifest = replace(variant.manifest, model=with_slots(variant.manifest.model, knobs.slots))
-    runtime, segmenter = load_choice(variant.folder, manifest, variant.choice, job.device)
+    runtime, segmenter = load_choice(variant.folder, variant.manifest, variant.choice, job.device, knobs.model)
     overall, found = SpeedMeter(), []
     with runtime:
         for part in parts_for(knobs, job.parts):
@@ -92,11 +91,12 @@ def _run_variant(job: Job, variant: Variant, label: str, on_sample: OnSample) ->
     return VariantResult(
         label=label,
         bundle=variant.name,
-        checkpoint_sha256=manifest.checkpoint_sha256,
+        checkpoint_sha256=runtime.manifest.checkpoint_sha256,
         backend=variant.choice[0],
         precision=variant.choice[1],
         memory=knobs.memory,
-        slots=manifest.model.memory.slots,
+        model=str(knobs.model),
+        slots=runtime.manifest.model.memory.slots,
         length=knobs.length,
         wording=knobs.wording,
         ask=str(knobs.ask),
@@ -118,7 +118,7 @@ def _open_log(job: Job, variant: Variant, label: str, part: Part) -> SampleLog:
         "backend": variant.choice[0],
         "precision": variant.choice[1],
         "memory": variant.knobs.memory,
-        "slots": variant.knobs.slots,
+        "model": str(variant.knobs.model),
         "length": variant.knobs.length,
         "wording": variant.knobs.wording,
         "ask": str(variant.knobs.ask),

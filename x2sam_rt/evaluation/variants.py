@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from x2sam_rt.errors import ConfigError, EngineError
 from x2sam_rt.evaluation.backends import REFERENCE, BackendChoice
 from x2sam_rt.evaluation.protocol import Length
+from x2sam_rt.model.knobs import PARSERS as MODEL_PARSERS
+from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.bundle import Manifest, load_manifest
 
 
 @dataclass(frozen=True)
 class Knobs:
-    """memory: False segments every frame as the first of its stream. slots: how many past frames are remembered; None
-    = as many as the model was trained with. length: frames of a chunk, "whole" = one chunk per clip; None = the data
-    set's own. wording: number of the published wording, "bundle" = the bundle's own words; None = number 0 for data
-    sets with published figures, the bundle's words for others. ask: when a video's instruction is asked again, on
-    the frames seen last; live only."""
+    """memory: False segments every frame as the first of its stream. model: what is run otherwise than the bundle was
+    exported. length: frames of a chunk, "whole" = one chunk per clip; None = the data set's own. wording: number of the
+    published wording, "bundle" = the bundle's own words; None = number 0 for data sets with published figures, the
+    bundle's words for others. ask: when a video's instruction is asked again, on the frames seen last; live only."""
 
     memory: bool = True
-    slots: int | None = None
+    model: ModelKnobs = ModelKnobs()  # noqa: RUF009 (frozen)
     length: Length | None = None
     wording: int | Literal["bundle"] | None = None
     ask: ReAsk = ONCE
@@ -33,8 +34,9 @@ class Knobs:
     def label(self) -> str:
         """What differs from the defaults; empty where nothing does."""
         parts = [] if self.memory else ["memory=off"]
+        parts += [str(self.model)] if str(self.model) else []
         ask = None if self.ask == ONCE else self.ask
-        given = (("slots", self.slots), ("length", self.length), ("wording", self.wording), ("ask", ask))
+        given = (("length", self.length), ("wording", self.wording), ("ask", ask))
         return " ".join([*parts, *(f"{name}={value}" for name, value in given if value is not None)])
 
 
@@ -101,32 +103,26 @@ def _choices(manifest: Manifest, backends: Sequence[str], precisions: Sequence[s
 
 
 def parse_knobs(texts: Sequence[str]) -> list[Knobs]:
-    """ "memory=on,off", "slots=1,4", "length=8,whole", "wording=0,1,bundle" and "ask=once,every=8" (see `ReAsk.parse`)
-    as all their combinations. Raises ConfigError for anything else."""
-    memory, slots, ask = [True], list[int | None]([None]), [ONCE]
-    lengths, wordings = list[Length | None]([None]), list[int | Literal["bundle"] | None]([None])
+    """ "memory=on,off", "length=8,whole", "wording=0,1,bundle", "ask=once,every=8" (see `ReAsk.parse`), and those of
+    `ModelKnobs`, as "slots=1,4", as all their combinations. Raises ConfigError for anything else."""
+    choices: dict[str, list[Any]] = {}
     for text in texts:
         name, _, values = text.partition("=")
-        match name:
-            case "memory":
-                memory = [_switch(value) for value in values.split(",")]
-            case "slots":
-                slots = [_count(name, value, 1) for value in values.split(",")]
-            case "length":
-                lengths = ["whole" if value == "whole" else _count(name, value, 2) for value in values.split(",")]
-            case "wording":
-                wordings = ["bundle" if value == "bundle" else _count(name, value, 0) for value in values.split(",")]
-            case "ask":
-                ask = [ReAsk.parse(value) for value in values.split(",")]
-            case _:
-                raise ConfigError(
-                    f"There is no knob {name!r}; write memory=on,off, slots=1,2,4, length=8,16,whole, wording=0,1 or "
-                    "ask=once,every=8."
-                )
-    # Without memory their number changes nothing.
-    chosen = itertools.product(memory, slots, lengths, wordings, ask)
-    knobs = (Knobs(on, count if on else None, length, wording, policy) for on, count, length, wording, policy in chosen)
-    return list(dict.fromkeys(knobs))
+        if name not in _PARSERS:
+            raise ConfigError(
+                f"There is no knob {name!r}; there are {', '.join(_PARSERS)}. Write memory=on,off, slots=1,2,4, "
+                "memory_scales=low,low+middle, length=8,16,whole, wording=0,1 or ask=once,every=8."
+            )
+        choices[name] = [_PARSERS[name](value) for value in values.split(",")]
+    combinations = (dict(zip(choices, chosen, strict=True)) for chosen in itertools.product(*choices.values()))
+    return list(dict.fromkeys(_knobs(chosen) for chosen in combinations))
+
+
+def _knobs(chosen: Mapping[str, Any]) -> Knobs:
+    model = ModelKnobs(**{name: value for name, value in chosen.items() if name in MODEL_PARSERS})
+    if not chosen.get("memory", True):  # then what the memory is like changes nothing
+        model = ModelKnobs(image_size=model.image_size, vision_budget=model.vision_budget)
+    return Knobs(model=model, **{name: value for name, value in chosen.items() if name not in MODEL_PARSERS})
 
 
 def _switch(value: str) -> bool:
@@ -135,7 +131,24 @@ def _switch(value: str) -> bool:
     return value == "on"
 
 
+def _length(value: str) -> Length:
+    return "whole" if value == "whole" else _count("length", value, 2)
+
+
+def _wording(value: str) -> int | Literal["bundle"]:
+    return "bundle" if value == "bundle" else _count("wording", value, 0)
+
+
 def _count(name: str, value: str, least: int) -> int:
     if not value.isdecimal() or int(value) < least:
         raise ConfigError(f"{name}={value}: wanted a number from {least}.")
     return int(value)
+
+
+_PARSERS: Mapping[str, Callable[[str], Any]] = {
+    "memory": _switch,
+    **MODEL_PARSERS,
+    "length": _length,
+    "wording": _wording,
+    "ask": ReAsk.parse,
+}

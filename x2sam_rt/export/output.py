@@ -49,11 +49,9 @@ def bundle_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
         output.parent.mkdir(parents=True, exist_ok=True)
         _mention_others(output)
         folder = AtomicOutput(output, folder=True, replaces=_is_bundle if overwrite else nothing, error=BundleError)
-        try:
+        with folder.discarded_on_error():
             yield folder.temporary
-            folder.publish()
-        finally:
-            folder.discard()
+        folder.publish()
 
 
 def _mention_others(output: Path) -> None:

@@ -19,7 +19,6 @@ from x2sam_rt.kernels.split import part_count
 
 INSTALL_HINT = "reinstall x2sam-rt with nvcc and the nvidia-cutlass package (CMake's output says what was built)"
 HOPPER = (9, 0)
-QUERY_TILE = 128  # queries per thread block
 CLUSTER = 2  # thread blocks that share keys and values: they come in pairs
 SKIP_ROWS = 64  # queries that skip a key block together
 SKIP_BITS = 24.0  # a key block under 2^-24 of the best key cannot be seen in float32
@@ -36,12 +35,13 @@ class Call(ctypes.Structure):
 
     _fields_ = (
         *[(name, _Pointer) for name in ("query", "key", "value", "shift", "plain_query")],
-        *[(name, _Pointer) for name in ("key_mean", "query_scale", "key_scale", "value_scale")],
+        *[(name, _Pointer) for name in ("key_mean", "query_scale", "block_scales", "value_scale")],
         *[(name, _Pointer) for name in ("out", "workspace", "skipped")],
         *[(name, ctypes.c_int64) for name in ("query_stride", "key_segment_stride", "key_stride")],
         *[(name, ctypes.c_int64) for name in ("value_segment_stride", "value_stride")],
         *[(name, ctypes.c_int64) for name in ("shift_stride", "plain_query_stride")],
-        *[(name, ctypes.c_int32) for name in ("tokens", "segments", "segment_tokens", "dim", "parts", "device")],
+        *[(name, ctypes.c_int32) for name in ("tokens", "segments", "segment_tokens", "dim", "parts")],
+        *[(name, ctypes.c_int32) for name in ("processors", "device")],
         *[(name, ctypes.c_float) for name in ("scale", "skip_bits")],
     )
 
@@ -172,12 +172,12 @@ def slot_attention_fp8(query: Tensor, slots: fp8.QuantisedSlots, key_shift: Tens
     query, shift = _readable(query), None if key_shift is None else _readable(key_shift)
     codes, query_scale = fp8.quantise_query(query)
     count, tokens, dim = slots.key.shape
-    scales = (query_scale.data_ptr(), slots.key_scale.data_ptr(), slots.value_scale.data_ptr())
+    scales = (query_scale.data_ptr(), slots.block_scales.data_ptr(), slots.value_scale.data_ptr())
     factors = (codes.data_ptr(), slots.key.data_ptr(), slots.value.data_ptr())
     biases = (None if shift is None else shift.data_ptr(), query.data_ptr(), slots.key_mean.data_ptr())
     strides = (dim, *slots.key.stride()[:2], *slots.value.stride()[:2])
     bias_strides = (0 if shift is None else shift.stride(0), query.stride(0))
-    sizes = (query.shape[0], count, tokens, dim, count, _device(query))
+    sizes = (query.shape[0], count, tokens, dim, count, _processors(query), _device(query))
     results = (out.data_ptr(), None, None)
     call = Call(*factors, *biases, *scales, *results, *strides, *bias_strides, *sizes, dim**-0.5, -1.0)
     _run(load().x2sam_attention_fp8, call, query)
@@ -200,8 +200,8 @@ def _attend(
     out = query.new_empty((tokens, dim))
     segments = key.shape[0] if key.dim() == 3 else 1
     blocks = segments * -(-key.shape[-2] // _key_block(dim))
-    tiles = -(-tokens // (CLUSTER * QUERY_TILE)) * CLUSTER
-    parts = part_count(parts, tiles, blocks, availability.gpu(query.device).processors)
+    tiles = -(-tokens // (CLUSTER * _query_tile(dim))) * CLUSTER
+    parts = part_count(parts, tiles, blocks, _processors(query))
     if tokens == 0:
         return out
     query, key, value = _readable(query), _readable(key), _readable(value)
@@ -209,7 +209,7 @@ def _attend(
     pointers = (query.data_ptr(), key.data_ptr(), value.data_ptr(), None if shift is None else shift.data_ptr())
     results = (out.data_ptr(), None, None if skipping is None else skipping.counter.data_ptr())
     strides = (query.stride(0), *_strides(key), *_strides(value), 0 if shift is None else shift.stride(0), 0)
-    sizes = (tokens, segments, key.shape[-2], dim, parts, _device(query))
+    sizes = (tokens, segments, key.shape[-2], dim, parts, _processors(query), _device(query))
     bits = -1.0 if skipping is None else skipping.bits
     call = Call(*pointers, None, None, None, None, None, *results, *strides, *sizes, dim**-0.5, bits)
     _run(load().x2sam_attention_bf16, call, query)
@@ -251,6 +251,16 @@ def _strides(tensor: Tensor) -> tuple[int, int]:
 def _key_block(dim: int) -> int:
     """Keys per block of the bfloat16 kernel."""
     return int(load().x2sam_key_block(dim))
+
+
+@cache
+def _query_tile(dim: int) -> int:
+    """Queries per thread block of the bfloat16 kernel."""
+    return int(load().x2sam_query_tile(dim))
+
+
+def _processors(tensor: Tensor) -> int:
+    return availability.gpu(tensor.device).processors
 
 
 def _device(tensor: Tensor) -> int:

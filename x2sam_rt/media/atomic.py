@@ -111,7 +111,8 @@ class AtomicOutput:
             self._lock: int | None = self._locked()
             self.temporary = self._hidden / self.target.name
             if folder:
-                self.temporary.mkdir()
+                with self.discarded_on_error():
+                    self.temporary.mkdir()
 
     def publish(self) -> None:
         """Gives the finished file or folder its name; what it replaces is gone then. Where that fails, the output is
@@ -122,6 +123,16 @@ class AtomicOutput:
                     self._take_name()
             finally:
                 self.discard()
+
+    @contextmanager
+    def discarded_on_error(self) -> Iterator[None]:
+        """Around writing: the system's refusal becomes `error`, and whatever is raised discards the output."""
+        try:
+            with naming_write_errors(self.target, self._error):
+                yield
+        except BaseException:
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """Removes what was written so far; the target, if it existed, is untouched."""
@@ -217,12 +228,9 @@ def rename(old: Path, new: Path, flag: int) -> None:
 def atomic_file(target: str | Path) -> Iterator[Path]:
     """Yields a temporary path for one file; renames it when the body ends, removes it when it raises."""
     replacement = AtomicOutput(target)
-    try:
-        with naming_write_errors(replacement.target):
-            yield replacement.temporary
-        replacement.publish()
-    finally:
-        replacement.discard()
+    with replacement.discarded_on_error():
+        yield replacement.temporary
+    replacement.publish()
 
 
 class Output(ABC):

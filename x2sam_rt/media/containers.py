@@ -25,15 +25,41 @@ class BreakError(Exception):
     """Why decoding cannot go on. For the reader, which knows the last frame; users see a VideoError."""
 
 
+# Formats that hold all they show themselves. The others open more files, devices or addresses (playlists, numbered
+# images, session descriptions), and those may never end.
+SELF_CONTAINED = ",".join(
+    (
+        "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h261,h263,h264,hevc,vvc,evc,av1,obu,ivf,flv",
+        "live_flv,kux,asf,asf_o,ogg,nut,mxf,gxf,dv,wtv,rm,nsv,swf,vc1,vc1test,avs2,avs3,cavsvideo,dirac,dnxhd,mjpeg",
+        "mjpeg_2000,mpjpeg,smjpeg,yuv4mpegpipe,gif,apng,roq,smk,bink,wav,w64,mp3,aac,ac3,flac,aiff,amr,caf,au,tty",
+        *(name for name in sorted(av.formats_available) if name.endswith("_pipe")),
+    )
+)
+_NOT_LISTED = 22  # EINVAL: what FFmpeg says of a format that is not in the list it is given
+_MOST_PIXELS = 2 * 89_478_485  # of a frame: where Pillow refuses images too
+
+
+class PlaylistError(VideoError):
+    """A file that opens others, which nobody allowed."""
+
+
 def open_container(path: Path) -> av.container.InputContainer:
-    """Opens a video file. Raises VideoError if it is missing, empty, a still image or not a video."""
+    """Opens a video file. Raises VideoError if it is missing, empty, a still image or not a video, PlaylistError if it
+    opens others."""
     if not path.is_file():
         raise VideoError(f"{path}: no such file.")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes). Check how it was copied or recorded.")
     try:
-        container = av.open(str(path.resolve()), "r")  # absolute, so that a colon in a name is no protocol
+        # Absolute, so that a colon in a name is no protocol. Titles and the like may be in any encoding.
+        options = {"format_whitelist": SELF_CONTAINED, "protocol_whitelist": "file"}
+        container = av.open(str(path.resolve()), "r", options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
+        if error.errno == _NOT_LISTED:
+            raise PlaylistError(
+                f"{path}: is of a kind that opens other files or devices and may never end (a playlist?). Give the "
+                "video itself, or pass --allow-playlists (allow_playlists=True)."
+            ) from error
         raise VideoError(
             f"{path}: cannot be opened as a video ({error.strerror}). It is not a video, or was cut off "
             "before its index (an MP4 whose recording was interrupted): fetch or record it again."
@@ -49,10 +75,20 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.video
     """The first moving picture. Raises VideoError if there is none; an album's cover does not count."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
+            _limit_pixels(stream, path)
             return stream
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
     kinds = kinds.replace("video", "cover picture")
     raise VideoError(f"{path}: has no video stream (streams found: {kinds}).")
+
+
+def _limit_pixels(stream: av.video.stream.VideoStream, path: Path) -> None:
+    if stream.codec_context is None:
+        raise VideoError(f"{path}: its codec is not known here, or is damaged in its header.")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > _MOST_PIXELS:
+        raise VideoError(f"{path}: frames of {width}×{height} pixels are too large; at most {_MOST_PIXELS} pixels fit.")
+    stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}  # sizes may change, or be told by frames only
 
 
 def decode_frames(
@@ -205,6 +241,19 @@ class FrameTimes:
         return self.keys[max(0, bisect_right(self.keys, time, key=lambda key: key.time) - 1)]
 
 
+class _Told(NamedTuple):
+    """What a packet says of its frame, without its data: those of a film would fill the memory."""
+
+    time: int | None
+    is_key: bool
+    is_corrupt: bool
+    is_discard: bool
+
+    @classmethod
+    def by(cls, packet: VideoPacket) -> _Told:
+        return cls(packet.pts, packet.is_keyframe, packet.is_corrupt, packet.is_discard)
+
+
 def frame_times(path: Path) -> FrameTimes | None:
     """A file's frames by their packets, none of them decoded. None where packets do not tell: without times or with
     the same twice, in codecs with hidden frames, in a file that breaks off or begins inside a group of pictures."""
@@ -213,19 +262,19 @@ def frame_times(path: Path) -> FrameTimes | None:
         if stream.codec_context.name not in _ONE_FRAME_A_PACKET:
             return None
         try:
-            packets = list(_packets(container, stream))
+            packets = [_Told.by(packet) for packet in _packets(container, stream)]
             _require_end(path, container, stream, len(packets))
         except BreakError:
             return None
-        if any(packet.pts is None or packet.is_corrupt for packet in packets) or not packets[0].is_keyframe:
-            return None
-        shown = sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_discard)
-        keys = sorted(
-            KeyFrame(packet.pts, before)
-            for before, packet in enumerate(packets)
-            if packet.pts is not None and packet.is_keyframe
-        )
         time_base = stream.time_base
+    if any(packet.time is None or packet.is_corrupt for packet in packets) or not packets or not packets[0].is_key:
+        return None
+    shown = sorted(packet.time for packet in packets if packet.time is not None and not packet.is_discard)
+    keys = sorted(
+        KeyFrame(packet.time, before)
+        for before, packet in enumerate(packets)
+        if packet.time is not None and packet.is_key
+    )
     distinct = len(set(shown)) == len(shown) > 0 and keys[0].time <= shown[0]
     return FrameTimes(tuple(shown), tuple(keys), time_base) if distinct and time_base is not None else None
 

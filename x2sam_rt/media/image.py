@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import struct
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import atomic_file, naming_write_errors
 from x2sam_rt.media.types import BoolMask, LabelMap, Pixels
 
+# What Pillow's readers raise for damaged files.
+_DAMAGES = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, ArithmeticError, LookupError, struct.error)
 _WHITE = (255, 255, 255)
 _HIGHEST_16_BIT = 65535
 _HIGHEST_ID = 256**3 - 1
@@ -34,7 +38,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise VideoError(f"{path}: is not an image of a known format.") from error
     except Image.DecompressionBombError as error:
         raise VideoError(f"{path}: too many pixels ({error}). Scale the image down first.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's readers raise each of these
+    except _DAMAGES as error:
         raise VideoError(f"{path}: the image is damaged ({error}). Fetch the file again.") from error
 
 
@@ -47,6 +51,22 @@ def read_image(path: str | Path, *, background: tuple[int, int, int] = _WHITE) -
     """
     with open_image(Path(path)) as image:
         return np.array(_rgb(ImageOps.exif_transpose(image), Path(path), background))
+
+
+def decode_image(data: bytes, formats: Sequence[str], most_pixels: int) -> Pixels:
+    """An image from another's hands, as `read_image` gives it. formats: Pillow's names of those allowed. most_pixels:
+    of the size it says it has, which is read before anything is unpacked. Raises VideoError."""
+    try:
+        with Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
+            if image.width * image.height > most_pixels:
+                raise VideoError(f"The image has {image.width}×{image.height} pixels; up to {most_pixels} are taken.")
+            return np.array(_rgb(ImageOps.exif_transpose(image), Path("the image"), _WHITE))
+    except UnidentifiedImageError as error:
+        raise VideoError(f"{len(data)} bytes are no image of the format {' or '.join(formats)}.") from error
+    except Image.DecompressionBombError as error:
+        raise VideoError(f"The image has too many pixels ({error}).") from error
+    except _DAMAGES as error:
+        raise VideoError(f"The image is damaged ({error}).") from error
 
 
 def read_mask(path: str | Path) -> BoolMask:

@@ -14,7 +14,7 @@ import av.container
 import numpy as np
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.containers import video_stream
+from x2sam_rt.media.containers import SELF_CONTAINED, video_stream
 from x2sam_rt.media.source import WHOLE, FrameSource, Part
 from x2sam_rt.media.video import VideoFrame
 
@@ -141,10 +141,17 @@ def open_address(name: str, scheme: str) -> av.container.InputContainer:
     return _open(name, name, "Check the address, and that something is sent there", options=options, timeout=_TIMEOUT)
 
 
+def open_playlist(path: Path) -> av.container.InputContainer:
+    """Of files on this machine only."""
+    options = {"protocol_whitelist": "file,crypto,data"}
+    return _open(str(path.resolve()), str(path), "Check that the files it names are there", options=options)
+
+
 def open_input(raw_size: tuple[int, int] | None) -> av.container.InputContainer:
     hint = "Send Y4M, MJPEG or another stream that FFmpeg reads without seeking, or say the size of raw RGB frames"
     if raw_size is None:
-        return _open(_Pipe(sys.stdin.buffer), STANDARD_INPUT, hint)
+        options = {"format_whitelist": SELF_CONTAINED}  # what is sent opens no files here
+        return _open(_Pipe(sys.stdin.buffer), STANDARD_INPUT, hint, options=options)
     width, height = raw_size
     options = {"video_size": f"{width}x{height}", "pixel_format": "rgb24", "framerate": str(_UNSTATED_RATE)}
     return _open(_Pipe(sys.stdin.buffer), STANDARD_INPUT, hint, format="rawvideo", options=options)
@@ -162,7 +169,7 @@ class _Pipe:
 
 def _open(file: Any, name: str, hint: str, **how: Any) -> av.container.InputContainer:
     try:
-        container: av.container.InputContainer = av.open(file, "r", **how)
+        container: av.container.InputContainer = av.open(file, "r", metadata_errors="replace", **how)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoError(f"{name}: cannot be opened ({reason}). {hint}.") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.containers import frame_times
+from x2sam_rt.media.containers import PlaylistError, frame_times
 from x2sam_rt.media.image import read_image
 from x2sam_rt.media.live import (
     LIVE_SCHEMES,
@@ -22,6 +22,7 @@ from x2sam_rt.media.live import (
     open_address,
     open_camera,
     open_input,
+    open_playlist,
 )
 from x2sam_rt.media.source import WHOLE, FrameSource, Part
 from x2sam_rt.media.video import PickedFrames, VideoFrame, VideoReader, pick_frames, spread
@@ -35,6 +36,7 @@ def open_source(
     *,
     live: bool | None = None,
     allow_truncated: bool = False,
+    allow_playlists: bool = False,
     raw_size: tuple[int, int] | None = None,
 ) -> FrameSource:
     """Opens whatever an address names.
@@ -43,7 +45,8 @@ def open_source(
     the numbers in their names; a list in its own order); a camera ("0", "/dev/video0"); an address
     (rtsp, rtmp, http, srt, udp, tcp); "-" for standard input (Y4M, MJPEG, anything FFmpeg can read without seeking).
     live: never look ahead, and of cameras and streams take the newest frame only; None = so for cameras and live
-    protocols. allow_truncated: see VideoReader. raw_size: (width, height) of plain RGB bytes on standard input.
+    protocols. allow_truncated: see VideoReader. allow_playlists: read files that open others on this machine, as a
+    stream, since they need not end. raw_size: (width, height) of plain RGB bytes on standard input.
 
     Raises VideoError, which names what was found and what can be read.
     """
@@ -61,7 +64,12 @@ def open_source(
     images = _images(name)
     if images is not None:
         return ImageSequence(name, images, part, look_ahead=not live)
-    return VideoFile(Path(name), part, allow_truncated=allow_truncated, look_ahead=not live)
+    try:
+        return VideoFile(Path(name), part, allow_truncated=allow_truncated, look_ahead=not live)
+    except PlaylistError:
+        if not allow_playlists:
+            raise
+        return LiveStream(name, open_playlist(Path(name)), part, newest_only=bool(live))
 
 
 class VideoFile(FrameSource):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from x2sam_rt.errors import ConfigError, PromptError
-from x2sam_rt.tasks.instruction import MAX_NEW_TOKENS
+from x2sam_rt.errors import ConfigError
+from x2sam_rt.model.key_value_cache import Branches, KeyValueCache, Place, additive
 
 # Tokens of one pass through the layers: what a prompt takes beside the cache is bounded by it.
 CHUNK = 512
-# A decoding step reads the cache up to a multiple of this, so that its shapes stay the same for as many tokens.
-READ_STEP = 256
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+Between = Callable[[], None]  # called between two pieces of work; may wait, or raise to end it
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,56 +46,6 @@ class DeepStack:
         return flat.index_put((self.positions,), joined).view_as(hidden)
 
 
-class KeyValueCache:
-    """Keys and values of one token sequence, in memory that is taken here, once.
-
-    context: tokens it holds. length: tokens in it. Belongs to one caller, who works on it with one call at a time.
-    """
-
-    def __init__(
-        self, layers: int, heads: int, context: int, head_dim: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.keys = torch.zeros(layers, heads, context, head_dim, dtype=dtype, device=device)
-        self.values = torch.zeros_like(self.keys)
-        self.context, self.length = context, 0
-
-    @property
-    def nbytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
-
-    @property
-    def room(self) -> int:
-        """Tokens that may still be appended."""
-        return self.context - self.length
-
-    def check_room(self, length: int) -> None:
-        """Raises PromptError when a sequence of `length` tokens does not fit."""
-        if length > self.context:
-            raise PromptError(
-                f"The prompt reaches {length} tokens; the context holds {self.context}. "
-                "Ask with fewer frames, regions or words, or load the bundle with a larger --context."
-            )
-
-    def rollback(self, length: int) -> None:
-        """Forgets all but the first `length` tokens; what follows is computed as if nothing else had been there."""
-        assert 0 <= length <= self.length, f"rollback to {length} of {self.length} tokens"
-        self.length = length
-
-
-@dataclass(frozen=True, eq=False)
-class _Place:
-    """Where tokens go: rows of the cache they are written to, (T,) int64; their positions, (T,) int64; the first `read`
-    rows of the cache are attended to, as mask (T, read) says (0 = seen, −inf = hidden)."""
-
-    rows: Tensor
-    positions: Tensor
-    mask: Tensor
-
-    @property
-    def read(self) -> int:
-        return self.mask.shape[1]
-
-
 class LanguageModel:
     """Qwen3-VL's text model, run the way X2SAM was trained: its weights, in a loop over its layers that is ours.
 
@@ -115,6 +65,7 @@ class LanguageModel:
         self.embeddings = self.text.embed_tokens
         self.max_context = int(config.max_position_embeddings)
         self.chunk = chunk
+        self.dim = int(config.hidden_size)
         self._heads, self._head_dim = int(config.num_key_value_heads), int(config.head_dim)
         rotary = self.text.rotary_emb.rope_type
         if rotary != "default":
@@ -134,90 +85,75 @@ class LanguageModel:
 
     @torch.inference_mode()
     def prefill(
-        self, cache: KeyValueCache, embeds: Tensor, deepstack: DeepStack | None = None, keep: Tensor | None = None
+        self,
+        cache: KeyValueCache,
+        embeds: Tensor,
+        deepstack: DeepStack | None = None,
+        keep: Tensor | None = None,
+        between: Between | None = None,
     ) -> Tensor:
         """Appends tokens to the cache's sequence, a chunk at a time.
 
         embeds: (tokens, dim), visual tokens already in place. deepstack: its positions, like those of `keep`, count
-        from the first of these tokens. keep: (kept,) int64, which states are wanted; None = all.
+        from the first of these tokens. keep: (kept,) int64, which states are wanted; None = all. between: called
+        in every layer of a chunk; chunks that are done stay in the sequence when it raises.
 
         Returns the states, (kept, dim). Raises PromptError when the cache has no room for the tokens.
         """
         cache.check_room(cache.length + len(embeds))
         keep = torch.arange(len(embeds)) if keep is None else keep
-        kept = embeds.new_empty(len(keep), embeds.shape[1])
-        for start in range(0, len(embeds), self.chunk):
-            stop = min(start + self.chunk, len(embeds))
-            states = self._append(cache, embeds[start:stop], deepstack and deepstack.part(start, stop))
-            inside = (keep >= start) & (keep < stop)
-            kept[inside] = states[keep[inside] - start]
-        return kept
+
+        def append(start: int, stop: int) -> Tensor:
+            place = cache.next_place(stop - start)
+            states = self._run(cache, embeds[start:stop], place, deepstack and deepstack.part(start, stop), between)
+            cache.length += stop - start
+            return states
+
+        return self._by_chunks(embeds, keep, append)
 
     @torch.inference_mode()
     def prefill_branches(
-        self, cache: KeyValueCache, branches: Sequence[Tensor], keep: Sequence[Tensor]
+        self, branches: Branches, embeds: Sequence[Tensor], keep: Sequence[Tensor], between: Between | None = None
     ) -> list[Tensor]:
-        """The states of several continuations of the cache's sequence, each as if it were the only one.
+        """The states of tokens that are appended to every branch, each as if it were the only one.
 
-        branches: (tokens, dim) each. keep: (kept,) int64 for each. They go through the layers together, as many as a
-        chunk holds; the cache's sequence is afterwards what it was. Returns (kept, dim) of each.
-        Raises PromptError when the cache has no room.
+        embeds: (tokens, dim) for each branch. keep: (kept,) int64 for each. between: as for `prefill`.
+        Returns (kept, dim) of each. Raises PromptError when the cache has no room.
         """
-        states: list[Tensor] = []
-        for group in _groups([len(branch) for branch in branches], min(self.chunk, cache.room)):
-            states += self._branches(cache, branches[group], keep[group])
-        return states
+        sizes = [len(own) for own in embeds]
+        owners = [branch for branch, size in enumerate(sizes) for _ in range(size)]
+        together, starts = torch.cat(tuple(embeds)), itertools.accumulate(sizes, initial=0)
+        wanted = torch.cat([start + own for start, own in zip(starts, keep, strict=False)])
+
+        def append(start: int, stop: int) -> Tensor:
+            place = branches.next_place(owners[start:stop])
+            return self._run(branches.cache, together[start:stop], place, None, between)
+
+        return list(torch.split(self._by_chunks(together, wanted, append), [len(own) for own in keep]))
 
     @torch.inference_mode()
-    def decode(self, cache: KeyValueCache, token: int) -> Tensor:
-        """Appends one token to the sequence. Returns its state, (dim,). Raises PromptError when the cache is full."""
-        cache.check_room(cache.length + 1)
-        device = self.embeddings.weight.device
-        read = min(cache.context, -(-(cache.length + 1) // READ_STEP) * READ_STEP)
-        state = self.decode_step(
-            cache, torch.tensor([token], device=device), torch.tensor([cache.length], device=device), read
-        )
-        cache.length += 1
-        return state[0]
+    def decode_branches(self, branches: Branches, owners: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """Appends one token to each of the branches `owners`. Returns their states, (tokens, dim). Raises PromptError
+        when the cache has no room."""
+        ids = torch.tensor(tokens, device=branches.cache.device)
+        return self._run(branches.cache, self.embed(ids), branches.next_place(owners))
 
     def decode_step(self, cache: KeyValueCache, token: Tensor, position: Tensor, read: int) -> Tensor:
         """One token, with shapes that hold for `read` tokens and nothing looked up on the host.
 
         token, position: (1,) int64. read: rows of the cache that are attended to. Returns the state, (1, dim).
         """
-        hidden_rows = torch.arange(read, device=position.device) > position[:, None]
-        place = _Place(position, position, _additive(hidden_rows, cache.keys.dtype))
-        return self._run(cache, self.embed(token), place)
+        hidden = torch.arange(read, device=position.device) > position[:, None]
+        return self._run(cache, self.embed(token), Place(position, position, additive(hidden, cache.dtype)))
+
+    def next_tokens(self, states: Tensor) -> Tensor:
+        """Greedy choice from states (…, dim): (…,) int64."""
+        return self.logits(states).argmax(-1)
 
     def logits(self, states: Tensor) -> Tensor:
         """(…, dim) → (…, V): of the next token; the final norm is in."""
         out: Tensor = self.head(self.text.norm(states))
         return out
-
-    @torch.inference_mode()
-    def next_token(self, state: Tensor) -> int:
-        """Greedy choice from one state (dim,)."""
-        return int(self.logits(state).argmax())
-
-    def generate(
-        self,
-        cache: KeyValueCache,
-        state: Tensor,
-        stop: Callable[[int], bool],
-        max_new_tokens: int = MAX_NEW_TOKENS,
-    ) -> Iterator[tuple[int, Tensor | None]]:
-        """Greedy decoding after a prefill. state: (dim,) of the last token. Yields (token id, state of that token);
-        the last token's state is None, because it is never fed. Ends with a stop token, after max_new_tokens, or where
-        the cache is full.
-        """
-        room = min(max_new_tokens, cache.room)
-        for step in range(room):
-            token = self.next_token(state)
-            if stop(token) or step == room - 1:
-                yield token, None
-                return
-            state = self.decode(cache, token)
-            yield token, state
 
     def states(self, embeds: Tensor, visual_places: Tensor | None = None, deepstack: Tensor | None = None) -> Tensor:
         """The last layer's output before the final norm, (B, tokens, dim), without a cache and with gradients.
@@ -234,31 +170,29 @@ class LanguageModel:
 
         return self._layers(embeds, torch.arange(embeds.shape[1], device=embeds.device), joined, attend)
 
-    def _append(self, cache: KeyValueCache, embeds: Tensor, deepstack: DeepStack | None) -> Tensor:
-        start, stop = cache.length, cache.length + len(embeds)
-        positions = torch.arange(start, stop, device=embeds.device)
-        hidden_rows = torch.arange(stop, device=embeds.device) > positions[:, None]
-        place = _Place(positions, positions, _additive(hidden_rows, embeds.dtype))
-        states = self._run(cache, embeds, place, deepstack)
-        cache.length = stop
-        return states
+    def _by_chunks(self, embeds: Tensor, keep: Tensor, append: Callable[[int, int], Tensor]) -> Tensor:
+        """append: the states of the tokens start…stop. Returns those of `keep`, (kept, dim)."""
+        kept = embeds.new_empty(len(keep), embeds.shape[1])
+        for start in range(0, len(embeds), self.chunk):
+            stop = min(start + self.chunk, len(embeds))
+            states = append(start, stop)
+            inside = (keep >= start) & (keep < stop)
+            kept[inside] = states[keep[inside] - start]
+        return kept
 
-    def _branches(self, cache: KeyValueCache, branches: Sequence[Tensor], keep: Sequence[Tensor]) -> list[Tensor]:
-        """Branches that fit into one chunk; or one of any length."""
-        base = cache.length
-        if len(branches) == 1:
-            states = self.prefill(cache, branches[0], keep=keep[0])
-            cache.rollback(base)
-            return [states]
-        sizes = [len(branch) for branch in branches]
-        embeds = torch.cat(tuple(branches))
-        states = self._run(cache, embeds, _branch_places(base, sizes, embeds))
-        return [part[at] for part, at in zip(torch.split(states, sizes), keep, strict=True)]
-
-    def _run(self, cache: KeyValueCache, embeds: Tensor, place: _Place, deepstack: DeepStack | None = None) -> Tensor:
+    def _run(
+        self,
+        cache: KeyValueCache,
+        embeds: Tensor,
+        place: Place,
+        deepstack: DeepStack | None = None,
+        between: Between | None = None,
+    ) -> Tensor:
         """embeds: (T, dim). Returns the states, (T, dim)."""
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            if between is not None:
+                between()
             keys, values = cache.keys[layer], cache.values[layer]
             keys.index_copy_(1, place.rows, key[0])
             values.index_copy_(1, place.rows, value[0])
@@ -312,31 +246,3 @@ def _grouped_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     shape = (len(grouped), *keys.shape)
     attended = F.scaled_dot_product_attention(grouped, keys.expand(shape), values.expand(shape), mask)
     return attended.transpose(0, 1).reshape(1, heads, tokens, dim)
-
-
-def _branch_places(base: int, sizes: Sequence[int], embeds: Tensor) -> _Place:
-    """Branches one after the other behind `base` tokens: each counts on from there and sees these and itself."""
-    device = embeds.device
-    branch = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(device)
-    rows = torch.arange(len(embeds), device=device)
-    starts = torch.tensor([0, *sizes], device=device).cumsum(0)
-    foreign = (branch[:, None] != branch) | (rows > rows[:, None])
-    hidden_rows = F.pad(foreign, (base, 0), value=False)
-    return _Place(base + rows, base + rows - starts[branch], _additive(hidden_rows, embeds.dtype))
-
-
-def _additive(hidden_rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask in the form every attention kernel takes, made once for all layers."""
-    return torch.zeros_like(hidden_rows, dtype=dtype).masked_fill_(hidden_rows, float("-inf"))
-
-
-def _groups(sizes: Sequence[int], limit: int) -> Iterator[slice]:
-    """Consecutive items whose sizes add up to at most `limit`; a larger one is alone."""
-    start = total = 0
-    for index, size in enumerate(sizes):
-        if index > start and total + size > limit:
-            yield slice(start, index)
-            start, total = index, 0
-        total += size
-    if sizes:
-        yield slice(start, len(sizes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from x2sam_rt.config import ModelConfig
+from x2sam_rt.config import SCALES, ModelConfig
 from x2sam_rt.kernels.memory_attention import self_attention, slot_attention
 from x2sam_rt.model.position import rotary_table, rotate, sine_position, temporal_encoding
 
@@ -71,7 +71,10 @@ class MemoryAttention(nn.Module):
         )
         self.layer_norm = nn.LayerNorm(dim)
         self.register_buffer("memory_position", sine_position(config.grids[0], dim).flatten(1).T, persistent=False)
-        for scale, side in enumerate(config.grids):
+        # Of all scales, those that look at the memory; slots hold these only, in this order.
+        self.scales = tuple(SCALES.index(scale) for scale in memory.scales)
+        for scale in self.scales:
+            side = config.grids[scale]
             self.register_buffer(f"position_{scale}", sine_position(side, dim), persistent=False)
             self.register_buffer(f"rotary_{scale}", rotary_table(side, dim), persistent=False)
 
@@ -79,12 +82,13 @@ class MemoryAttention(nn.Module):
         """features: pixel features low to high, each (1, D, h, w). memory: (slots, scales, slot tokens, D), live slots
         only, in any order. frame_offsets: (slots,) frames between now and each slot.
 
-        Returns the conditioned features, shaped as the input.
+        Returns the conditioned features, shaped as the input; those of other scales as they are.
         """
         time = temporal_encoding(frame_offsets, self.dim).to(memory.dtype)
-        return tuple(
-            self.forward_scale(scale, feature, memory[:, scale], time) for scale, feature in enumerate(features)
-        )
+        conditioned = list(features)
+        for place, scale in enumerate(self.scales):
+            conditioned[scale] = self.forward_scale(scale, features[scale], memory[:, place], time)
+        return tuple(conditioned)
 
     def forward_scale(self, scale: int, feature: Tensor, memory: Tensor, time: Tensor) -> Tensor:
         position: Tensor = getattr(self, f"position_{scale}")

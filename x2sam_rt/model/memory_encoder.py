@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from x2sam_rt.config import NUM_SCALES, ModelConfig
+from x2sam_rt.config import NUM_SCALES, SCALES, ModelConfig
 from x2sam_rt.kernels.mask_fusion import mask_fusion
 
 _NORM_EPS = 1e-6
@@ -87,6 +87,7 @@ class MemoryEncoder(nn.Module):
         self.mask_downsampler = Downsampler(1, dim, halvings=2)
         self.memory_fuser = MemoryFuser(dim, memory.fuser_feedforward_dim, memory.fuser_layers)
         self.projection = nn.Conv2d(dim, dim, kernel_size=1)
+        self.scales = tuple(SCALES.index(scale) for scale in memory.scales)
 
     def forward(self, features: tuple[Tensor, ...], mask_logits: Tensor, class_logits: Tensor) -> Tensor:
         """features: the frame's own pixel features (not the conditioned ones), low to high, each (1, D, h, w).
@@ -103,7 +104,7 @@ class MemoryEncoder(nn.Module):
         Returns (B, scales, (S/16)², D).
         """
         mask = self.mask_downsampler(fused[:, None] * MASK_SCALE + MASK_BIAS)
-        slots = [self._fuse(scale, feature, mask) for scale, feature in enumerate(features)]
+        slots = [self._fuse(scale, features[scale], mask) for scale in self.scales]
         return torch.stack([slot.flatten(2).mT for slot in slots], dim=1)
 
     def _fuse(self, scale: int, feature: Tensor, mask: Tensor) -> Tensor:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from x2sam_rt.config import NUM_SCALES, ModelConfig
+from x2sam_rt.config import SCALES, ModelConfig
 from x2sam_rt.model.stage_contract import Sizes, StageContract, TensorSpec
 from x2sam_rt.model.vision_encoder import VisionTower
 
 if TYPE_CHECKING:  # a bundle's manifest is checked without the language model's libraries
     from x2sam_rt.model.x2sam import X2SAM, Segmentor
 
-SCALES = ("low", "middle", "high")
 Signature = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]  # inputs, outputs
 
 
@@ -44,8 +43,8 @@ def predicted_logits(config: ModelConfig, dtype: str) -> tuple[TensorSpec, Tenso
 
 
 def slot_shape(config: ModelConfig) -> tuple[int, int, int]:
-    """One slot of the bank: scales, tokens, channels."""
-    return (NUM_SCALES, config.slot_tokens, config.dim)
+    """One slot of the bank: scales that look at it, tokens, channels."""
+    return (len(config.memory.scales), config.slot_tokens, config.dim)
 
 
 class FrameEncoder(nn.Module):
@@ -100,7 +99,8 @@ class MemoryAttentionStage(nn.Module):
     def forward(
         self, low: Tensor, middle: Tensor, high: Tensor, memory: Tensor, frame_offsets: Tensor
     ) -> tuple[Tensor, ...]:
-        """memory: (slots, 3, (S/16)², D), the live slots. frame_offsets: (slots,) fp32, frames since each was written.
+        """memory: (slots, scales, (S/16)², D), the live slots of the scales that look at them. frame_offsets: (slots,)
+        fp32, frames since each was written.
 
         Returns as the features.
         """
@@ -164,7 +164,7 @@ class MemoryEncoderStage(nn.Module):
         return inputs, (TensorSpec("slot", slot_shape(config), dtype),)
 
     def forward(self, low: Tensor, middle: Tensor, high: Tensor, mask_logits: Tensor, class_logits: Tensor) -> Tensor:
-        """Features are the frame's own, not the conditioned ones. Returns (3, (S/16)², D)."""
+        """Features are the frame's own, not the conditioned ones. Returns (scales, (S/16)², D)."""
         out: Tensor = self.memory_encoder((low, middle, high), mask_logits, class_logits)
         return out
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from x2sam_rt.config import ModelConfig, read_dataclass
-from x2sam_rt.errors import BundleError, ConfigError
+from x2sam_rt.errors import BundleError, ConfigError, EngineError
+from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.precision import Precision, dtype_of
 from x2sam_rt.model.quantization import LanguageWeights
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.model.stages import stage_contracts
+from x2sam_rt.runtime.engines import find_backend
 
 SCHEMA = 3
 MANIFEST = "manifest.json"
@@ -68,6 +70,19 @@ class Manifest:
     def num_bytes(self) -> int:
         """Size of all files together."""
         return sum(record.size for record in self.files.values())
+
+    def turned(self, knobs: ModelKnobs) -> Manifest:
+        """The same bundle with other knobs. Raises ConfigError for what the model cannot have, EngineError where the
+        engines are files that were built for tensors of other shapes."""
+        model = knobs.turned(self.model)
+        stages = stage_contracts(model, dtype_of(self.precision))
+        other = [new.name for new, old in zip(stages, self.stages, strict=True) if new != old]
+        if other and not find_backend(self.backend).runs_weights:
+            raise EngineError(
+                f"{knobs}: the engines for {', '.join(other)} were built for other shapes. Export the checkpoint again "
+                "with these knobs, or with --engine torch, whose bundles take all of them when they are loaded."
+            )
+        return replace(self, model=model, stages=stages)
 
     @cached_property
     def sha256(self) -> str:

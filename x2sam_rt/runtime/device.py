@@ -1,6 +1,9 @@
-"""Where a bundle runs: the device that was asked for, or why it cannot be had."""
+"""Where a bundle runs: the device that was asked for, or why it cannot be had; and the streams of a GPU."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -35,6 +38,40 @@ def device_for(backend: Backend, name: str | torch.device | None) -> torch.devic
             f"Engines of {backend.name} run on NVIDIA GPUs; asked for cpu. Leave the device out, or {_ELSEWHERE}."
         )
     return device
+
+
+def wait_for(device: torch.device) -> None:
+    """Returns when a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class SideStream:
+    """Work on a GPU beside that of the current stream, with which it shares memory; on a CPU, work as any other."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Begins after what the current stream has to do so far; at the end the host waits until all is done."""
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            self._stream.synchronize()
+
+
+def on_current_stream(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """For another thread, in which the caller's current stream is then the current one."""
+    if device.type == "cpu":
+        return contextlib.nullcontext()
+    return torch.cuda.stream(torch.cuda.current_stream(device))
 
 
 def _named(name: str | torch.device) -> torch.device:

@@ -7,42 +7,39 @@ import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import NoMasksError, SessionError
-from x2sam_rt.model.language import DeepStack
-from x2sam_rt.model.preprocess import (
-    region_input,
-    segmentor_input,
-    tokens_per_pair,
-    vision_patches,
-    vision_size,
-)
+from x2sam_rt.model.key_value_cache import Branches
+from x2sam_rt.model.language import Between, DeepStack
+from x2sam_rt.model.preprocess import tokens_per_pair
 from x2sam_rt.model.prompt_encoder import (
     VISUAL_PLACE,
     LanguageStates,
     PromptEmbeddings,
     PromptEncoder,
     PromptTokens,
-    VisualTokens,
     deep_stack,
     prompt_tokens,
     read_positions,
 )
 from x2sam_rt.model.tokenizer import Tokenizer
+from x2sam_rt.runtime.decoding import AnsweredTokens, GeneratedAnswer, GreedyDecoder, write_together
+from x2sam_rt.runtime.device import SideStream
+from x2sam_rt.runtime.frame_graph import CudaRecorder, Recorder
+from x2sam_rt.runtime.frames_first import FramesFirst
 from x2sam_rt.runtime.growing_text import GrowingText, OnText
-from x2sam_rt.runtime.prompt_cache import FramePair, Prefix, SeenPairs, frame_pairs, shared_length, token_keys
-from x2sam_rt.runtime.prompt_frames import PAIRS_AT_ONCE, PromptFrames
+from x2sam_rt.runtime.prompt_cache import Prefix, shared_length, token_keys
+from x2sam_rt.runtime.prompt_frames import PromptFrames
+from x2sam_rt.runtime.prompt_vision import PromptVision, RegionSource, ShownFrames
 from x2sam_rt.tasks.instruction import Instruction
-from x2sam_rt.tasks.marks import LinkedText, MarkedText, link, shortened, spell
-from x2sam_rt.tasks.regions import RegionPrompt
+from x2sam_rt.tasks.marks import LinkedText, link, spell
 from x2sam_rt.tasks.table import Conditions, Media
 from x2sam_rt.tasks.wording import Wording
-
-RegionSource = Callable[[Tensor], Tensor]  # (1, 3, S, S) → (1, S/16, S/16, C): what the mask encoder sees of a frame
 
 # Tokens of the default context beside those of the frames: a list of categories, an answer of full length.
 _WORDS = 4096
@@ -65,18 +62,6 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class _Shown:
-    """The frames a prompt begins with. target: (height, width) they are resized to."""
-
-    pairs: list[FramePair]
-    target: tuple[int, int]
-
-    @property
-    def tokens_per_pair(self) -> int:
-        return tokens_per_pair(self.target)
-
-
-@dataclass(frozen=True, eq=False)
 class _Asked:
     """An instruction as a token sequence. keys: what tells its tokens from others. read: (n,) int64, the tokens whose
     states are wanted. regions: (R, 64, dim). generate: the answer is not known beforehand."""
@@ -94,14 +79,10 @@ class _Asked:
         """Tokens at the beginning whose states nobody reads, so that their keys and values are all there is to them."""
         return int(self.read[0])
 
-
-@dataclass(frozen=True, eq=False)
-class _Said:
-    """An answered sequence. ids: with the answer's. text: the answer, as far as it counts."""
-
-    ids: list[int]
-    states: LanguageStates
-    text: MarkedText
+    def tokens_at_most(self, context: int) -> int:
+        """Of the prompt and the longest answer there may be."""
+        longest = len(self.keys) + self.instruction.max_new_tokens * self.generate
+        return min(longest, context)
 
 
 def default_context(config: ModelConfig) -> int:
@@ -132,15 +113,23 @@ class LanguageRuntime:
         config: ModelConfig,
         wording: Wording,
         context: int | None = None,
+        record: Callable[[], Recorder | None] | None = None,
     ) -> None:
-        """context: tokens of the longest prompt, its answer included; None = `default_context`.
+        """context: tokens of the longest prompt, its answer included; None = `default_context`. record: makes what
+        records a decoding step, and may make None, which calls it; the default records on GPUs.
 
         Raises ConfigError for a context the model was not made for.
         """
         self.encoder, self.tokenizer = encoder, tokenizer
-        self._region_source, self._config, self._wording = region_source, config, wording
+        self._wording = wording
         cache = encoder.language.new_cache(default_context(config) if context is None else context)
-        self._prefix, self._seen = Prefix(cache), SeenPairs(cache.context)
+        if record is None and cache.device.type == "cuda":
+            record = partial(CudaRecorder, cache.device)
+        self._prefix = Prefix(cache)
+        self._decoder = GreedyDecoder(encoder.language, cache, record() if record is not None else None)
+        self.vision = PromptVision(encoder, region_source, config, cache.context)
+        self.frames_first = FramesFirst()
+        self._side = SideStream(cache.device)
         self._turn, self._answering = threading.RLock(), False
 
     @property
@@ -149,16 +138,13 @@ class LanguageRuntime:
         return self._prefix.cache.context
 
     @property
+    def device(self) -> torch.device:
+        return self._prefix.cache.device
+
+    @property
     def cache_bytes(self) -> int:
         """Of the key-value cache: what the language side takes beside its weights, whatever is asked."""
         return self._prefix.cache.nbytes
-
-    @property
-    def largest_seen_bytes(self) -> int:
-        """Of the visual tokens that are kept, when as many as the context holds have been seen."""
-        config = self._config.language["vision_config"]
-        levels = 1 + len(config["deepstack_visual_indexes"])
-        return self.context * levels * self._config.language_dim * self.encoder.dtype.itemsize
 
     def worded(self, wording: Wording) -> LanguageRuntime:
         """The same with other words for questions and known answers; cache and turns are shared."""
@@ -173,38 +159,30 @@ class LanguageRuntime:
         frames: PromptFrames,
         *,
         on_text: OnText | None = None,
-        abandoned: Callable[[], bool] = lambda: False,
+        given_up: threading.Event | None = None,
     ) -> Answer:
         """A known answer costs one prefill and no decoding; of a generated one `on_text` gets the text as it grows.
-        abandoned: asked now and then whether the answer is still wanted; if not, SessionError ends the work.
+        given_up: of an answer that is made beside a stream, and stands back behind its frames; when it is set,
+        SessionError ends the work.
 
         Raises PromptError for what cannot be asked on these frames or does not fit into the context, NoMasksError
         (with the text) when the model answers without masks, SessionError when called from `on_text`.
         """
-
-        def wanted(text: str = "") -> None:
-            if abandoned():
-                raise SessionError("The instruction was given up for a later one.")
-            if on_text is not None and text:
-                on_text(text)
-
-        with self._one_at_a_time(), torch.inference_mode():
-            wanted()
-            shown = self._show(frames, media)
+        with self._one_at_a_time(), self._pace(given_up) as between:
+            shown = self.vision.show(frames, media)
             asked = self._ask(instruction, media, frames, shown)
-            return self._read(asked, self._run(asked, shown, wanted))
+            return self._read(asked, self._run(asked, shown, on_text, between))
 
     def answer_all(self, instructions: Sequence[Instruction], media: Media, frames: PromptFrames) -> list[Answer]:
-        """Several instructions on the same frames, each as if asked alone. Those whose answers are known beforehand go
-        through the language model together, behind one copy of the frames; the others follow one by one.
+        """Several instructions on the same frames, each as if asked alone: they go through the language model together,
+        behind one copy of the frames, as many as the context holds with their longest answers.
 
         Raises as `answer`, and then answers none.
         """
-        with self._one_at_a_time(), torch.inference_mode():
-            shown = self._show(frames, media)
+        with self._one_at_a_time():
+            shown = self.vision.show(frames, media)
             asked = [self._ask(instruction, media, frames, shown) for instruction in instructions]
-            known = iter(self._run_together([one for one in asked if not one.generate], shown))
-            return [self._read(one, self._run(one, shown) if one.generate else next(known)) for one in asked]
+            return list(map(self._read, asked, self._run_together(asked, shown)))
 
     @contextlib.contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
@@ -213,138 +191,105 @@ class LanguageRuntime:
                 raise SessionError("An instruction was asked from within on_text; ask when the answer is complete.")
             self._answering = True
             try:
-                yield
+                with self._side(), torch.inference_mode():
+                    yield
             finally:
                 self._answering = False
 
-    def _show(self, frames: PromptFrames, media: Media) -> _Shown:
-        video = media == "video"
-        budget = self._config.video_budget if video else self._config.image_budget
-        height, width = frames.frames[0].shape[:2]
-        target = vision_size(height, width, len(frames.frames) if video else 1, budget)
-        return _Shown(frame_pairs(frames.frames, target, frames.pixel_digests()), target)
+    @contextlib.contextmanager
+    def _pace(self, given_up: threading.Event | None) -> Iterator[Between | None]:
+        """What is called between two pieces of an answer's work; None where nothing interrupts it."""
+        if given_up is None:
+            yield None
+            return
 
-    def _ask(self, instruction: Instruction, media: Media, frames: PromptFrames, shown: _Shown) -> _Asked:
+        def between() -> None:
+            self.frames_first.stand_back()
+            if given_up.is_set():
+                raise SessionError("The instruction was given up for a later one.")
+
+        with self.frames_first.answer():
+            between()
+            yield between
+
+    def _ask(self, instruction: Instruction, media: Media, frames: PromptFrames, shown: ShownFrames) -> _Asked:
         question = instruction.question_text(media, self._wording)
         answer = instruction.answer_text(self._wording)
         prompt = prompt_tokens(self.tokenizer, media, len(shown.pairs), shown.tokens_per_pair, question, answer)
         ids = prompt.ids.tolist()
         self._prefix.cache.check_room(len(ids))  # before anything costs time
-        masks = self._region_masks(instruction, frames)
+        masks = self.vision.region_masks(instruction.regions, frames)
         return _Asked(
             instruction,
             prompt,
             token_keys(ids, shown.pairs, shown.tokens_per_pair),
             read_positions(ids, prompt.answer_start, self.tokenizer),
-            self._look_at_regions(instruction, frames, masks),
+            self.vision.see_regions(instruction.regions, masks, frames),
             masks,
             generate=answer is None,
         )
 
-    def _region_masks(self, instruction: Instruction, frames: PromptFrames) -> Tensor | None:
-        config = self._config
-        masks = [
-            region_input(region.mask(*frames.frame_of(region).shape[:2]), config.image_size, config.resize)
-            for region in instruction.regions
-        ]
-        return torch.stack(masks).to(self.encoder.device) if masks else None
-
-    def _look_at_regions(self, instruction: Instruction, frames: PromptFrames, masks: Tensor | None) -> Tensor | None:
-        """(regions, 64, dim), each read from the features of the frame it was drawn on."""
-        if masks is None:
-            return None
-        looked = zip(self._sources(instruction.regions, frames), masks, strict=True)
-        return torch.cat([self.encoder.look_at_regions(source, mask[None]) for source, mask in looked])
-
-    def _sources(self, regions: tuple[RegionPrompt, ...], frames: PromptFrames) -> Iterator[Tensor]:
-        """The source of each region's frame; several regions of one frame share it."""
-        config, known = self._config, dict[int, Tensor]()
-        for region in regions:
-            if region.frame not in known:
-                frame = frames.frame_of(region).to(self.encoder.device)
-                seen = segmentor_input(frame, config.image_size, config.resize)
-                known[region.frame] = self._region_source(seen.pixels)
-            yield known[region.frame]
-
-    def _run(self, asked: _Asked, shown: _Shown, on_text: OnText | None = None) -> _Said:
+    def _run(
+        self, asked: _Asked, shown: ShownFrames, on_text: OnText | None, between: Between | None
+    ) -> AnsweredTokens:
         start = self._prefix.share(asked.keys, asked.reusable)
-        embeds, deepstack = self._feed(asked, shown, start, len(asked.keys))
-        language, cache = self.encoder.language, self._prefix.cache
-        values = language.prefill(cache, embeds, deepstack, asked.read - start)
-        states = LanguageStates(asked.read, values)
-        return self._generate(asked, states, on_text) if asked.generate else self._known(asked, states)
+        embeds, deepstack = self._feed(asked, shown, start, len(asked.keys), between)
+        cache = self._prefix.cache
+        values = self.encoder.language.prefill(cache, embeds, deepstack, asked.read - start, between)
+        if not asked.generate:
+            return self._known(asked, values)
+        answer = self._begin(asked, values, on_text)
+        self._decoder.write(answer, between)
+        return answer.finish()
 
-    def _run_together(self, asked: Sequence[_Asked], shown: _Shown) -> list[_Said]:
+    def _run_together(self, asked: Sequence[_Asked], shown: ShownFrames) -> Iterator[AnsweredTokens]:
         """The prompts' common beginning once, the rest of each as a branch of it."""
         if not asked:
-            return []
+            return
         base = min(one.reusable for one in asked)
         for other in asked[1:]:
             base = shared_length(asked[0].keys[:base], other.keys)
-        language, cache = self.encoder.language, self._prefix.cache
+        cache = self._prefix.cache
         start = self._prefix.share(asked[0].keys[:base], base)
-        language.prefill(cache, *self._feed(asked[0], shown, start, base), keep=torch.arange(0))
-        branches = [self._feed(one, shown, base, len(one.keys))[0] for one in asked]
-        states = language.prefill_branches(cache, branches, [one.read - base for one in asked])
-        return [self._known(one, LanguageStates(one.read, values)) for one, values in zip(asked, states, strict=True)]
+        self.encoder.language.prefill(cache, *self._feed(asked[0], shown, start, base), keep=torch.arange(0))
+        sizes = [one.tokens_at_most(self.context) - base for one in asked]
+        for group in _groups(sizes, cache.room):
+            yield from self._run_branches(asked[group], shown, base)
 
-    def _feed(self, asked: _Asked, shown: _Shown, start: int, stop: int) -> tuple[Tensor, DeepStack | None]:
+    def _run_branches(self, asked: Sequence[_Asked], shown: ShownFrames, base: int) -> Iterator[AnsweredTokens]:
+        """What follows the first `base` tokens, which the cache holds."""
+        language, branches = self.encoder.language, Branches(self._prefix.cache, len(asked))
+        embeds = [self._feed(one, shown, base, len(one.keys))[0] for one in asked]
+        values = language.prefill_branches(branches, embeds, [one.read - base for one in asked])
+        prefilled = list(zip(asked, values, strict=True))
+        answers = {index: self._begin(*pair) for index, pair in enumerate(prefilled) if pair[0].generate}
+        write_together(language, branches, answers)
+        for index, (one, states) in enumerate(prefilled):
+            yield answers[index].finish() if one.generate else self._known(one, states)
+
+    def _feed(
+        self, asked: _Asked, shown: ShownFrames, start: int, stop: int, between: Between | None = None
+    ) -> tuple[Tensor, DeepStack | None]:
         """The tokens start…stop as the language model takes them; the frames among them are looked at."""
         ids = asked.prompt.ids[start:stop]
         count = int((ids == VISUAL_PLACE).sum())
-        visual = self._see(shown, count) if count else None
+        visual = self.vision.see(shown, count, between) if count else None
         regions = asked.regions if stop == len(asked.keys) else None
         embeds = self.encoder.embed(ids.to(self.encoder.device), visual, regions)
         return embeds, None if visual is None else deep_stack(ids, visual)
 
-    def _see(self, shown: _Shown, count: int) -> VisualTokens:
-        """The last `count` visual tokens of the frames."""
-        needed = -(-count // shown.tokens_per_pair)
-        return self._seen.get(shown.pairs[-needed:], lambda pairs: self._run_tower(pairs, shown.target)).last(count)
-
-    def _run_tower(self, pairs: Sequence[FramePair], target: tuple[int, int]) -> VisualTokens:
-        parts = []
-        for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            frames = [frame for pair in pairs[start : start + PAIRS_AT_ONCE] for frame in pair.frames]
-            shown = [frame.to(self.encoder.device) for frame in frames]
-            parts.append(self.encoder.see(vision_patches(shown, target)))
-        return VisualTokens(
-            torch.cat([part.tokens for part in parts]), torch.cat([part.deepstack for part in parts], dim=1)
-        )
-
-    def _known(self, asked: _Asked, states: LanguageStates) -> _Said:
+    def _known(self, asked: _Asked, values: Tensor) -> AnsweredTokens:
         ids = asked.prompt.ids.tolist()
-        return _Said(ids, states, self._text(ids[asked.prompt.answer_start :]))
+        answer = [token for token in ids[asked.prompt.answer_start :] if token not in self.tokenizer.stops]
+        return AnsweredTokens(ids, LanguageStates(asked.read, values), self.tokenizer.decode_marked(answer))
 
-    def _generate(self, asked: _Asked, states: LanguageStates, on_text: OnText | None) -> _Said:
-        language, cache, instruction = self.encoder.language, self._prefix.cache, asked.instruction
-        text, end = GrowingText(self.tokenizer, instruction.stop, on_text), None
-        start, ids, values = asked.prompt.answer_start, asked.prompt.ids.tolist(), [states.values]
-        stops = self.tokenizer.stops.__contains__
-        for token, state in language.generate(cache, states.values[-1], stops, instruction.max_new_tokens):
-            ids.append(token)
-            if state is not None:
-                values.append(state[None])
-            end = None if stops(token) else text.add(token)
-            if end is not None:
-                break
-        else:
-            text.finish()
-        fed = torch.arange(start, start + len(values) - 1, device="cpu")
-        read = LanguageStates(torch.cat((states.positions, fed)), torch.cat(values))
-        return _Said(ids, read, self._text(ids[start:])) if end is None else self._ended(ids, read, start, end)
+    def _begin(self, asked: _Asked, values: Tensor, on_text: OnText | None = None) -> GeneratedAnswer:
+        instruction, prompt = asked.instruction, asked.prompt
+        text = GrowingText(self.tokenizer, instruction.stop, on_text)
+        limit = asked.tokens_at_most(self.context) - len(asked.keys)
+        return GeneratedAnswer(self.tokenizer, prompt, LanguageStates(asked.read, values), text, limit)
 
-    def _ended(self, ids: list[int], states: LanguageStates, answer_start: int, end: int) -> _Said:
-        """An answer that counts up to a stop text, which begins after `end` characters."""
-        text = self._text(ids[answer_start:])
-        while len(spell(self._text(ids[answer_start:]))) > end:
-            ids = ids[:-1]
-        return _Said(ids, states, shortened(text, end))
-
-    def _text(self, answer: Sequence[int]) -> MarkedText:
-        return self.tokenizer.decode_marked([token for token in answer if token not in self.tokenizer.stops])
-
-    def _read(self, asked: _Asked, said: _Said) -> Answer:
+    def _read(self, asked: _Asked, said: AnsweredTokens) -> Answer:
         instruction, linked = asked.instruction, link(said.text)
         if not instruction.row.draws_masks:
             return Answer(instruction, Conditions(), linked, None, asked.region_masks)
@@ -359,3 +304,15 @@ class LanguageRuntime:
             embeddings,
             asked.region_masks,
         )
+
+
+def _groups(sizes: Sequence[int], limit: int) -> Iterator[slice]:
+    """Consecutive items whose sizes add up to at most `limit`; a larger one is alone."""
+    start = total = 0
+    for index, size in enumerate(sizes):
+        if index > start and total + size > limit:
+            yield slice(start, index)
+            start, total = index, 0
+        total += size
+    if sizes:
+        yield slice(start, len(sizes))

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from x2sam_rt.config import Turns
 from x2sam_rt.errors import SnapshotError
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.runtime.device import CPU
@@ -17,8 +18,8 @@ from x2sam_rt.runtime.device import CPU
 class MemoryView:
     """The live slots at one fill level, without a copy.
 
-    memory: (live, scales, slot tokens, D), in storage order. frame_offsets: (live,) fp32, frames since each slot was
-    written (the previous frame: 1). The order of slots means nothing to attention; only the offsets do.
+    memory: (live, scales, slot tokens, D), in storage order. frame_offsets: (live,) fp32, the age of each slot (the
+    previous frame's: 1). The order of slots means nothing to attention; only the offsets do.
     """
 
     memory: Tensor
@@ -46,15 +47,18 @@ class MemoryBank:
     from then on all are live and the oldest is overwritten in place.
     """
 
-    def __init__(self, attention: StageContract, slots: int, device: torch.device = CPU) -> None:
-        """attention: the contract of the stage that reads the bank."""
+    def __init__(
+        self, attention: StageContract, slots: int, device: torch.device = CPU, gaps: Turns = "frames"
+    ) -> None:
+        """attention: the contract of the stage that reads the bank. gaps: what a slot's age counts, frames since it was
+        written or how many were, itself included."""
         self._memory = attention.input("memory").zeros(device, slots=slots)
         self._frame_offsets = attention.input("frame_offsets").zeros(device, slots=slots)
         self._frames = torch.zeros(slots, dtype=torch.int64, device=device)
-        self._written = 0
+        self._written, self._gaps = 0, gaps
         # What a recorded frame reads instead of the numbers it was recorded with.
         self._now, self._next = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
-        self._ages = torch.zeros_like(self._frames)
+        self._ages, self._numbers = torch.zeros_like(self._frames), torch.arange(slots, device=device)
 
     def __len__(self) -> int:
         """Live slots."""
@@ -83,9 +87,9 @@ class MemoryBank:
 
     def read(self, frame: int) -> MemoryView:
         """What frame number `frame` may look at. Valid until the next `read` or `commit`."""
-        live = len(self)
-        self._frame_offsets[:live] = (frame - self._frames[:live]).to(self._frame_offsets)
-        return self.view(live)
+        self.announce(frame)
+        self.age(len(self))
+        return self.view(len(self))
 
     def commit(self, frame: int) -> None:
         """Makes `next_slot` the memory of frame number `frame`."""
@@ -105,8 +109,12 @@ class MemoryBank:
 
     def age(self, live: int) -> None:
         """Sets the offsets of the frame announced, as `read` does."""
-        torch.sub(self._now, self._frames[:live], out=self._ages[:live])
-        self._frame_offsets[:live].copy_(self._ages[:live])
+        ages = self._ages[:live]
+        if self._gaps == "frames":
+            torch.sub(self._now, self._frames[:live], out=ages)
+        else:  # slots are written in the order of their numbers
+            torch.sub(self._next, self._numbers[:live], out=ages).sub_(1).remainder_(self.slots).add_(1)
+        self._frame_offsets[:live].copy_(ages)
 
     def place(self) -> None:
         """Makes `staged` the memory of the frame announced."""

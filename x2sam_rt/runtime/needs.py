@@ -10,7 +10,7 @@ from x2sam_rt.model.precision import dtype_of
 from x2sam_rt.model.preprocess import tokens_per_pair, vision_size
 from x2sam_rt.runtime.bundle import Manifest
 from x2sam_rt.runtime.engines import STAGE_WEIGHTS
-from x2sam_rt.runtime.prompt_frames import PAIRS_AT_ONCE
+from x2sam_rt.runtime.prompt_vision import PAIRS_AT_ONCE
 from x2sam_rt.tasks.table import Media
 
 # Libraries, their threads and what the allocator keeps.
@@ -20,7 +20,7 @@ _FLOAT = 4
 
 
 @dataclass(frozen=True)
-class ShownFrames:
+class AskedFrames:
     """What an instruction is answered on: frames of one size."""
 
     media: Media
@@ -42,7 +42,7 @@ def cache_bytes(config: ModelConfig, tokens: int, itemsize: int) -> int:
     return per_token * tokens * itemsize
 
 
-def answer_bytes(manifest: Manifest, shown: ShownFrames) -> int:
+def answer_bytes(manifest: Manifest, shown: AskedFrames) -> int:
     """Most that one question with a known answer takes beside a loaded bundle, its share of the cache included."""
     config, words = manifest.model, CHUNK
     language, stages = (dtype_of(name).itemsize for name in (manifest.language_precision, manifest.precision))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from x2sam_rt.config import ModelConfig
+from x2sam_rt.config import SCALES, MemoryConfig, ModelConfig
 from x2sam_rt.errors import EngineError, SnapshotError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
-from x2sam_rt.model.stages import SCALES
 from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines
 from x2sam_rt.runtime.frame_graph import Beside, CudaBeside, CudaRecorder, FrameGraph, InTurn, Recorder
 from x2sam_rt.runtime.memory_bank import BankState, MemoryBank
+from x2sam_rt.runtime.timing import StageTimer
 
 RECORDED = "recorded_frame"  # in timings: all stages as graphs, as long as the host is busy with them
 _CONDITIONED = "conditioned_"
@@ -48,14 +46,23 @@ class MaskPrediction:
 @dataclass(frozen=True, eq=False)
 class _BoundPrompt:
     """The stages that depend on a prompt. decode: on a frame's own features, then on conditioned ones. remember: one
-    for each slot of the bank. frames: all of a frame but its encoder at once, for each number of live slots, where
-    frames are recorded; then none is needed of `remember`."""
+    for each slot of the bank. frames: all of a frame but its encoder at once, for each number of slots looked at, where
+    frames are recorded, of those that are not remembered and of those that are; then none is needed of `remember`."""
 
     source: PromptEmbeddings
     prediction: MaskPrediction
     decode: tuple[BoundStage, BoundStage]
     remember: tuple[BoundStage, ...]
-    frames: tuple[FrameGraph, ...] | None
+    frames: tuple[tuple[FrameGraph, ...], tuple[FrameGraph, ...]] | None
+
+
+@dataclass(frozen=True)
+class _MemoryUse:
+    """What one frame has to do with the memory. looks_at: so many live slots; 0 segments it as a single image. written:
+    whether it is remembered."""
+
+    looks_at: int
+    written: bool
 
 
 class Pipeline:
@@ -77,9 +84,11 @@ class Pipeline:
         ahead; None = on a GPU a stream of its own, else in turn."""
         self.side = config.image_size
         self.device = device = engines.device
-        self.bank = MemoryBank(engines.memory_attention.contract, config.memory.slots, device)
+        self.bank = MemoryBank(engines.memory_attention.contract, config.memory.slots, device, config.memory.gaps)
         self.timer = StageTimer()
         self._frame = 0
+        self._origin = 0  # a frame that was remembered, from which it follows which others are
+        self._memory: MemoryConfig = config.memory
         self._engines = engines
         if record is None and engines.recordable:
             record, beside = partial(CudaRecorder, device), CudaBeside(device)
@@ -105,6 +114,13 @@ class Pipeline:
         return self._frame
 
     @property
+    def num_bytes(self) -> int:
+        """Of the buffers and the bank; what is bound for a prompt adds little."""
+        features = (*self.features.pixel, self.features.mask, self.features.region_source, *self.conditioned)
+        tensors = (self._mask_logits, self._query_states, *features)
+        return self.bank.num_bytes + self._encoding.num_bytes + sum(tensor.nbytes for tensor in tensors)
+
+    @property
     def looks_ahead(self) -> bool:
         """Whether `step` makes use of the frame that follows."""
         return self._recorded
@@ -115,38 +131,48 @@ class Pipeline:
         """pixels: (1, 3, S, S), normalised. following: gives the pixels of the next step, where they are there already:
         asked once this frame's work is on its way, if the pipeline `looks_ahead`. Raises EngineError for another shape.
         """
-        bound = self._bound(prompt)
-        if bound.frames is not None:
-            return self._step_recorded(pixels, bound.prediction, bound.frames, following)
-        conditioned = len(self.bank) > 0
+        bound, memory = self._bound(prompt), self._memory_use()
+        if bound.frames is None:
+            self._step_by_stage(pixels, memory, bound)
+            self._frame += 1
+        else:
+            self._step_recorded(pixels, memory, bound.frames[memory.written])
+            self._frame += 1
+            self._encoding.run_ahead(following, first=not self._memory_use().looks_at)
+        return bound.prediction
+
+    def _step_by_stage(self, pixels: Tensor, memory: _MemoryUse, bound: _BoundPrompt) -> None:
+        conditioned = memory.looks_at > 0
         with self.timer("frame_encoder"):
             self._encoding.take(pixels, first=not conditioned)
         if conditioned:
             with self.timer("memory_attention"):
-                self._attend[len(self.bank.read(self._frame)) - 1]()
+                self.bank.read(self._frame)
+                self._attend[memory.looks_at - 1]()
         with self.timer("mask_decoder"):
             bound.decode[conditioned]()
-        with self.timer("memory_encoder"):
-            bound.remember[self.bank.next_slot]()
-            self.bank.commit(self._frame)
-        self._frame += 1
-        return bound.prediction
+        if memory.written:
+            with self.timer("memory_encoder"):
+                bound.remember[self.bank.next_slot]()
+                self.bank.commit(self._frame)
 
-    def _step_recorded(
-        self,
-        pixels: Tensor,
-        prediction: MaskPrediction,
-        frames: tuple[FrameGraph, ...],
-        following: Callable[[], Tensor | None],
-    ) -> MaskPrediction:
+    def _step_recorded(self, pixels: Tensor, memory: _MemoryUse, frames: tuple[FrameGraph, ...]) -> None:
         with self.timer(RECORDED):
-            self._encoding.take(pixels, first=len(self.bank) == 0)
+            self._encoding.take(pixels, first=not memory.looks_at)
             self.bank.announce(self._frame)
-            frames[len(self.bank)]()
-            self.bank.count()
-        self._encoding.run_ahead(following)
-        self._frame += 1
-        return prediction
+            frames[memory.looks_at]()
+            if memory.written:
+                self.bank.count()
+
+    def _memory_use(self) -> _MemoryUse:
+        """Of the next frame."""
+        if not len(self.bank):
+            self._origin = self._frame
+        memory, since = self._memory, self._frame - self._origin
+        return _MemoryUse(
+            looks_at=len(self.bank) if memory.looks_back(since) else 0,
+            written=memory.remembers(since),
+        )
 
     def skip(self) -> None:
         """Lets a frame pass without segmenting it; the memory grows older by one frame."""
@@ -155,7 +181,7 @@ class Pipeline:
     def restore(self, next_frame: int, bank: BankState, prompt: PromptEmbeddings | None) -> None:
         """Goes on where another pipeline was. Raises SnapshotError for what does not fit this one."""
         self.bank.restore(bank, next_frame)
-        self._frame = next_frame
+        self._frame, self._origin = next_frame, max(bank.frames, default=next_frame)
         if prompt is not None:
             try:
                 self._bound(prompt)
@@ -188,15 +214,20 @@ class Pipeline:
         )
         if self._recorded:
             staged = self._bind_memory_encoder(prediction, self.bank.staged)
-            frames = tuple(self._graph(live, (own, conditioned), staged) for live in range(self.bank.slots + 1))
-            return _BoundPrompt(prompt, prediction, (own, conditioned), (), frames)
+            passing, kept = (
+                tuple(self._graph(live, (own, conditioned), remember) for live in range(self.bank.slots + 1))
+                for remember in (None, staged)
+            )
+            return _BoundPrompt(prompt, prediction, (own, conditioned), (), (passing, kept))
         slots = map(self.bank.slot, range(self.bank.slots))
         remember = tuple(self._bind_memory_encoder(prediction, slot) for slot in slots)
         return _BoundPrompt(prompt, prediction, (own, conditioned), remember, None)
 
-    def _graph(self, live: int, decode: tuple[BoundStage, BoundStage], remember: BoundStage) -> FrameGraph:
-        """All of a frame but its encoder, on a bank with so many live slots."""
+    def _graph(self, live: int, decode: tuple[BoundStage, BoundStage], remember: BoundStage | None) -> FrameGraph:
+        """All of a frame that looks at so many live slots, but its encoder. remember: None leaves the bank as it is."""
         attend = (partial(self.bank.age, live), self._attend[live - 1]) if live else ()
+        if remember is None:
+            return FrameGraph((*attend, decode[live > 0]), _nothing, self._recorder)
         return FrameGraph((*attend, decode[live > 0], remember), self.bank.place, self._recorder)
 
     def _bind_memory_encoder(self, prediction: MaskPrediction, slot: Tensor) -> BoundStage:
@@ -220,11 +251,18 @@ class _FrameEncoding:
         names = [tensor.name for tensor in contract.outputs]
         run = engine.bind({"frame": self._pixels, "first": self._first}, dict(zip(names, self._own, strict=True)))
         self._run = FrameGraph((run,), _nothing, record)
-        self._ahead: Tensor | None = None
+        self._ahead: tuple[Tensor, bool] | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Of what is only its own."""
+        ahead = () if self._own is self._results else self._own
+        return sum(tensor.nbytes for tensor in (self._pixels, *ahead))
 
     def take(self, pixels: Tensor, *, first: bool) -> None:
-        """Puts the frame's features where the other stages read them. first: nothing is remembered before it."""
-        if self._ahead is not pixels or first:
+        """Puts the frame's features where the other stages read them. first: it looks at no memory, as a clip's first
+        one."""
+        if self._ahead is None or self._ahead[0] is not pixels or self._ahead[1] != first:
             self._check(pixels)
             self._beside.mark()
             self._beside.begin(partial(self._encode, pixels, first))
@@ -235,16 +273,16 @@ class _FrameEncoding:
                 result.copy_(own)
         self._beside.mark()
 
-    def run_ahead(self, following: Callable[[], Tensor | None]) -> None:
-        """Encodes the next frame, which is not a first one, beside what was started since `take`."""
-        self._beside.begin(partial(self._encode_following, following))
+    def run_ahead(self, following: Callable[[], Tensor | None], *, first: bool) -> None:
+        """Encodes the next frame beside what was started since `take`."""
+        self._beside.begin(partial(self._encode_following, following, first))
 
-    def _encode_following(self, following: Callable[[], Tensor | None]) -> None:
+    def _encode_following(self, following: Callable[[], Tensor | None], first: bool) -> None:
         pixels = following()
         if pixels is not None:
             self._check(pixels)
-            self._encode(pixels, False)
-            self._ahead = pixels
+            self._encode(pixels, first)
+            self._ahead = pixels, first
 
     def _encode(self, pixels: Tensor, first: bool) -> None:
         self._pixels.copy_(pixels)
@@ -271,20 +309,3 @@ def _decoder_inputs(prompt: PromptEmbeddings, dtype: torch.dtype) -> dict[str, T
 
 def _by_scale(maps: Scales, prefix: str = "") -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in zip(SCALES, maps, strict=True)}
-
-
-class StageTimer:
-    """Collects milliseconds by stage name; `take` hands them over and starts anew."""
-
-    def __init__(self) -> None:
-        self._milliseconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._milliseconds[stage] = self._milliseconds.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
-
-    def take(self) -> dict[str, float]:
-        taken, self._milliseconds = self._milliseconds, {}
-        return taken

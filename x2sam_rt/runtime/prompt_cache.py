@@ -13,7 +13,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from x2sam_rt.model.language import KeyValueCache
+from x2sam_rt.model.key_value_cache import KeyValueCache
 from x2sam_rt.model.prompt_encoder import VISUAL_PLACE, VisualTokens
 
 _OFFSET_BITS = 24  # tokens of one pair that keys can tell apart

@@ -18,8 +18,6 @@ from x2sam_rt.tasks.regions import RegionPrompt
 
 # Frames the language model sees of a video: the published number.
 PROMPT_FRAMES = 16
-# Pairs of frames that go through the visual tower at once: what it takes beside its results is bounded by them.
-PAIRS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)

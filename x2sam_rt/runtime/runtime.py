@@ -16,6 +16,7 @@ from torch import Tensor
 from x2sam_rt.errors import SessionError, X2SamError
 from x2sam_rt.media.source import WHOLE, FrameSource, Part
 from x2sam_rt.media.sources import open_source
+from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
@@ -25,8 +26,10 @@ from x2sam_rt.runtime.device import device_for
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
+from x2sam_rt.runtime.garbage import LONG_LIVED
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
+from x2sam_rt.runtime.pipeline import Pipeline
 from x2sam_rt.runtime.prompt_frames import PromptFrames, read_prompt_frames
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import VideoSession
@@ -39,12 +42,14 @@ from x2sam_rt.tasks.wording import Wording
 
 class Runtime:
     """Open with `Runtime.load(folder)`, as a context manager. Several sessions may run on one runtime; they share its
-    engines and weights and nothing else."""
+    engines and weights and nothing else. Until it is closed, Python's garbage collector leaves alone what existed when
+    it was loaded (`runtime/garbage.py`)."""
 
     def __init__(self, manifest: Manifest, engines: Engines, language: LanguageRuntime) -> None:
         self.manifest, self.language = manifest, language
         self._engines: Engines | None = engines
         self._sessions: WeakSet[VideoSession] = WeakSet()
+        LONG_LIVED.hold()
 
     @classmethod
     def load(
@@ -54,6 +59,7 @@ class Runtime:
         device: str | torch.device | None = None,
         check_hashes: bool = False,
         context: int | None = None,
+        knobs: ModelKnobs = ModelKnobs(),  # noqa: B008 (frozen)
     ) -> Runtime:
         """Reads a bundle.
 
@@ -61,13 +67,13 @@ class Runtime:
         GPUs, else "cpu". check_hashes: the SHA-256 of every file too, rather than its size and a sample
         (`runtime.bundle.load_manifest` says what each finds). context: tokens of the longest prompt with its answer,
         for which memory is taken here (`language.cache_bytes`); None = what the longest prompt of the published
-        protocols needs.
+        protocols needs. knobs: what to run otherwise than the bundle was exported.
 
         Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else, or there
-        is no such device; ConfigError for a context the model was not made for.
+        is no such device; ConfigError for a context or knobs the model was not made for.
         """
         folder = Path(folder)
-        manifest = load_manifest(folder, check_hashes=check_hashes)
+        manifest = load_manifest(folder, check_hashes=check_hashes).turned(knobs)
         backend = find_backend(manifest.backend)
         place = device_for(backend, device)
         model = load_model(manifest, folder, place)
@@ -99,11 +105,12 @@ class Runtime:
         frames: PromptFrames | None = None,
         on_text: OnText | None = None,
         again: ReAsk = ONCE,
+        media: Media = "video",
     ) -> VideoSession:
         """A new stream. prompt: the first instruction, or its answer; a plain text asks for what it refers to. frames:
         what to answer it on (a file's evenly spaced ones); without them the first frame is used. again: when
-        instructions are asked again."""
-        return self._open("video", prompt, frames, on_text, again)
+        instructions are asked again. media: "image" asks as of still images."""
+        return self._open(media, prompt, frames, on_text, again)
 
     def track(
         self,
@@ -162,6 +169,11 @@ class Runtime:
         return self.engines.device
 
     @property
+    def session_bytes(self) -> int:
+        """What a stream's buffers take, beside the frames it keeps. Raises SessionError after `close`."""
+        return Pipeline(self.engines, self.manifest.model).num_bytes
+
+    @property
     def engines(self) -> Engines:
         """The stages' engines. Raises SessionError after `close`."""
         if self._engines is None:
@@ -174,6 +186,7 @@ class Runtime:
             session.close()
         if self._engines is not None:
             self._engines.close()
+            LONG_LIVED.release()
         self._engines = None
 
     def __enter__(self) -> Runtime:

@@ -15,7 +15,8 @@ from torch import Tensor
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import SessionError, X2SamError
 from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
-from x2sam_rt.runtime.asking import ONCE, ReAsk, StreamAsker, Taken
+from x2sam_rt.runtime.asking import ONCE, ReAsk
+from x2sam_rt.runtime.background_asks import Taken
 from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
@@ -25,6 +26,7 @@ from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.question import OnAnswer, Question
 from x2sam_rt.runtime.results import FrameResult, Segmentation
 from x2sam_rt.runtime.snapshot import StreamState, write_snapshot
+from x2sam_rt.runtime.stream_asker import StreamAsker
 from x2sam_rt.runtime.upload import FrameUpload
 from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import Media
@@ -51,7 +53,7 @@ class VideoSession:
         """bundle: SHA-256 of its manifest, which snapshots are bound to."""
         self._pipeline: Pipeline | None = Pipeline(engines, config)
         self._upload = FrameUpload(engines.device)
-        self._asker = StreamAsker(language, media, again)
+        self._asker, self._frames_first = StreamAsker(language, media, again), language.frames_first
         self._config, self._media, self._bundle = config, media, bundle
         self._answer: Answer | None = None
         self._postprocess: PostProcessor | None = None
@@ -62,9 +64,24 @@ class VideoSession:
         return self._answer
 
     @property
+    def media(self) -> Media:
+        """What instructions are asked as of."""
+        return self._media
+
+    @property
+    def next_frame(self) -> int:
+        """Number of the frame that `step` takes next. Raises SessionError after `close`."""
+        return self._require_open().next_frame
+
+    @property
     def waiting(self) -> bool:
         """Whether an instruction still waits for the first frame or for its answer."""
         return self._asker.waiting
+
+    @property
+    def answer_ready(self) -> bool:
+        """Whether the next `step` finds its answer there, and need not wait for the language model."""
+        return self._asker.ready
 
     def ask(
         self,
@@ -143,7 +160,8 @@ class VideoSession:
         with pipeline.timer("language") if self._asker.at_work_next else contextlib.nullcontext():
             self._take_over(pipeline, self._asker.take_over(wait=self._answer is None))
         assert self._answer is not None
-        index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, frame.taken, following)
+        with self._frames_first.frame():
+            index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, frame.taken, following)
         self._asker.observe(segmentation)
         return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())
 

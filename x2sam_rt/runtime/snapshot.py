@@ -21,10 +21,10 @@ from torch import Tensor
 from x2sam_rt.config import read_dataclass
 from x2sam_rt.errors import ConfigError, SnapshotError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
-from x2sam_rt.runtime.asking import AskerState
 from x2sam_rt.runtime.language import Answer
 from x2sam_rt.runtime.memory_bank import BankState
 from x2sam_rt.runtime.postprocess.state import RuleState
+from x2sam_rt.runtime.stream_asker import AskerState
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.table import Media
 

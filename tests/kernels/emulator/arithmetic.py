@@ -95,6 +95,14 @@ def bit_field(a: Lanes, position: Lanes, length: Lanes) -> Lanes:
     return shift_right(high, unused)
 
 
+def bit_field_inserted(a: Lanes, b: Lanes, position: Lanes, length: Lanes) -> Lanes:
+    """bfi of 32 bits: the lowest bits of a, put into b."""
+    mask = shift_left(
+        shift_left(np.asarray(~np.uint32(0)), np.uint32(32) - length) >> (np.uint32(32) - length), position
+    )
+    return (b & ~mask) | (shift_left(a, position) & mask)
+
+
 def funnel_left(low: Lanes, high: Lanes, count: Lanes) -> Lanes:
     both = (high.astype(np.uint64) << np.uint64(32)) | low
     return ((both << (count & np.uint32(31)).astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)
@@ -141,6 +149,15 @@ def pack(encode: Function, shift: int) -> Function:
     return lambda high, low: (encode(high).astype(np.uint32) << np.uint32(shift)) | encode(low)
 
 
+def pairs(function: Function, *operands: Lanes) -> Lanes:
+    """Of the two bf16 numbers in each register."""
+    low, high = (
+        bf16_bits(function(*(floats((operand >> np.uint32(shift)).astype(np.uint16), "bf16") for operand in operands)))
+        for shift in (0, 16)
+    )
+    return (high.astype(np.uint32) << np.uint32(16)) | low
+
+
 def conversion(ins: Instruction) -> tuple[Function, list[str]]:
     """cvt: the function, and the types its operands are read as."""
     *flags, target, source = ins.modifiers
@@ -164,6 +181,8 @@ def conversion(ins: Instruction) -> tuple[Function, list[str]]:
 def multiply(ins: Instruction) -> Function:
     """mul: of floats, or the low, high or all bits of a product of integers."""
     kind = ins.type
+    if kind == "bf16x2":
+        return lambda a, b: pairs(lambda left, right: left * right, a, b)
     if kind == "f32":
         return (lambda a, b: flush(a * b)) if "ftz" in ins.modifiers else operator.mul
     if "lo" in ins.modifiers:
@@ -229,6 +248,8 @@ def function(ins: Instruction) -> tuple[Function, list[str], str] | None:
         return SIMPLE["selp"], [kind, kind, "pred"], kind
     if ins.name == "shf":
         return (funnel_left if ins.modifiers[0] == "l" else funnel_right), ["u32"] * 3, "u32"
+    if ins.name == "bfi":
+        return bit_field_inserted, ["u32"] * 4, "u32"
     if ins.name == "bfe":
         return bit_field, [kind, "u32", "u32"], kind
     if ins.name in ("shl", "shr"):

@@ -49,6 +49,20 @@ class Copy:
         return self.target < high and low < self.target + len(self.data)
 
 
+@dataclass(eq=False)
+class Departure:
+    """A box on its way out of shared memory. data: what was read of it, once it was; it lands later."""
+
+    tensor_map: int
+    place: list[int]
+    source: int
+    size: int
+    data: Lanes | None = None
+
+    def still_reads(self, low: int, high: int) -> bool:
+        return self.data is None and self.source < high and low < self.source + self.size
+
+
 class Block:
     """index, rank: its place in the grid and in its cluster."""
 
@@ -61,6 +75,9 @@ class Block:
         self.barriers: dict[int, Phases] = {}
         self.meetings: dict[int, Meeting] = {}
         self.copies: list[Copy] = []
+        self.departures: list[Departure] = []
+        self.unfenced = np.zeros(len(self.shared), np.uint8)  # 1 + the warp that wrote it and has not fenced
+        self.running = 0  # the warp whose turn it is
         self.warps = [Warp(self, number, code) for number in range(launch.threads // 32)]
 
     def happened(self) -> None:
@@ -78,6 +95,10 @@ class Block:
         return all(warp.finished for warp in self.warps)
 
     def check_end(self) -> None:
+        if any(departure.data is None for departure in self.departures):
+            raise Hazard(f"block {self.index} ended with copies that still have to read its shared memory")
+        for departure in list(self.departures):
+            self.lands(departure)
         if self.copies:
             raise Hazard(f"block {self.index} ended with {len(self.copies)} copies under way")
         if any(barrier.bytes for barrier in self.barriers.values()):
@@ -102,6 +123,7 @@ class Block:
             self._check_unread(
                 int(places.min()) + self.shared_base, int(places.max()) + 1 + self.shared_base, "a store"
             )
+            self.unfenced[places] = self.running + 1
         memory[places] = data[active]
 
     def _places(self, space: str, address: Lanes, size: int) -> tuple[Lanes, Lanes]:
@@ -126,6 +148,7 @@ class Block:
         low, high = int(addresses.min()), int(addresses.max()) + BYTES[kind]
         self._check_inside(low, high)
         self._check_arrived(low, high, "a product")
+        self._check_fenced(addresses - self.shared_base, "a product")
         stored = self.shared.view(f"u{BYTES[kind]}")
         return floats(stored[(addresses - self.shared_base) // BYTES[kind]], kind)
 
@@ -142,7 +165,19 @@ class Block:
             if any(start < high and low < end for start, end in warp.products.reading()):
                 raise Hazard(f"{what} overwrites shared memory {low}…{high} that a product of warp {warp.number} reads")
 
+        if any(departure.still_reads(low, high) for departure in self.departures):
+            raise Hazard(f"{what} overwrites shared memory {low}…{high} that a copy still has to read")
+
+    def _check_fenced(self, places: Lanes | slice, what: str) -> None:
+        if self.unfenced[places].any():
+            warp = int(self.unfenced[places].max()) - 1
+            raise Hazard(f"{what} meets what warp {warp} wrote to shared memory without a proxy fence behind it")
+
     # --- the copy engine
+
+    def fence(self) -> None:
+        """fence.proxy.async: products and copies see what the running warp has written to shared memory."""
+        self.unfenced[self.unfenced == self.running + 1] = 0
 
     def copy(self, tensor_map: int, place: list[int], target: int, barrier: int) -> None:
         """Starts a tiled copy. Until it arrives its target holds NaN."""
@@ -154,6 +189,7 @@ class Block:
             raise Hazard(f"a copy to {target}, which is not aligned to 128 bytes")
         self._check_inside(low, high)
         self._check_unread(low, high, "a copy")
+        self._check_fenced(slice(low - self.shared_base, high - self.shared_base), "a copy")
         self._phases(barrier)
         self.shared[low - self.shared_base : high - self.shared_base] = POISON
         self.copies.append(Copy(target, data, barrier))
@@ -166,6 +202,29 @@ class Block:
         barrier.bytes -= len(copy.data)
         self._settle(barrier)
         self.happened()
+
+    def depart(self, tensor_map: int, place: list[int], source: int) -> Departure:
+        """Starts a tiled copy to global memory."""
+        size = self.device.tensor_map(tensor_map).bytes
+        if source % 128:
+            raise Hazard(f"a copy from {source}, which is not aligned to 128 bytes")
+        self._check_inside(source, source + size)
+        self._check_arrived(source, source + size, "a copy")
+        self._check_fenced(slice(source - self.shared_base, source + size - self.shared_base), "a copy")
+        departure = Departure(tensor_map, place, source, size)
+        self.departures.append(departure)
+        return departure
+
+    def reads(self, departure: Departure) -> None:
+        if departure.data is None:
+            start = departure.source - self.shared_base
+            departure.data = self.shared[start : start + departure.size].copy()
+
+    def lands(self, departure: Departure) -> None:
+        self.reads(departure)
+        if departure in self.departures:
+            self.device.tensor_map(departure.tensor_map).write(departure.place, departure.source, departure.data)
+            self.departures.remove(departure)
 
     # --- barriers
 

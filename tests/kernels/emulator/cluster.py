@@ -13,7 +13,6 @@ from emulator.warp import Hazard, Warp
 if TYPE_CHECKING:
     from emulator.device import Device
 
-MOST_INSTRUCTIONS = 400  # a warp's turn
 Triple = tuple[int, int, int]
 
 
@@ -46,9 +45,10 @@ class Cluster:
         while left := [warp for warp in self.warps if not warp.finished]:
             before = self.events
             self.random.shuffle(left)
-            stopped = [warp.run(self.random.randrange(1, MOST_INSTRUCTIONS)) is not None for warp in left]
+            stopped = [warp.run(self.random.randrange(1, warp.pace)) is not None for warp in left]
             stuck = all(stopped) and self.events == before
             self._copies_arrive(stuck)
+            self._copies_leave()
             quiet = quiet + 1 if stuck and self.events == before else 0
             if quiet > 2:
                 raise Hazard(f"deadlock: {self._where(left)}")
@@ -59,6 +59,12 @@ class Cluster:
         for block in self.blocks:
             if block.copies and (stuck or self.random.random() < 0.3):
                 block.arrives(block.copies.pop(self.random.randrange(len(block.copies))))
+
+    def _copies_leave(self) -> None:
+        for block in self.blocks:
+            if block.departures and self.random.random() < 0.3:
+                departure = self.random.choice(block.departures)
+                block.reads(departure) if departure.data is None else block.lands(departure)
 
     def _where(self, warps: list[Warp]) -> str:
         places = [f"block {warp.block.index} warp {warp.number} at {warp.where()}" for warp in warps]

@@ -55,27 +55,52 @@ class TensorMap:
         if len(place) != len(self.sizes):
             raise Hazard(f"a copy with {len(place)} coordinates from a tensor of {len(self.sizes)} dimensions")
         out = np.zeros((*self.boxes[::-1], self.element_bytes), np.uint8)
-        first = [max(0, -at) for at in place]
-        last = [min(box, size - at) for box, size, at in zip(self.boxes, self.sizes, place, strict=True)]
-        if all(begin < end for begin, end in zip(first, last, strict=True)):
-            inside = tuple(slice(begin, end) for begin, end in zip(first[::-1], last[::-1], strict=True))
-            out[inside] = self._source([at + begin for at, begin in zip(place, first, strict=True)], out[inside].shape)
+        inside = self._inside(place)
+        if inside is not None:
+            out[inside] = self._memory(place, inside)
         return self._swizzled(out.reshape(-1), target)
 
-    def _source(self, place: list[int], shape: tuple[int, ...]) -> Lanes:
+    def write(self, place: list[int], source: int, data: Lanes) -> None:
+        """The way back: what of the box at `place` lies inside the tensor is written, and nothing else."""
+        inside = self._inside(place)
+        if inside is not None:
+            box = self._plain(data, source).reshape(*self.boxes[::-1], self.element_bytes)
+            self._memory(place, inside)[...] = box[inside]
+
+    @property
+    def bytes(self) -> int:
+        return int(np.prod(self.boxes)) * self.element_bytes
+
+    def _inside(self, place: list[int]) -> tuple[slice, ...] | None:
+        """The part of a box that lies inside the tensor, outermost axis first."""
+        first = [max(0, -at) for at in place]
+        last = [min(box, size - at) for box, size, at in zip(self.boxes, self.sizes, place, strict=True)]
+        if any(begin >= end for begin, end in zip(first, last, strict=True)):
+            return None
+        return tuple(slice(begin, end) for begin, end in zip(first[::-1], last[::-1], strict=True))
+
+    def _memory(self, place: list[int], inside: tuple[slice, ...]) -> Lanes:
+        """Global memory under that part of the box at `place`, with the bytes of an element as last axis."""
         strides = (self.element_bytes, *self.strides)
-        start = self.address + sum(at * stride for at, stride in zip(place, strides, strict=True))
+        firsts = [at + part.start for at, part in zip(place, inside[::-1], strict=True)]
+        start = self.address + sum(at * stride for at, stride in zip(firsts, strides, strict=True))
+        shape = (*(part.stop - part.start for part in inside), self.element_bytes)
         extent = sum((count - 1) * stride for count, stride in zip(shape[:-1], strides[::-1], strict=True))
         flat = np.ctypeslib.as_array((ctypes.c_uint8 * (extent + self.element_bytes)).from_address(start))
         return np.lib.stride_tricks.as_strided(flat, shape, (*strides[::-1], 1))
 
     def _swizzled(self, data: Lanes, target: int) -> Lanes:
-        pieces = np.arange(0, len(data), 16)
-        address = target + pieces
-        exchanged = (address ^ ((address >> 7 & SWIZZLES[self.swizzle]) << 4)) - target
         out = np.empty_like(data).reshape(-1, 16)
-        out[exchanged // 16] = data.reshape(-1, 16)
+        out[self._pieces(len(data), target)] = data.reshape(-1, 16)
         return out.reshape(-1)
+
+    def _plain(self, data: Lanes, source: int) -> Lanes:
+        return data.reshape(-1, 16)[self._pieces(len(data), source)].reshape(-1)
+
+    def _pieces(self, size: int, start: int) -> Lanes:
+        """Where in shared memory from `start` on each 16 bytes of a box lie, in 16 bytes."""
+        address = start + np.arange(0, size, 16)
+        return ((address ^ ((address >> 7 & SWIZZLES[self.swizzle]) << 4)) - start) // 16
 
 
 class Device:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from copy import copy
+from copy import copy as shallow_copy
 
 import numpy as np
 
-from emulator import arithmetic, tensor_cores
+from emulator import arithmetic, copies, tensor_cores
 from emulator.arithmetic import DTYPES, Lanes
 from emulator.block import REMOTE
 from emulator.operands import Operands
 from emulator.ptx import BYTES, Instruction, Kernel, split
 from emulator.warp import AGAIN, LANES, PAUSE, SHARED_WINDOW, Hazard, Step, Warp
 
-IGNORED = {"fence", "prefetch", "setmaxnreg", "membar", "griddepcontrol", "nanosleep", "discard", "applypriority"}
+IGNORED = {"prefetch", "setmaxnreg", "membar", "griddepcontrol", "nanosleep", "discard", "applypriority"}
 
 
 class Compiled:
@@ -36,7 +36,7 @@ class Code(Operands):
 
     def altered(self, kernel: Kernel, index: int) -> Code:
         """The same but for one instruction."""
-        code = copy(self)
+        code = shallow_copy(self)
         code.kernel, code.steps = kernel, list(self.steps)
         code.steps[index] = code._compiled(kernel.instructions[index])
         return code
@@ -322,50 +322,11 @@ class Code(Operands):
 
         return run
 
+    def _fence(self, ins: Instruction) -> Step:
+        return (lambda warp: warp.block.fence()) if ins.modifiers[:2] == ("proxy", "async") else lambda warp: None
+
     def _cp(self, ins: Instruction) -> Step:
-        """Copies into shared memory: of boxes by the copy engine, of 4 to 16 bytes by each thread."""
-        if ins.modifiers[1] == "commit_group":
-            return lambda warp: warp.copies.commit()
-        if ins.modifiers[1] == "wait_group":
-            return lambda warp: warp.copies.wait(warp, int(ins.operands[0], 0))
-        if ins.modifiers[1] in ("ca", "cg"):
-            return self._copy_of_threads(ins)
-        if ins.modifiers[1:3] == ("bulk", "tensor") and "shared::cluster" in ins.modifiers:
-            return self._copy_of_boxes(ins)
-        raise NotImplementedError(f"the emulator does not know {ins}")
-
-    def _copy_of_threads(self, ins: Instruction) -> Step:
-        target, source = self.address(ins.operands[0], "u32"), self.address(ins.operands[1])
-        size = int(ins.operands[2], 0)
-        given = self.read(ins.operands[3], "u32") if len(ins.operands) > 3 else None
-
-        def run(warp: Warp) -> None:
-            there = warp.active if given is None else warp.active & (np.broadcast_to(given(warp), 32) > 0)
-            data = np.zeros((32, size), np.uint8)
-            if there.any():
-                data = np.where(there[:, None], warp.block.load("global", source(warp), size, there), data)
-            warp.copies.start(warp, np.broadcast_to(target(warp), 32).copy(), data)
-
-        return run
-
-    def _copy_of_boxes(self, ins: Instruction) -> Step:
-        target, barrier = self.address(ins.operands[0], "u32"), self.address(ins.operands[2], "u32")
-        found = re.fullmatch(r"\[\s*([%\w@]+)\s*,\s*\{(.*)\}\s*\]", ins.operands[1])
-        assert found is not None, ins
-        tensor_map = self.read(found.group(1), "u64")
-        coordinates = [self.read(name, "s32") for name in split(found.group(2))]
-        chosen = self.read(ins.operands[3], "u16") if "multicast::cluster" in ins.modifiers else None
-
-        def run(warp: Warp) -> None:
-            for lane in LANES[warp.active]:
-                place = [int(np.broadcast_to(read(warp), 32)[lane]) for read in coordinates]
-                source, to, at = (int(np.broadcast_to(read(warp), 32)[lane]) for read in (tensor_map, target, barrier))
-                ranks = 0 if chosen is None else int(np.broadcast_to(chosen(warp), 32)[lane])
-                blocks = warp.block.cluster.blocks if ranks else [warp.block]
-                for block in (block for block in blocks if not ranks or ranks >> block.rank & 1):
-                    block.copy(source, place, to, at)
-
-        return run
+        return copies.copy(self, ins)
 
     def _wgmma(self, ins: Instruction) -> Step:
         if ins.modifiers[0] == "fence":

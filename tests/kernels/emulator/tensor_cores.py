@@ -98,21 +98,25 @@ def warpgroup_product(code: Code, ins: Instruction) -> Step:
         warp.require_all(0xFFFFFFFF, str(ins)[:60])
         descriptor = _one(read_b(warp), ins)
         addresses = factor_addresses(descriptor, transposed_b, (0, n), depth, BYTES[right])
-        b, reads = warp.block.factor(addresses, right), [(int(addresses.min()), int(addresses.max()) + 2)]
+        b, reads = warp.block.factor(addresses, right), [_span(addresses, right)]
         if read_a is None:
             registers = warp.banks[4][[row for _, row in factors]]
             a = fragment(registers, left)
         else:
-            first = 16 * (warp.number % 4)
-            addresses = factor_addresses(_one(read_a(warp), ins), transposed_a, (first, first + 16), depth, BYTES[left])
-            a = warp.block.factor(addresses, left)
-            reads.append((int(addresses.min()), int(addresses.max()) + 2))
+            # nobody promises that a warp's share of the product reads its own rows only
+            addresses = factor_addresses(_one(read_a(warp), ins), transposed_a, (0, 64), depth, BYTES[left])
+            a = warp.block.factor(addresses, left)[16 * (warp.number % 4) :][:16]
+            reads.append(_span(addresses, left))
         before = result_rows(warp.views["f32"][targets]) if _one(keep(warp), ins) else np.float32(0)
         warp.views["f32"][targets] = result_registers(before + a @ b.T)
         warp.products.issue(warp, accumulators + factors, reads)
         warp.products.issued.append((shape, descriptor))
 
     return run
+
+
+def _span(addresses: Lanes, kind: str) -> tuple[int, int]:
+    return int(addresses.min()), int(addresses.max()) + BYTES[kind]
 
 
 def _one(value: Any, ins: Instruction) -> int:

@@ -12,7 +12,7 @@ from emulator import tensor_cores
 from emulator.arithmetic import DTYPES, Lanes
 
 if TYPE_CHECKING:
-    from emulator.block import Block
+    from emulator.block import Block, Departure
     from emulator.steps import Code
 
 LANES = np.arange(32)
@@ -48,6 +48,23 @@ class ThreadCopies:
                 warp.block.store("shared", target, data, lanes)
 
 
+class BoxCopies:
+    """A thread's copies of boxes out of shared memory (cp.async.bulk): done as late as they may be, or earlier."""
+
+    def __init__(self) -> None:
+        self.open: list[Departure] = []
+        self.groups: deque[list[Departure]] = deque()
+
+    def commit(self) -> None:
+        self.groups.append(self.open)
+        self.open = []
+
+    def wait(self, block: Block, most: int, only_read: bool) -> None:
+        while len(self.groups) > most:
+            for departure in self.groups.popleft():
+                block.reads(departure) if only_read else block.lands(departure)
+
+
 class Warp:
     """32 threads in lockstep. Those that took another branch wait at a later instruction until the rest is there.
 
@@ -72,13 +89,17 @@ class Warp:
         self.special |= {"tid.y": 0, "tid.z": 0, "ntid.y": 1, "ntid.z": 1}
         self.products = tensor_cores.Products()
         self.copies = ThreadCopies()
+        self.departures = [BoxCopies() for _ in LANES]
         self.pending: dict[tuple[int, int], int] = {}
+        # most instructions of a turn; some are slow, some run far ahead
+        self.pace = block.cluster.random.choice((100, 400, 2000))
         self.generation = 0  # of the cluster's barrier it arrived at
         self.arrived = False  # at a barrier it waits at
         self.barrier_result = False
 
     def run(self, instructions: int) -> str | None:
         """Up to so many; returns why it stopped earlier, if it did."""
+        self.block.running = self.number
         for _ in range(instructions):
             if self.finished:
                 return None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from x2sam_rt.config import NUM_SCALES
 from x2sam_rt.kernels.memory_attention import self_attention, slot_attention
 from x2sam_rt.model.cpu.layers import FeedForward, PackedLinear, row_chunks, typed_children
 from x2sam_rt.model.folding import value_with_output
@@ -35,14 +34,16 @@ class CpuMemoryAttention(nn.Module):
         )
         self.norm = fp32_copy(plain.layer_norm)
         self._dim, self._memory_position = plain.dim, plain.get_buffer("memory_position")
-        self._grids = [_grid(plain, scale) for scale in range(NUM_SCALES)]
+        self._grids = {scale: _grid(plain, scale) for scale in plain.scales}
 
     def forward(
         self, low: Tensor, middle: Tensor, high: Tensor, memory: Tensor, frame_offsets: Tensor
     ) -> tuple[Tensor, ...]:
         time = temporal_encoding(frame_offsets, self._dim)
-        features = zip(self._grids, (low, middle, high), memory.unbind(1), strict=True)
-        return tuple(self._condition(grid, feature, slots, time) for grid, feature, slots in features)
+        features = [low, middle, high]
+        for (scale, grid), slots in zip(self._grids.items(), memory.unbind(1), strict=True):
+            features[scale] = self._condition(grid, features[scale], slots, time)
+        return tuple(features)
 
     def _condition(self, grid: _Grid, feature: Tensor, memory: Tensor, time: Tensor) -> Tensor:
         tokens = torch.empty_like(grid.position)

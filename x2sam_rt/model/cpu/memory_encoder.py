@@ -24,9 +24,9 @@ class CpuMemoryEncoder(nn.Module):
 
     def __init__(self, plain: MemoryEncoder, dtype: torch.dtype) -> None:
         super().__init__()
-        self.vision_downsampler = nn.ModuleList(
-            _Downsampler(part, dtype) for part in typed_children(plain.vision_downsampler, Downsampler)
-        )
+        downsamplers = list(typed_children(plain.vision_downsampler, Downsampler))
+        self.vision_downsampler = nn.ModuleList(_Downsampler(downsamplers[scale], dtype) for scale in plain.scales)
+        self._scales = plain.scales
         self.mask_downsampler = _Downsampler(plain.mask_downsampler, torch.float32)  # small: nothing to win
         self.fuser = nn.Sequential(
             *(_FuserLayer(layer, dtype) for layer in typed_children(plain.memory_fuser.layers, FuserLayer))
@@ -36,8 +36,9 @@ class CpuMemoryEncoder(nn.Module):
     def forward(self, low: Tensor, middle: Tensor, high: Tensor, mask_logits: Tensor, class_logits: Tensor) -> Tensor:
         fused = mask_fusion(class_logits.float(), mask_logits.float())
         mask = self.mask_downsampler(fused[..., None] * MASK_SCALE + MASK_BIAS)
-        features = zip(self.vision_downsampler, (low, middle, high), strict=True)
-        maps = torch.stack([downsampler(feature[0].permute(1, 2, 0)) for downsampler, feature in features]) + mask
+        features = [(low, middle, high)[scale][0].permute(1, 2, 0) for scale in self._scales]
+        pairs = zip(self.vision_downsampler, features, strict=True)
+        maps = torch.stack([downsampler(feature) for downsampler, feature in pairs]) + mask
         slots: Tensor = self.projection(self.fuser(maps))
         return slots.flatten(1, 2)
 

@@ -17,6 +17,7 @@ from x2sam_rt.model.precision import Precision
 from x2sam_rt.model.stage_contract import StageContract, Tensors
 from x2sam_rt.model.stages import stage_module
 from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.device import wait_for
 from x2sam_rt.runtime.engines import Backend
 
 BoundStage = Callable[[], None]
@@ -64,9 +65,35 @@ class Engines:
         """One engine for every stage, in any order."""
         return cls(**{engine.contract.name: engine for engine in engines})
 
+    def waited_for(self) -> Engines:
+        """The same engines, for measuring: the host waits for each."""
+        return Engines(**{name: WaitedFor(engine) for name, engine in vars(self).items()})
+
     def close(self) -> None:
         for engine in vars(self).values():
             engine.close()
+
+
+class WaitedFor:
+    """An engine that the host waits for, so that its clock tells how long a stage took on a GPU."""
+
+    recordable = False
+
+    def __init__(self, engine: Engine) -> None:
+        self.contract, self.device = engine.contract, engine.device
+        self._engine = engine
+
+    def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
+        run = self._engine.bind(inputs, outputs)
+
+        def run_and_wait() -> None:
+            run()
+            wait_for(self.device)
+
+        return run_and_wait
+
+    def close(self) -> None:
+        self._engine.close()
 
 
 def run_once(engine: Engine, inputs: Tensors) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ class CocoRleWriter(ResultWriter):
 
     def __init__(self, path: str | Path, *, replaces: Replaces = any_file) -> None:
         self._replacement = AtomicOutput(path, replaces=replaces)
-        with naming_write_errors(self._replacement.target):
+        with self._replacement.discarded_on_error():
             self._file = self._replacement.temporary.open("x", encoding="utf-8")
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
@@ -43,12 +43,8 @@ class CocoRleWriter(ResultWriter):
             self._file.write(line + "\n")
 
     def close(self) -> None:
-        try:
-            with naming_write_errors(self._replacement.target):
-                self._file.close()
-        except VideoError:
-            self._replacement.discard()
-            raise
+        with self._replacement.discarded_on_error():
+            self._file.close()
         self._replacement.publish()
 
     def discard(self) -> None:

@@ -72,14 +72,10 @@ class PanopticWriter(ResultWriter):
         self._replacement = AtomicOutput(folder, folder=True, replaces=_is_panoptic if overwrite else nothing)
         self._folder = self._replacement.temporary
         self._categories = Categories()
-        try:
-            with naming_write_errors(self._replacement.target):
-                (self._folder / IMAGES).mkdir()
-                self._images = (self._folder / "images.part").open("w+", encoding="utf-8")
-                self._annotations = (self._folder / "annotations.part").open("w+", encoding="utf-8")
-        except VideoError:
-            self._replacement.discard()
-            raise
+        with self._replacement.discarded_on_error():
+            (self._folder / IMAGES).mkdir()
+            self._images = (self._folder / "images.part").open("w+", encoding="utf-8")
+            self._annotations = (self._folder / "annotations.part").open("w+", encoding="utf-8")
 
     def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
         ids = shifted_ids(result.segmentation)
@@ -94,13 +90,9 @@ class PanopticWriter(ResultWriter):
                 spool.write((",\n" if spool.tell() else "") + json.dumps(record, allow_nan=False))
 
     def close(self) -> None:
-        try:
-            with naming_write_errors(self._replacement.target):
-                self._write_json()
-                self._close_spools()
-        except BaseException:
-            self.discard()
-            raise
+        with self._replacement.discarded_on_error():
+            self._write_json()
+            self._close_spools()
         self._replacement.publish()
 
     def discard(self) -> None:

@@ -5,8 +5,8 @@
 // One head. The keys are `segments` runs of `segment_tokens` keys: the slots of a ring, or one long tensor. Their
 // blocks are numbered through, and `parts` equal runs of blocks are attended to separately, so that few queries still
 // fill the chip. With one part the result is final; with more, each part's result and the logarithm of its sum of
-// exponentials go to the workspace and are put together from there. A call launches one to three kernels, allocates
-// nothing and waits for nothing: it can be captured in a graph.
+// exponentials go to the workspace and are put together from there, as fp8 results always are. A call launches one to
+// three kernels, allocates nothing and waits for nothing: it can be captured in a graph.
 #pragma once
 
 #include <stdint.h>
@@ -26,8 +26,9 @@ struct X2SamAttention {
   const void* shift;            // (segments, dim) bfloat16: added to all keys of a segment; or null for none
   const void* plain_query;      // fp8: the query in bfloat16, for the products with shift and key_mean; otherwise null
   const float* key_mean;        // fp8: (segments, dim) dense: taken off the keys before; otherwise null
-  const float* query_scale;     // fp8: (tokens); otherwise null
-  const float* key_scale;       // fp8: (segments); otherwise null
+  const void* query_scale;      // fp8: (tokens) bfloat16; otherwise null
+  const void* block_scales;     // fp8: (segments, blocks of 128 keys, 2) bfloat16: the keys' scale, a power of two, and
+                                // by how many of them the values were raised; otherwise null
   const float* value_scale;     // fp8: (segments, dim); otherwise null
   void* out;                    // (tokens, dim) bfloat16, dense
   float* workspace;             // x2sam_attention_workspace() bytes
@@ -44,6 +45,7 @@ struct X2SamAttention {
   int32_t segment_tokens;
   int32_t dim;      // bfloat16: 64, 128 or 256; fp8: 128 or 256
   int32_t parts;    // from 1; none may be left without blocks; fp8: equal to segments
+  int32_t processors;  // of the device: so many thread blocks are launched at most
   int32_t device;   // that all pointers and the stream belong to; made current meanwhile
   float scale;      // of the scores, such as 1/sqrt(dim)
   float skip_bits;  // leave out a block that weighs under 2^-skip_bits of the best key; negative (and for
@@ -52,6 +54,9 @@ struct X2SamAttention {
 
 // Keys per block of the bfloat16 kernel of this head dimension; 0 for a dimension there is no kernel for.
 X2SAM_API int x2sam_key_block(int dim);
+
+// Queries that one thread block takes at a time, likewise; blocks come in pairs.
+X2SAM_API int x2sam_query_tile(int dim);
 
 // Bytes of device memory that the call needs as its workspace; the other pointers and strides are not looked at.
 X2SAM_API int64_t x2sam_attention_workspace(const struct X2SamAttention* call);

@@ -9,11 +9,13 @@ cudaError_t launch(const X2SamAttention& call, void* stream) {
   return x2sam::launch<x2sam::Traits<x2sam::bf16, kDim, true>>(call, on);
 }
 
+bool is_served(int dim) { return dim == 64 || dim == 128 || dim == 256; }
+
 }  // namespace
 
-extern "C" int x2sam_key_block(int dim) {
-  return dim == 64 || dim == 128 || dim == 256 ? x2sam::key_block(dim, false) : 0;
-}
+extern "C" int x2sam_key_block(int dim) { return is_served(dim) ? x2sam::key_block(dim, false) : 0; }
+
+extern "C" int x2sam_query_tile(int dim) { return is_served(dim) ? x2sam::query_tile(dim, false) : 0; }
 
 extern "C" int64_t x2sam_attention_workspace(const X2SamAttention* call) { return x2sam::Workspace(*call).bytes(); }
 

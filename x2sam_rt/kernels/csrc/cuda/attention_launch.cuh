@@ -18,33 +18,44 @@ Plane plane(const void* data, uint64_t columns, uint64_t rows, uint64_t planes, 
           row_stride, plane_stride, static_cast<uint32_t>(T::kRow), box_rows};
 }
 
-template <class T>
-cudaError_t encode_maps(const X2SamAttention& call, KernelParams* params) {
-  const uint64_t tokens = call.tokens, keys = call.segment_tokens, segments = call.segments, dim = call.dim;
-  cudaError_t error = encode(
-      plane<T>(call.query, dim, tokens, 1, call.query_stride, tokens * call.query_stride, kQueryTile), &params->query);
-  if (error != cudaSuccess) return error;
-  error = encode(plane<T>(call.key, dim, keys, segments, call.key_stride, call.key_segment_stride, T::kKeyBox),
-                 &params->key);
-  if (error != cudaSuccess) return error;
-  const uint64_t padded = (keys + 31) / 32 * 32;
-  return encode(plane<T>(call.value, T::kFp8 ? padded : dim, T::kFp8 ? dim : keys, segments, call.value_stride,
-                         call.value_segment_stride, T::kValueBox),
-                &params->value);
-}
-
 constexpr float kLog2E = 1.4426950408889634f;
+
+// fp8 results always go through the workspace: there they meet their channels' scales.
+inline bool in_parts(const X2SamAttention& call) { return call.parts > 1 || call.plain_query != nullptr; }
 
 // Where a call's workspace has what: partial results, their logarithms, the slots' biases. Absent ones have no size.
 struct Workspace {
   int64_t partial, lse, bias;  // floats
   explicit Workspace(const X2SamAttention& call)
-      : partial(call.parts > 1 ? static_cast<int64_t>(call.parts) * call.tokens * call.dim : 0),
-        lse(call.parts > 1 ? static_cast<int64_t>(call.parts) * call.tokens : 0),
-        bias(call.shift != nullptr || call.key_mean != nullptr ? static_cast<int64_t>(call.segments) * call.tokens
-                                                               : 0) {}
+      : partial(in_parts(call) ? static_cast<int64_t>(call.parts) * call.tokens * call.dim : 0),
+        lse(in_parts(call) ? static_cast<int64_t>(call.parts) * call.tokens : 0),
+        bias(0) {
+    const bool has_bias = call.shift != nullptr || call.key_mean != nullptr;
+    // tiles that reach beyond the queries read on
+    if (has_bias) bias = static_cast<int64_t>(call.segments) * call.tokens + kCluster * kMostQueries;
+  }
   int64_t bytes() const { return (partial + lse + bias) * static_cast<int64_t>(sizeof(float)); }
 };
+
+template <class T>
+cudaError_t encode_maps(const X2SamAttention& call, KernelParams* params) {
+  const uint64_t tokens = call.tokens, keys = call.segment_tokens, segments = call.segments, dim = call.dim;
+  cudaError_t error =
+      encode(plane<T>(call.query, dim, tokens, 1, call.query_stride, tokens * call.query_stride, T::kQueryTile),
+             &params->query);
+  if (error != cudaSuccess) return error;
+  error = encode(plane<T>(call.key, dim, keys, segments, call.key_stride, call.key_segment_stride, T::kKeyBox),
+                 &params->key);
+  if (error != cudaSuccess) return error;
+  const uint64_t padded = (keys + 31) / 32 * 32;
+  error = encode(plane<T>(call.value, T::kFp8 ? padded : dim, T::kFp8 ? dim : keys, segments, call.value_stride,
+                          call.value_segment_stride, T::kValueBox),
+                 &params->value);
+  if (error != cudaSuccess || in_parts(call)) return error;
+  const Plane result{call.out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, sizeof(bf16), dim, tokens, 1, call.dim,
+                     static_cast<int64_t>(tokens * dim), T::kResultRow, kWarpgroupQueries};
+  return encode(result, &params->result);
+}
 
 // Makes a device the current one, and afterwards the one that was: pointers and streams belong to one device.
 class CurrentDevice {
@@ -92,14 +103,16 @@ cudaError_t attend(const X2SamAttention& call, const Workspace& room, cudaStream
   cudaError_t error = encode_maps<T>(call, &params);
   if (error != cudaSuccess) return error;
   params.bias = room.bias > 0 ? call.workspace + room.partial + room.lse : nullptr;
-  params.query_scale = call.query_scale;
-  params.key_scale = call.key_scale;
-  params.value_scale = call.value_scale;
-  params.out = call.parts > 1 ? call.workspace : call.out;
+  params.query_scale = static_cast<const __nv_bfloat16*>(call.query_scale);
+  params.block_scales = static_cast<const __nv_bfloat162*>(call.block_scales);
+  params.partial = call.workspace;
   params.lse = call.workspace + room.partial;
   params.skipped = call.skipped;
   params.tokens = call.tokens;
   params.segment_tokens = call.segment_tokens;
+  constexpr int kQueries = kCluster * T::kQueryTile;  // a block beyond the queries still fetches its half
+  params.tile_pairs = (call.tokens + kQueries - 1) / kQueries;
+  params.parts = call.parts;
   params.segment_blocks = (call.segment_tokens + T::kKeyBlock - 1) / T::kKeyBlock;
   params.blocks = params.segment_blocks * call.segments;
   params.part_blocks = (params.blocks + call.parts - 1) / call.parts;
@@ -110,9 +123,8 @@ cudaError_t attend(const X2SamAttention& call, const Workspace& room, cudaStream
   if ((call.parts - 1u) * params.part_blocks >= params.blocks) return cudaErrorInvalidValue;
   error = allow_shared_memory<T>(call.device);
   if (error != cudaSuccess) return error;
-  constexpr int kQueries = kCluster * kQueryTile;  // a block beyond the queries still fetches its half
-  const dim3 grid((call.tokens + kQueries - 1) / kQueries * kCluster, call.parts);
-  attention_kernel<T><<<grid, kThreads, T::kSharedBytes, stream>>>(params);
+  const uint32_t pairs = min(params.tile_pairs * params.parts, max(call.processors / kCluster, 1));
+  attention_kernel<T><<<pairs * kCluster, T::kThreads, T::kSharedBytes, stream>>>(params);
   return cudaGetLastError();
 }
 
@@ -126,8 +138,9 @@ cudaError_t launch(const X2SamAttention& call, cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
   if (room.bias > 0) error = add_bias(call, call.workspace + room.partial + room.lse, stream);
   if (error == cudaSuccess) error = attend<T>(call, room, stream);
-  if (error != cudaSuccess || call.parts == 1) return error;
-  return launch_merge_parts(call.workspace, call.workspace + room.partial, call.out, call.tokens, call.parts, call.dim,
+  if (error != cudaSuccess || !in_parts(call)) return error;
+  return launch_merge_parts({call.workspace, call.workspace + room.partial, call.value_scale, call.out, call.tokens,
+                             call.parts, call.dim},
                             stream);
 }
 

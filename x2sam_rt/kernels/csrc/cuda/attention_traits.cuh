@@ -1,6 +1,7 @@
 // Shapes, shared memory and matrix instructions of the attention kernel, per element type and head dimension.
 #pragma once
 
+#include <cuda_bf16.h>
 #include <cutlass/arch/barrier.h>
 #include <cutlass/numeric_types.h>
 
@@ -8,7 +9,7 @@
 #include <cute/atom/mma_traits_sm90_gmma.hpp>
 #include <cute/tensor.hpp>
 
-#include "product_64x80.cuh"
+#include "key_product.cuh"
 
 namespace x2sam {
 
@@ -16,19 +17,28 @@ using namespace cute;
 using bf16 = cutlass::bfloat16_t;
 using fp8 = cutlass::float_e4m3_t;
 
-constexpr int kQueryTile = 128;  // two consumer warpgroups of 64 queries
-constexpr int kConsumers = 256;  // threads
-constexpr int kCluster = 2;      // thread blocks that share their keys and values: each fetches half of them for both
-constexpr int kThreads = 384;    // and one producer warpgroup, of which one thread works
+constexpr int kCluster = 2;            // thread blocks that share their keys and values: each fetches half, for both
+constexpr int kWarpgroup = 128;        // threads
+constexpr int kWarpgroupQueries = 64;  // of one consumer warpgroup
 
-// At d = 256 the accumulator takes 128 registers of a thread and Q 64 KB, so 80 keys is the most that leaves room for
-// two stages of K and V in 227 KB; below 80 the Q·K product waits for shared memory (128 bytes a cycle).
-constexpr int key_block(int dim, bool is_fp8) { return !is_fp8 && dim == 256 ? 80 : 128; }
+// Queries per thread block, FlashAttention-3's. A thread has registers for the scores and probabilities of 64 queries
+// and the result's dim / 2 numbers; at d = 64 those of three warpgroups fit, and there the tensor cores wait for the
+// exponentials (as many a cycle as scores of that dimension), which three warpgroups overlap better than two.
+constexpr int query_tile(int dim, bool is_fp8) { return !is_fp8 && dim == 64 ? 192 : 128; }
+constexpr int kMostQueries = 192;
+
+// Keys per block, FlashAttention-3's for bfloat16: the most of which scores and probabilities fit into the registers
+// beside the result (d = 128: 88 + 44 + 64 of 240; d = 64: 64 + 32 + 32 of 160) and two stages of K and V beside Q into
+// 227 KB (d = 256: 64 + 4 · 40). Below 80 the Q·K product waits for shared memory (128 bytes a cycle).
+constexpr int key_block(int dim, bool is_fp8) {
+  if (is_fp8) return 128;
+  return dim == 256 ? 80 : dim == 128 ? 176 : 128;
+}
 
 template <class Element, int kDim, int kKeys>
 constexpr auto product_of_keys() {
-  if constexpr (kKeys == 80) {
-    return Product64x80x16{};
+  if constexpr (kKeys == 80 || kKeys == 176) {
+    return KeyProduct<kKeys>{};
   } else {
     return GMMA::ss_op_selector<Element, Element, float, Shape<_64, Int<kKeys>, Int<kDim>>>();
   }
@@ -40,6 +50,11 @@ struct Traits {
   static constexpr int kDim = kDim_;
   static constexpr bool kSkip = kSkip_;
   static constexpr bool kFp8 = is_same_v<Element, fp8>;
+  static constexpr int kQueryTile = query_tile(kDim, kFp8);
+  static constexpr int kWarpgroups = kQueryTile / kWarpgroupQueries;  // that compute
+  static constexpr int kConsumers = kWarpgroups * kWarpgroup;         // threads
+  static constexpr int kThreads = kConsumers + kWarpgroup;            // and a warpgroup whose first thread copies
+  static constexpr int kCopierRegisters = kWarpgroups == 2 ? 24 : 32, kConsumerRegisters = kWarpgroups == 2 ? 240 : 160;
   static constexpr int kKeyBlock = key_block(kDim, kFp8);
   static constexpr int kStages = 2;
   static constexpr int kRow = 128 / sizeof(Element);  // elements of a swizzled 128-byte row
@@ -61,8 +76,9 @@ struct Traits {
   static constexpr int kValueChunks = (kFp8 ? kKeyBlock : kDim) / kRow;
   static constexpr int kStageBytes = kKeyBlock * kDim * sizeof(Element);
   static constexpr int kQueryBytes = kQueryTile * kDim * sizeof(Element);
+  static constexpr int kResultRow = 64;  // elements of a swizzled 128-byte row of the result
 
-  using Warpgroups = Layout<Shape<_2, _1, _1>>;
+  using Warpgroups = Layout<Shape<Int<kWarpgroups>, _1, _1>>;
   static constexpr auto kMajorV = kFp8 ? GMMA::Major::K : GMMA::Major::MN;
   using MmaQK = decltype(make_tiled_mma(product_of_keys<Element, kDim, kKeyBlock>(), Warpgroups{}));
   using MmaPV = decltype(make_tiled_mma(
@@ -70,10 +86,13 @@ struct Traits {
       Warpgroups{}));
 
   struct Shared {
+    // in the queries' place, once the last product with them is done, comes their result on its way out
     alignas(1024) array_aligned<Element, cosize_v<LayoutQ>, 1024> query;
     alignas(1024) array_aligned<Element, cosize_v<LayoutK>, 1024> key;
     alignas(1024) array_aligned<Element, cosize_v<LayoutV>, 1024> value;
-    uint64_t query_full;
+    __nv_bfloat162 row_scales[kFp8 ? kConsumers : 1];  // of each thread's two rows: registers are all taken
+    uint32_t pair;  // of tiles that is under way: nobody keeps its number in a register
+    uint64_t query_full, query_empty;
     uint64_t key_full[kStages], key_empty[kStages];
     uint64_t value_full[kStages], value_empty[kStages];
   };

@@ -37,24 +37,30 @@ __global__ void slot_bias(SlotBias call) {
   }
 }
 
-__global__ void merge_parts(const float* partial, const float* lse, __nv_bfloat16* out, int tokens, int parts,
-                            int dim) {
+__global__ void merge_parts(MergeParts call) {
   const int64_t row = blockIdx.x * kWarps + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
-  if (row >= tokens) return;
+  if (row >= call.tokens) return;
+  auto lse = [&](int part) { return call.lse[part * static_cast<int64_t>(call.tokens) + row]; };
   float top = -INFINITY, total = 0.f;
-  for (int part = 0; part < parts; ++part) top = fmaxf(top, lse[part * static_cast<int64_t>(tokens) + row]);
-  for (int part = 0; part < parts; ++part) total += expf(lse[part * static_cast<int64_t>(tokens) + row] - top);
-  for (int column = 2 * lane; column < dim; column += 64) {
+  for (int part = 0; part < call.parts; ++part) top = fmaxf(top, lse(part));
+  for (int part = 0; part < call.parts; ++part) total += expf(lse(part) - top);
+  for (int column = 2 * lane; column < call.dim; column += 64) {
     float2 sum{0.f, 0.f};
-    for (int part = 0; part < parts; ++part) {
-      const int64_t source = part * static_cast<int64_t>(tokens) + row;
-      const float weight = expf(lse[source] - top) / total;
-      const float2 piece = *reinterpret_cast<const float2*>(partial + source * dim + column);
+    for (int part = 0; part < call.parts; ++part) {
+      const float weight = expf(lse(part) - top) / total;
+      const int64_t source = (part * static_cast<int64_t>(call.tokens) + row) * call.dim + column;
+      float2 piece = *reinterpret_cast<const float2*>(call.partial + source);
+      if (call.value_scale != nullptr) {
+        const float2 scale = *reinterpret_cast<const float2*>(call.value_scale + part * call.dim + column);
+        piece.x *= scale.x;
+        piece.y *= scale.y;
+      }
       sum.x = fmaf(weight, piece.x, sum.x);
       sum.y = fmaf(weight, piece.y, sum.y);
     }
-    *reinterpret_cast<__nv_bfloat162*>(out + row * dim + column) = __floats2bfloat162_rn(sum.x, sum.y);
+    auto* out = static_cast<__nv_bfloat16*>(call.out) + row * call.dim + column;
+    *reinterpret_cast<__nv_bfloat162*>(out) = __floats2bfloat162_rn(sum.x, sum.y);
   }
 }
 
@@ -67,10 +73,8 @@ cudaError_t launch_slot_bias(const SlotBias& call, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-cudaError_t launch_merge_parts(const float* partial, const float* lse, void* out, int tokens, int parts, int dim,
-                               cudaStream_t stream) {
-  merge_parts<<<blocks_of(tokens), kWarps * 32, 0, stream>>>(partial, lse, static_cast<__nv_bfloat16*>(out), tokens,
-                                                             parts, dim);
+cudaError_t launch_merge_parts(const MergeParts& call, cudaStream_t stream) {
+  merge_parts<<<blocks_of(call.tokens), kWarps * 32, 0, stream>>>(call);
   return cudaGetLastError();
 }
 

@@ -22,7 +22,14 @@ struct SlotBias {
 cudaError_t launch_slot_bias(const SlotBias& call, cudaStream_t stream);
 
 // out (tokens, dim) bfloat16 = sum over parts of exp(lse - L) · partial, L = log of the sum of exp(lse) over the parts.
-cudaError_t launch_merge_parts(const float* partial, const float* lse, void* out, int tokens, int parts, int dim,
-                               cudaStream_t stream);
+struct MergeParts {
+  const float* partial;      // (parts, tokens, dim)
+  const float* lse;          // (parts, tokens)
+  const float* value_scale;  // (parts, dim): what partial is still to be multiplied with; or null
+  void* out;
+  int tokens, parts, dim;
+};
+
+cudaError_t launch_merge_parts(const MergeParts& call, cudaStream_t stream);
 
 }  // namespace x2sam

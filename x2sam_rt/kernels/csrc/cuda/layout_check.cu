@@ -30,8 +30,8 @@ void check_shared_memory() {
   auto key = as_position_independent_swizzle_layout(typename T::LayoutK{});
   auto value = as_position_independent_swizzle_layout(typename T::LayoutV{});
   for (int channel = 0; channel < T::kDim; ++channel) {
-    for (int row = 0; row < kQueryTile; ++row) {
-      expect("query", T::kDim, row, channel, query(row, channel), copied(row, channel, kQueryTile, kBytes));
+    for (int row = 0; row < T::kQueryTile; ++row) {
+      expect("query", T::kDim, row, channel, query(row, channel), copied(row, channel, T::kQueryTile, kBytes));
     }
     for (int row = 0; row < T::kKeyBlock; ++row) {
       const int stage = T::kKeyBlock * T::kDim;
@@ -44,7 +44,7 @@ void check_shared_memory() {
 
 template <class T, class Mma>
 void check_accumulator(const char* what, int columns_of_tile, Mma mma, int thread) {
-  Tensor tile = make_identity_tensor(make_shape(Int<kQueryTile>{}, columns_of_tile));
+  Tensor tile = make_identity_tensor(make_shape(Int<T::kQueryTile>{}, columns_of_tile));
   Tensor mine = mma.get_thread_slice(thread).partition_C(tile);
   const int first_row = thread / 32 * 16 + thread % 32 / 4;
   for (int i = 0; i < size(mine); ++i) {
@@ -62,7 +62,7 @@ int key_at(int position, bool is_fp8) {
 template <class T>
 void check_probabilities(int thread) {
   typename T::MmaPV mma;
-  Tensor tile = make_identity_tensor(Shape<Int<kQueryTile>, Int<T::kKeyBlock>>{});
+  Tensor tile = make_identity_tensor(Shape<Int<T::kQueryTile>, Int<T::kKeyBlock>>{});
   Tensor mine = mma.get_thread_slice(thread).partition_A(tile);
   Tensor scores = typename T::MmaQK{}.get_thread_slice(thread).partition_C(tile);
   for (int i = 0; i < size(mine); ++i) {
@@ -77,7 +77,7 @@ template <class T>
 void check() {
   check_shared_memory<T>();
   std::printf("shared %s%d %d\n", T::kFp8 ? "fp8_" : "bf16_", T::kDim, T::kSharedBytes);
-  for (int thread = 0; thread < kConsumers; ++thread) {
+  for (int thread = 0; thread < T::kConsumers; ++thread) {
     check_accumulator<T>("score", T::kKeyBlock, typename T::MmaQK{}, thread);
     check_accumulator<T>("result", T::kDim, typename T::MmaPV{}, thread);
     check_probabilities<T>(thread);

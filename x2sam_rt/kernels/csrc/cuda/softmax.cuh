@@ -23,16 +23,28 @@ constexpr float kFar = 65536.f;
 // A thread's two rows of scores (8 apart), in the order of the accumulator: (column pair, row, group of 8 columns).
 template <int kColumns>
 struct Softmax {
-  float top[2] = {-FLT_MAX, -FLT_MAX};  // running maximum, in powers of two; finite, since a slot's bias may be -inf
-  float total[2] = {0.f, 0.f};          // this thread's share of the sum of exponentials
-  float decay[2];                       // what the accumulator is to be multiplied with
+  float top[2];    // running maximum, in powers of two; finite, since a slot's bias may be -inf
+  float total[2];  // this thread's share of the sum of exponentials
+  float decay[2];  // what the accumulator is to be multiplied with
 
-  // Turns scores into probabilities times 2^bits, relative to the new maximum. factor: from scores to powers of two.
-  // Returns whether the block's best score lies more than `skip_below` under the maximum so far, for both rows, or for
-  // those that stand for a query: the first if rows_left > 0, the second if rows_left > 8.
+  // For a tile of which rows_left queries, counted from the thread's first row, are there. Rows beyond them have a
+  // maximum that no key reaches: nothing weighs anything to them.
+  CUTE_DEVICE void start(int rows_left) {
+    CUTLASS_PRAGMA_UNROLL
+    for (int row = 0; row < 2; ++row) {
+      top[row] = rows_left > 8 * row ? -FLT_MAX : FLT_MAX;
+      total[row] = 0.f;
+    }
+  }
+
+  CUTE_DEVICE bool has_query(int row) const { return top[row] < FLT_MAX; }
+
+  // Turns scores into probabilities times 2^(bits - lowered), relative to the new maximum, and sums them times 2^bits.
+  // factor: from scores to powers of two. Returns whether the block's best score lies more than `skip_below` under the
+  // maximum so far, for both rows.
   template <class Scores>
   CUTE_DEVICE bool update(Scores& scores, const float (&factor)[2], const float (&bias)[2], float bits,
-                          float skip_below, int rows_left) {
+                          float lowered, float skip_below) {
     bool weightless = true;
     CUTLASS_PRAGMA_UNROLL
     for (int row = 0; row < 2; ++row) {
@@ -44,7 +56,7 @@ struct Softmax {
       best = fmaxf(best, __shfl_xor_sync(0xffffffff, best, 1));
       best = fmaxf(best, __shfl_xor_sync(0xffffffff, best, 2));
       float peak = fmaf(best, factor[row], bias[row]);
-      weightless &= rows_left <= 8 * row || peak < top[row] - skip_below;
+      weightless &= peak < top[row] - skip_below;
       float new_top = fmaxf(top[row], peak);
       decay[row] = power_of_two(top[row] - new_top);
       top[row] = new_top;
@@ -57,7 +69,7 @@ struct Softmax {
         }
         zero = peak;
       }
-      float offset = zero - new_top + bits, sum = 0.f;
+      float offset = zero - new_top + (bits - lowered), sum = 0.f;
       CUTLASS_PRAGMA_UNROLL
       for (int group = 0; group < kColumns / 8; ++group) {
         CUTLASS_PRAGMA_UNROLL
@@ -67,7 +79,7 @@ struct Softmax {
           sum += score;
         }
       }
-      total[row] = fmaf(total[row], decay[row], sum);
+      total[row] = fmaf(total[row], decay[row], lowered == 0.f ? sum : sum * power_of_two(lowered));
     }
     return weightless;
   }

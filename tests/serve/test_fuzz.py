@@ -1,0 +1,179 @@
+"""Messages and requests that nobody would write: each is answered, none is an error of the server's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from typing import Any
+
+import pytest
+
+pytest.importorskip("schemathesis", reason="make test-serve installs it")
+pytest.importorskip("hypothesis", reason="make test-serve installs it")
+
+import httpx
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from serving import TOKEN, Served
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from x2sam_rt.errors import ProtocolError
+from x2sam_rt.serve.messages import (
+    FROM_CLIENT,
+    FROM_SERVER,
+    MOST_JSON,
+    Ask,
+    Asked,
+    Box,
+    Close,
+    Frame,
+    Open,
+    Options,
+    Resume,
+    Save,
+    Stroke,
+    decode,
+    encode,
+)
+
+# Once by hand: X2SAM_RT_FUZZ=1000000.
+MESSAGES = int(os.environ.get("X2SAM_RT_FUZZ", "100000"))
+DRAWN, ON_A_WIRE = 1500, 150  # of the strategy below, read here and sent to a server
+REQUESTS = 25  # to each of its addresses
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+_FEW = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
+
+WORDS = """
+    type open resume frame ask save close clip instruction phrases task things regions kind point box mask corners
+    vertices radius rle size counts number wait drop never oldest masks png again media image width height format rgb
+    frames options threshold
+"""
+words = st.sampled_from(WORDS.split())
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | words | st.text(max_size=20)
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4), max_leaves=12
+)
+numbers = st.integers(-1, 3) | st.integers(0, 2**53)
+regions = st.fixed_dictionaries(
+    {"kind": st.sampled_from(["point", "scribble", "box", "mask", "x"])},
+    optional={
+        "frame": numbers | st.none(),
+        "vertices": st.lists(st.tuples(numbers, numbers), max_size=3),
+        "corners": st.tuples(numbers, numbers, numbers, numbers),
+        "rle": st.fixed_dictionaries({"size": st.tuples(numbers, numbers), "counts": st.text(max_size=9)}),
+    },
+)
+instructions = st.fixed_dictionaries(
+    {},
+    optional={
+        "task": st.sampled_from(["referring", "panoptic", "object", "vgd", "chat", "none"]),
+        "phrases": st.lists(st.text(max_size=5), max_size=2),
+        "things": st.lists(st.text(max_size=5), max_size=2),
+        "regions": st.lists(regions, max_size=2),
+        "question": st.text(max_size=5),
+        "max_new_tokens": st.integers(0, 3),
+        "answer": st.sampled_from(["<p>a</p> <SEG>", "", "<SEG>"]),
+    },
+)
+near = st.fixed_dictionaries(
+    {"type": st.sampled_from(["open", "resume", "frame", "ask", "save", "close", "x"])},
+    optional={
+        "instruction": instructions | values, "frame": numbers, "number": numbers, "wait": st.booleans(),
+        "format": st.sampled_from(["jpeg", "png", "rgb"]), "height": numbers, "width": numbers, "drop": words,
+        "frames": st.lists(st.tuples(numbers, numbers), max_size=3), "again": words, "media": words,
+    },
+)  # fmt: skip
+objects = near | values
+texts = objects.map(lambda one: json.dumps(one))
+packets = st.tuples(texts, st.binary(max_size=60)).map(
+    lambda two: len(two[0].encode()).to_bytes(4, "big") + two[0].encode() + two[1]
+)
+SOUND = [
+    Open(instruction=Asked(phrases=("the dog",), options=Options(threshold=0.25))),
+    Resume(frames=((5, 0), (9, 1)), masks="png"),
+    Frame(frame=7, format="rgb", height=2, width=3),
+    Ask(instruction=Asked(task="object", regions=(Stroke(kind="point", vertices=((1, 2),)),)), number=3, wait=True),
+    Ask(instruction=Asked(task="vgd", regions=(Box(kind="box", corners=(0, 1, 2, 3.5)),))),
+    Save(),
+    Close(),
+]
+messages = texts | packets | st.binary(max_size=80) | st.text(max_size=40)
+
+
+def read(data: str | bytes) -> None:
+    """What is a message, is the same after another crossing; what is none, is refused in few words."""
+    refusal = ""
+    try:
+        packet = decode(data, FROM_CLIENT, MOST_JSON)
+        again = decode(encode(packet.message, packet.payload), FROM_CLIENT, MOST_JSON)
+        assert (again.message, again.payload) == (packet.message, packet.payload)
+    except ProtocolError as error:
+        refusal = str(error)
+    assert len(refusal) < 2000
+
+
+@settings(max_examples=DRAWN, **_FEW)
+@given(messages)
+def test_every_message_is_one_or_is_refused(data: str | bytes) -> None:
+    read(data)
+
+
+def test_messages_that_were_bent() -> None:
+    """Sound ones with bytes changed, doubled, left out and exchanged with others."""
+    chance, sound = random.Random(0), [*map(encode, SOUND), *(one.model_dump_json().encode() for one in SOUND)]
+    for _ in range(MESSAGES):
+        bent = bytearray(chance.choice(sound))
+        for _ in range(chance.randint(1, 4)):
+            at, to = sorted(chance.randrange(len(bent) + 1) for _ in range(2))
+            match chance.randrange(4):
+                case 0 if at < len(bent):
+                    bent[at] = chance.randrange(256)
+                case 1:
+                    bent[at:at] = bent[at:to][:50]
+                case 2:
+                    del bent[at : at + chance.randrange(8)]
+                case _:
+                    bent[at : at + 8] = chance.choice(sound)[at : at + 8]
+        read(bytes(bent) if chance.random() < 0.5 else bent.decode("utf-8", "replace"))
+
+
+@settings(max_examples=ON_A_WIRE, **_FEW)
+@given(first=messages, rest=st.lists(messages, max_size=6))
+def test_a_server_answers_them_all(served: Served, first: str | bytes, rest: list[str | bytes]) -> None:
+    adapter: TypeAdapter[Any] = FROM_SERVER
+    with connect(served.url.replace("http", "ws") + "/v1/stream", additional_headers=BEARER, compression=None) as wire:
+        code: int | None = 1000
+        try:
+            for message in (first, *rest, '{"type": "close"}'):
+                wire.send(message)
+            while decode(wire.recv(20), adapter).message.type != "closed":
+                pass
+        except ConnectionClosed as error:
+            code = None if error.rcvd is None else error.rcvd.code
+        assert code in (1000, 1007, 1008)  # ended, no text, refused
+
+
+def test_afterwards_it_is_as_before(served: Served) -> None:
+    served.wait_for("x2sam_sessions", 0)
+    assert served.metric("x2sam_workers_lost_total") == 0
+    assert [event for event in served.events() if event["level"] == "error" or "exception" in event] == []
+
+
+def test_requests_made_of_the_description(served: Served) -> None:
+    """Valid ones and broken ones: no error of the server's own, and only answers that it describes."""
+    schema = schemathesis.openapi.from_dict(httpx.get(served.url + "/openapi.json").json())
+    for operation in schema.get_all_operations():
+
+        @settings(max_examples=REQUESTS, **_FEW)
+        @given(case=operation.ok().as_strategy())
+        def check(case: schemathesis.Case) -> None:
+            answer = case.call(base_url=served.url, headers=BEARER, timeout=30)
+            assert answer.status_code < 500 or answer.status_code == 503, answer.text
+            described = {int(code) for code in case.operation.definition.raw["responses"] if code.isdigit()}
+            assert answer.status_code in described | {404, 405}, (answer.status_code, answer.text)
+
+        check()

@@ -1,0 +1,110 @@
+"""The WebSocket of a stream: from its first message to its last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from fastapi import WebSocket, WebSocketDisconnect
+
+from x2sam_rt.errors import ProtocolError, ServeError
+from x2sam_rt.serve.hub import Hub
+from x2sam_rt.serve.live_session import LiveSession
+from x2sam_rt.serve.messages import FROM_CLIENT, MOST_JSON, Closed, Failed, Open, Packet, Resume, decode, encode
+from x2sam_rt.serve.settings import Settings
+
+NORMAL, REFUSED = 1000, 1008
+
+
+async def serve_stream(socket: WebSocket, hub: Hub) -> None:
+    """An accepted connection, which has its place. Returns when it is closed."""
+    with contextlib.suppress(WebSocketDisconnect):
+        try:
+            async with asyncio.timeout(hub.settings.hello_seconds):
+                first = await _receive(socket)
+            if not isinstance(first.message, Open | Resume):
+                raise ProtocolError("A stream begins with open or resume.")
+            session = await hub.open(first)
+        except TimeoutError:
+            await _refuse(socket, ServeError("idle", "No first message came in time."))
+        except (ProtocolError, ServeError) as error:
+            await _refuse(socket, error)
+        else:
+            await _run(socket, session, hub)
+
+
+async def _run(socket: WebSocket, session: LiveSession, hub: Hub) -> None:
+    tasks = [
+        asyncio.create_task(work)
+        for work in (_listen(socket, session), _speak(socket, session), _watch(session, hub.settings))
+    ]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if session.ended:  # what was told last is still on its way
+            await asyncio.wait(tasks[1:2], timeout=hub.settings.hello_seconds)
+    finally:
+        hub.close(session)
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception) and not isinstance(outcome, WebSocketDisconnect | RuntimeError):
+                raise outcome
+
+
+async def _listen(socket: WebSocket, session: LiveSession) -> None:
+    """Until the client ends, or says what is no message."""
+    while not session.ended:
+        try:
+            packet = await _receive(socket)
+            session.offer(packet)
+        except ProtocolError as error:
+            session.end(Failed(code="protocol", message=str(error), fatal=True))
+        await session.room()
+
+
+async def _speak(socket: WebSocket, session: LiveSession) -> None:
+    while True:
+        packet = await session.replies.get()
+        session.read()
+        await _send(socket, packet)
+        if isinstance(packet.message, Closed):
+            await socket.close(NORMAL)
+            return
+
+
+async def _watch(session: LiveSession, settings: Settings) -> None:
+    """Ends a session that is silent or old."""
+    began = time.monotonic()
+    while not session.ended:
+        now = time.monotonic()
+        silent, old = session.heard + settings.idle_seconds - now, began + settings.total_seconds - now
+        if silent <= 0:
+            session.end(Failed(code="idle", message=f"Silent for {settings.idle_seconds:g} seconds.", fatal=True))
+        elif old <= 0:
+            session.end(Failed(code="too_long", message=f"Open for {settings.total_seconds:g} seconds.", fatal=True))
+        else:
+            await asyncio.sleep(min(silent, old, 1.0))
+
+
+async def _receive(socket: WebSocket) -> Packet:
+    """Raises WebSocketDisconnect, ProtocolError."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", NORMAL))
+    data = message.get("bytes")
+    return decode(message["text"] if data is None else data, FROM_CLIENT, MOST_JSON)
+
+
+async def _send(socket: WebSocket, packet: Packet) -> None:
+    """Text where there are no bytes, which a browser's console can show."""
+    if packet.payload:
+        await socket.send_bytes(encode(packet.message, packet.payload))
+    else:
+        await socket.send_text(packet.message.model_dump_json())
+
+
+async def _refuse(socket: WebSocket, error: ProtocolError | ServeError) -> None:
+    code = error.code if isinstance(error, ServeError) else "protocol"
+    await _send(socket, Packet(Failed(code=code, message=str(error), fatal=True)))
+    await socket.close(REFUSED)
