@@ -7,15 +7,17 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/*/*.cpp)
 
-.PHONY: venv demo test test-serve lint clean
+.PHONY: venv demo test test-serve lint lock licenses sbom audit clean
 
 venv: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml CMakeLists.txt $(wildcard x2sam_rt/kernels/csrc/*/*)
+$(VENV)/installed: pyproject.toml requirements.lock CMakeLists.txt $(wildcard x2sam_rt/kernels/csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet --editable ".[test]"
+	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip check
 	touch $@
 
 demo: venv
@@ -34,6 +36,36 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+
+# What is installed, for those who must know: tools in an environment of their own.
+TOOLS := build/tools/bin
+
+$(TOOLS)/installed:
+	$(PYTHON) -m venv build/tools
+	$(TOOLS)/pip install --quiet uv==0.13.9 pip-licenses==5.5.5 cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	touch $@
+
+# Newer versions within the ranges of pyproject.toml, with the hashes of all their files; then run the suite.
+lock: $(TOOLS)/installed
+	echo torch > build/not_locked.txt
+	$(TOOLS)/uv pip compile pyproject.toml --quiet --upgrade --extra test --universal --python-version 3.11 \
+		--generate-hashes --excludes build/not_locked.txt --no-header --output-file build/locked.txt
+	{ head -1 requirements.lock; cat build/locked.txt; } > build/requirements.lock
+	mv build/requirements.lock requirements.lock
+
+licenses: venv $(TOOLS)/installed
+	$(TOOLS)/pip-licenses --python $(BIN)/python --format markdown --with-urls --output-file build/licenses.md
+
+sbom: venv $(TOOLS)/installed
+	$(TOOLS)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o build/sbom.json
+
+# Known weaknesses of what is locked. Without a network it says so, and fails nothing.
+audit: $(TOOLS)/installed
+	@if $(TOOLS)/python -c "import socket; socket.create_connection(('pypi.org', 443), 10)" 2> /dev/null; then \
+		$(TOOLS)/pip-audit --disable-pip --requirement requirements.lock > build/audit.txt 2>&1; found=$$?; \
+		cat build/audit.txt; \
+		echo "$$(grep -c 'could not be audited' build/audit.txt) packages could not be audited" >&2; exit $$found; \
+	else echo "pypi.org cannot be reached: nothing was audited" >&2; fi
 
 clean:
 	rm -rf $(VENV) build demo

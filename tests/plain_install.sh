@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A user's installation: no extras, not editable, in an empty environment, used from a folder that is not the
+# A user's installation: a wheel, no extras, in an empty environment, used from a folder that is not the
 # repository. Exports the embedded model, segments a video, and asks for what the extras bring.
 #   PYTHON: interpreter to begin with. TORCH: as in the Makefile, installed first for the same reason.
 set -euo pipefail
@@ -10,7 +10,9 @@ cd "$work"
 
 "${PYTHON:-python3}" -m venv venv
 venv/bin/pip install --quiet "${TORCH:-torch==2.13.0}"
-venv/bin/pip install --quiet --config-settings=build-dir="$work/build" "$repository"
+venv/bin/pip wheel --quiet --no-deps --config-settings=build-dir="$work/build" --wheel-dir wheels "$repository"
+venv/bin/pip install --quiet wheels/x2sam_rt-*.whl
+venv/bin/pip check
 export PATH="$work/venv/bin:$PATH"
 
 python - <<'CODE'

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from x2sam_rt.errors import EXTRAS, MissingExtra, require_extra
 
@@ -85,6 +87,38 @@ def test_linters_are_pinned_once_and_run_everywhere() -> None:
     assert {Path(hook["entry"].split()[0]) for hook in hooks} == {Path(".venv/bin") / linter for linter in LINTERS}
     made = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
     assert set(re.findall(r"\$\(BIN\)/([\w-]+)", made)) == LINTERS
+
+
+REQUIREMENTS = [*PROJECT["dependencies"], *(r for some in PROJECT["optional-dependencies"].values() for r in some)]
+LOCKED = (ROOT / "requirements.lock").read_text()
+
+
+@pytest.mark.parametrize("requirement", [one for one in REQUIREMENTS if name_of(one) != "x2sam-rt"])
+def test_every_requirement_has_an_upper_bound(requirement: str) -> None:
+    specifier = Requirement(requirement).specifier
+    assert any(one.operator in ("<", "<=", "==", "~=") for one in specifier), f"{requirement}: up to which version?"
+
+
+def test_the_lock_holds_what_is_tested_within_its_bounds() -> None:
+    """All of the suite's own but PyTorch. `make lock` makes it anew."""
+    extras = PROJECT["optional-dependencies"]
+    nested = Requirement(extras["test"][0]).extras
+    tested = [*PROJECT["dependencies"], *extras["test"][1:], *(r for name in nested for r in extras[name])]
+    locked: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", LOCKED, re.MULTILINE):
+        locked.setdefault(canonicalize_name(name), []).append(version)
+    for one in map(Requirement, tested):
+        name = canonicalize_name(one.name)
+        if name != "torch":
+            assert name in locked, f"{name} is not locked: make lock"
+            assert all(one.specifier.contains(version) for version in locked[name]), f"{one}: {locked[name]}: make lock"
+    assert "torch" not in locked
+
+
+def test_everything_locked_has_its_hashes() -> None:
+    entries = re.split(r"^(?=[\w.-]+==)", LOCKED, flags=re.MULTILINE)[1:]
+    assert len(entries) > 50
+    assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
 def test_license_and_types_are_shipped() -> None:

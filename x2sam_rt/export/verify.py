@@ -308,7 +308,8 @@ def _whole_clip(manifest: Manifest, folder: Path, device: torch.device) -> Itera
 
 def _clip_frames(manifest: Manifest) -> int:
     """The memory fills and wraps."""
-    return 2 * manifest.model.memory.slots + 2
+    memory = manifest.model.memory
+    return memory.every * (memory.slots + 1) + memory.slots + 1
 
 
 def _accuracy(manifest: Manifest, folder: Path, device: torch.device) -> Iterator[AccuracyCheck]:

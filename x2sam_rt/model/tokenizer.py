@@ -59,7 +59,7 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json, which `load` reads."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.inner.save(str(folder / _FILE))
+        (folder / _FILE).write_text(self.inner.to_str(pretty=True), encoding="utf-8")  # its own `save` names no error
 
     def encode(self, words: str) -> list[int]:
         """Words only, whatever they spell."""
