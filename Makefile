@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/*/*.cpp)
 
-.PHONY: venv demo test test-serve lint lock licenses sbom audit clean
+.PHONY: venv demo test test-serve lint fuzz lock licenses sbom audit clean
 
 venv: $(VENV)/installed
 
@@ -36,6 +36,9 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+
+fuzz: venv  # an hour over all targets; inputs that are trouble stay in tests/fuzz/found/
+	$(BIN)/python tests/fuzz/fuzz.py --seconds 330
 
 # What is installed, for those who must know: tools in an environment of their own.
 TOOLS := build/tools/bin

@@ -21,26 +21,42 @@ from x2sam_rt.kernels import availability, cuda, reference
 
 TARGET_US = 10.0
 WORKSPACE_BYTES = 2**20
-STUB = f"""
-#include <stdint.h>
-int x2sam_key_block(int dim) {{ return 80; }}
-int x2sam_query_tile(int dim) {{ return 128; }}
-int64_t x2sam_attention_workspace(const void *call) {{ return {WORKSPACE_BYTES}; }}
-int x2sam_attention_bf16(const void *call, void *stream) {{ return 0; }}
-int x2sam_attention_fp8(const void *call, void *stream) {{ return 0; }}
-const char *x2sam_error_string(int error) {{ return ""; }}
-"""
+# Every function counts its calls, and nothing else happens.
+ANSWERS = {
+    "int x2sam_key_block(int dim)": "80",
+    "int x2sam_query_tile(int dim)": "128",
+    "int64_t x2sam_attention_workspace(const void *call)": str(WORKSPACE_BYTES),
+    "int x2sam_attention_bf16(const void *call, void *stream)": "0",
+    "int x2sam_attention_fp8(const void *call, void *stream)": "0",
+    "int x2sam_cuda_versions(int *driver, int *runtime)": "(*driver = *runtime = 13000, 0)",
+    "const char *x2sam_error_string(int error)": '""',
+}
+SetAttribute = Callable[[object, str, object], None]
 
 
-def install_stub(folder: Path) -> None:
+def counter(name: str) -> str:
+    return f"{name}_calls"
+
+
+def stub() -> str:
+    """C."""
+    lines = ["#include <stdint.h>"]
+    for declaration, answer in ANSWERS.items():
+        calls = counter(declaration.split("(")[0].split()[-1].lstrip("*"))
+        lines += [f"int {calls};", f"{declaration} {{ {calls}++; return {answer}; }}"]
+    return "\n".join(lines)
+
+
+def install_stub(folder: Path, set_attribute: SetAttribute = setattr) -> None:
     """Makes `cuda` load a library of empty functions and take CPU tensors for those of an H100."""
     source, library = folder / "stub.c", folder / "libx2sam_cuda.so"
-    source.write_text(STUB)
+    source.write_text(stub())
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
     described = availability.Gpu("a described H100", (9, 0), 132)
-    availability._PATHS["x2sam_cuda"] = str(library)
-    availability.gpu = lambda device: described  # type: ignore[assignment]
-    cuda._device = cuda._stream = lambda tensor: 0  # type: ignore[assignment]
+    set_attribute(availability, "_PATHS", {**availability._PATHS, "x2sam_cuda": str(library)})
+    set_attribute(availability, "gpu", lambda device: described)
+    set_attribute(cuda, "_device", lambda tensor: 0)
+    set_attribute(cuda, "_stream", lambda tensor: 0)
 
 
 def cases() -> Iterator[tuple[str, Callable[[], object]]]:

@@ -43,3 +43,7 @@ def torch_bundle(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("torch") / "bundle"
     export_bundle(ExportPlan(toy, "torch"), folder)
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every", action="store_true", help="Damaged documents: all of them, not a sample.")

@@ -37,7 +37,7 @@ def test_wrong_values_are_named(change: dict[str, object], named: str) -> None:
 
 
 def test_a_bank_needs_a_slot() -> None:
-    with pytest.raises(ConfigError, match=r"memory\.slots is 0"):
+    with pytest.raises(ConfigError, match=r"MemoryConfig\.slots is 0; it must be 1 to"):
         replace(PUBLISHED, memory=replace(PUBLISHED.memory, slots=0))
     assert isinstance(PUBLISHED.memory, MemoryConfig)
 

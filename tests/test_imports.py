@@ -12,7 +12,7 @@ import x2sam_rt
 PACKAGE = Path(x2sam_rt.__file__).parent
 # From the ground up; a room imports from itself and from those before it.
 FLOORS = ("media", "kernels", "tasks", "data", "model", "runtime", "serve", "evaluation", "export", "cli")
-EVERYBODYS = {"config", "errors"}
+EVERYBODYS = {"config", "documents", "errors"}
 
 
 def imported_rooms(path: Path) -> set[str]:

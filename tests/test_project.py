@@ -168,3 +168,19 @@ def test_contributors_commands_exist() -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"make ([a-z]+)", CONTRIBUTING)) - {"test"} <= set(targets)
     assert "test" in targets
+
+
+SECURITY = (ROOT / "SECURITY.md").read_text()
+PROMISED = (ROOT / "README.md").read_text().partition("## What it promises")[2].partition("\n## ")[0]
+
+
+def test_every_promise_has_its_test() -> None:
+    for text in (SECURITY, PROMISED):
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+        assert named
+        for path, test in named:
+            assert (ROOT / path).is_file(), path
+            assert not test or test in defined_in(ROOT / path), f"{path} has no {test}"
+    rows = [line for line in SECURITY.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    assert len(rows) >= 8
+    assert all("::test_" in row or "tests/tasks/" in row for row in rows)

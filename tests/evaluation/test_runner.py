@@ -171,7 +171,7 @@ def test_numbers_that_are_none_stop_the_run(torch_bundle: Path, tmp_path: Path) 
     (bundle / MANIFEST).write_text(json.dumps(manifest))
     with (
         loaded(bundle) as segmenter,
-        pytest.raises(EngineError, match="Example world/seen/1/referring#0: Stage mask_dec"),
+        pytest.raises(EngineError, match="Example world/seen/1/referring#0: Results of stage mask_dec"),
     ):
         measured(segmenter, part_of(short()))
 

@@ -17,7 +17,7 @@ from x2sam_rt.export.int8 import QUANTIZED_STAGES, Calibration
 from x2sam_rt.export.verify import BOUNDS, bundled_stages
 from x2sam_rt.media.video import VideoWriter
 from x2sam_rt.model.checkpoint.loading import Checkpoint
-from x2sam_rt.runtime.bundle import load_manifest
+from x2sam_rt.runtime.bundle import BundleFiles, load_manifest
 from x2sam_rt.runtime.device import CPU
 from x2sam_rt.runtime.runtime import Runtime
 
@@ -60,7 +60,9 @@ def test_matrix_weights_are_int8(quantized: Path, onnx_bundle: Path) -> None:
 def test_stages_compute_nearly_the_same(quantized: Path) -> None:
     """Rounding to 8 bits shows, and wrecks nothing."""
     manifest = load_manifest(quantized)
-    errors = {check.stage: check.error for check in bundled_stages(manifest, quantized, CPU)}
+    errors = {
+        check.stage: check.error for check in bundled_stages(manifest, BundleFiles(quantized, manifest.files), CPU)
+    }
     assert all(1e-4 < errors[stage] < 0.5 for stage in QUANTIZED_STAGES)
     assert max(errors["mask_decoder"], errors["vision_encoder"]) < 1e-4
 

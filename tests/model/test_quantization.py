@@ -18,7 +18,7 @@ from x2sam_rt.export.verify import PromptCheck, bounds_of, check_prompts
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
 from x2sam_rt.model.quantization import LanguageWeights, quantize_language
-from x2sam_rt.runtime.bundle import Manifest, load_manifest
+from x2sam_rt.runtime.bundle import BundleFiles, Manifest, load_manifest
 from x2sam_rt.runtime.pipeline import Pipeline
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.weights import load_model
@@ -45,7 +45,8 @@ def rounded(manifest: Manifest, weights: LanguageWeights) -> Manifest:
 
 def checks(folder: Path, full: Runtime, weights: LanguageWeights) -> tuple[list[PromptCheck], list[bool]]:
     manifest = rounded(load_manifest(folder), weights)
-    runtime = Runtime.assemble(folder, manifest, load_model(manifest, folder), full.engines)
+    files = BundleFiles(folder, manifest.files)
+    runtime = Runtime.assemble(files, manifest, load_model(manifest, files), full.engines)
     found = list(check_prompts(runtime.language, full.language, Pipeline(full.engines, manifest.model)))
     return found, [check.passed(bounds_of(manifest)) for check in found]
 
@@ -92,8 +93,10 @@ def test_without_torchao_a_rounded_bundle_is_refused_when_it_is_loaded(
     monkeypatch.setattr(errors, "find_spec", find)
     folder = tmp_path / "bundle"
     folder.symlink_to(trained)
+    manifest = load_manifest(folder)
+    files = BundleFiles(folder, manifest.files)
     with pytest.raises(MissingExtra, match=r'pip install "x2sam-rt\[quant\]"'):
-        load_model(rounded(load_manifest(folder), "int8"), folder)
+        load_model(rounded(manifest, "int8"), files)
 
 
 def test_the_manifest_knows_no_other_weights(trained: Path, tmp_path: Path) -> None:

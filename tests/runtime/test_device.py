@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ import x2sam_rt
 from x2sam_rt.errors import EngineError, FrameError
 from x2sam_rt.media.types import Pixels
 from x2sam_rt.model.preprocess import _resize
+from x2sam_rt.runtime.bundle import load_manifest
 from x2sam_rt.runtime.device import device_for, find_device
-from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.upload import FrameUpload
 from x2sam_rt.tasks.instruction import Instruction, PostProcessOptions
@@ -229,6 +230,14 @@ def test_a_gpu_beyond_the_last() -> None:
         find_device("cuda:3")
 
 
-def test_engines_for_gpus_do_not_run_on_a_cpu() -> None:
+def test_engines_for_gpus_do_not_run_elsewhere(torch_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = replace(load_manifest(torch_bundle), backend="tensorrt", targets=("sm86", "sm89"))
     with pytest.raises(EngineError, match="Engines of tensorrt run on NVIDIA GPUs; asked for cpu"):
-        device_for(find_backend("tensorrt"), "cpu")
+        device_for(manifest, "cpu")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a described H100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    with simulated_gpu(), pytest.raises(EngineError, match=r"built for sm86, sm89; found cuda:0.*--targets sm90`, or"):
+        device_for(manifest, None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    with simulated_gpu():
+        assert device_for(manifest, None) == GPU

@@ -19,7 +19,7 @@ from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.model.stages import example_inputs
 from x2sam_rt.runtime import engines
-from x2sam_rt.runtime.bundle import load_manifest
+from x2sam_rt.runtime.bundle import BundleFiles, load_manifest
 from x2sam_rt.runtime.engines import BACKENDS, Backend, check_precision, check_targets, find_backend
 from x2sam_rt.runtime.engines.engine import BackendModule, Engine, Engines, StageToBuild, backend_module, run_once
 from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -102,10 +102,11 @@ def one_file() -> ModuleType:
     def build(stage: StageToBuild, path: Path) -> None:
         stage.write_onnx(path)
 
-    def load(contract: StageContract, path: Path, module: nn.Module, device: torch.device) -> Engine:
+    def load(contract: StageContract, files: BundleFiles, name: str, module: nn.Module, device: torch.device) -> Engine:
         # At export the module has its weights; in a bundle of this backend nobody needs them.
-        assert all(weight.is_meta for weight in module.parameters()) == path.with_name("weights.safetensors").exists()
-        return OnnxRuntimeEngine(contract, path, device)
+        assert all(weight.is_meta for weight in module.parameters()) == ("stages/weights.safetensors" in files)
+        with files.open(name) as path:
+            return OnnxRuntimeEngine(contract, path, device)
 
     module = ModuleType("one_file")
     module.build, module.load = build, load  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ from x2sam_rt.errors import EngineError
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
-from x2sam_rt.runtime.bundle import load_manifest
+from x2sam_rt.runtime.bundle import BundleFiles, load_manifest
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import load_engines
 from x2sam_rt.runtime.frame_graph import Beside, CudaBeside, CudaRecorder, FrameGraph, InTurn, Work
@@ -114,7 +114,8 @@ def test_gives_what_stages_give_one_by_one(
 def on_gpu(bundle: Path, beside: type[Beside] | None = None) -> Iterator[tuple[SimulatedGpu, Pipeline]]:
     manifest = load_manifest(bundle)
     with simulated_gpu() as gpu:
-        engines = load_engines(find_backend("torch"), manifest.stages, bundle, load_model(manifest, bundle, GPU), GPU)
+        files = BundleFiles(bundle, manifest.files)
+        engines = load_engines(find_backend("torch"), manifest.stages, files, load_model(manifest, files, GPU), GPU)
         assert engines.recordable
         if beside is None:
             yield gpu, Pipeline(engines, manifest.model)
@@ -125,9 +126,10 @@ def on_gpu(bundle: Path, beside: type[Beside] | None = None) -> Iterator[tuple[S
 @pytest.mark.parametrize("ahead", [True, False])
 def test_graphs_give_what_a_cpu_gives(torch_bundle: Path, ahead: bool) -> None:
     manifest = load_manifest(torch_bundle)
-    config, model = manifest.model, load_model(manifest, torch_bundle)
+    config, files = manifest.model, BundleFiles(torch_bundle, manifest.files)
+    model = load_model(manifest, files)
     count = 2 * config.memory.slots + 3
-    engines = load_engines(find_backend("torch"), manifest.stages, torch_bundle, model, CPU)
+    engines = load_engines(find_backend("torch"), manifest.stages, files, model, CPU)
     clip = pictures(config.image_size, count)
     wanted = copies(stream(Pipeline(engines, config), prompt(config.dim), clip, ahead=False))
     with on_gpu(torch_bundle) as (gpu, pipeline):

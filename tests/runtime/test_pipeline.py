@@ -15,9 +15,9 @@ from x2sam_rt.errors import EngineError
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
-from x2sam_rt.model.stage_contract import StageContract
+from x2sam_rt.model.stage_contract import StageContract, Tensors
 from x2sam_rt.runtime.engines import BACKENDS
-from x2sam_rt.runtime.engines.engine import Engines, run_once
+from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, run_once
 from x2sam_rt.runtime.pipeline import Pipeline
 
 
@@ -79,6 +79,61 @@ def test_pixels_of_another_shape_are_refused(toy: Checkpoint, tmp_path: Path) ->
     pipeline = Pipeline(build_engines(toy.model, "torch", tmp_path), toy.model.config)
     with pytest.raises(EngineError, match=r"A frame of \(1, 3, 1, 1\)"):
         pipeline.step(torch.zeros(1, 3, 1, 1), prompt(toy.model.config.dim, 2))
+
+
+class Spoiling:
+    """An engine whose output holds one NaN, or an infinity."""
+
+    recordable = False
+
+    def __init__(self, engine: Engine, output: str, value: float) -> None:
+        self.contract, self.device = engine.contract, engine.device
+        self._engine, self._output, self._value = engine, output, value
+
+    def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
+        run = self._engine.bind(inputs, outputs)
+
+        def spoilt() -> None:
+            run()
+            outputs[self._output].view(-1)[-1] = self._value
+
+        return spoilt
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+@pytest.mark.parametrize(
+    ("stage", "output", "frame"),
+    [
+        ("frame_encoder", "low", 0),
+        ("frame_encoder", "mask_features", 0),
+        ("mask_decoder", "class_logits", 0),
+        ("mask_decoder", "mask_logits", 0),
+        ("memory_encoder", "slot", 1),
+        ("memory_attention", "conditioned_high", 1),
+    ],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_results_with_nan_name_their_stage(
+    toy: Checkpoint, engines: Engines, stage: str, output: str, frame: int, value: float
+) -> None:
+    """In the frame where masks are made of it."""
+    config = toy.model.config
+    spoilt = replace(engines, **{stage: Spoiling(getattr(engines, stage), output, value)})
+    pipeline, asked = Pipeline(spoilt, config), prompt(config.dim, 3)
+    seen = pictures(config.image_size, frame + 1, seed=1)
+    for picture in seen[:frame]:
+        pipeline.step(picture, asked)
+    with pytest.raises(EngineError, match=f"Results of stage {stage} hold NaN or infinity"):
+        pipeline.step(seen[frame], asked)
+
+
+def test_prompts_with_nan_name_the_language_model(toy: Checkpoint, engines: Engines) -> None:
+    config, asked = toy.model.config, prompt(toy.model.config.dim, 3)
+    asked.conditions[1, 2] = float("nan")
+    with pytest.raises(EngineError, match="Results of the language model hold NaN"):
+        Pipeline(engines, config).step(pictures(config.image_size, 1, seed=1)[0], asked)
 
 
 @pytest.mark.parametrize("gaps", ["frames", "writes"])

@@ -1,8 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 
-from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES, RecentFrames
+from x2sam_rt.config import PixelBudget
+from x2sam_rt.media.image import write_image
+from x2sam_rt.media.source import Part
+from x2sam_rt.media.sources import open_source
+from x2sam_rt.media.video import VideoWriter
+from x2sam_rt.model.preprocess import vision_input
+from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES, RecentFrames, read_prompt_frames
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.regions import Prompt
 
 
 def frame(value: int, width: int = 7) -> torch.Tensor:
@@ -33,3 +45,32 @@ def test_a_clip_has_one_size_and_regions_any() -> None:
     clip = recent.prompt_frames()
     assert [seen.shape[1] for seen in clip.frames] == [9, 9]
     assert clip.by_index[0].shape[1] == 7
+
+
+@pytest.mark.parametrize("frames", [1, 3, 20], ids=["one", "an-odd-number", "more-than-are-shown"])
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "images"])
+@pytest.mark.parametrize("part", [Part(), Part(start=0.0, stride=2)], ids=["whole", "part"])
+def test_frames_are_held_as_they_are_shown(tmp_path: Path, name: str, frames: int, part: Part) -> None:
+    """Large ones take no more than that, and the language model sees the same to the last bit."""
+    random, budget = np.random.default_rng(0), PixelBudget(min_pixels=64 * 64, max_pixels=16 * 96 * 128)
+    clip = [random.integers(0, 256, (240, 320, 3), dtype=np.uint8) for _ in range(frames)]
+    if name == "images":
+        (tmp_path / name).mkdir()
+        for index, pixels in enumerate(clip):
+            write_image(tmp_path / name / f"{index}.png", pixels)
+    else:
+        with VideoWriter(tmp_path / name, 320, 240, 25) as video:
+            for pixels in clip:
+                video.write(pixels)
+    drawn = Instruction("object", regions=(Prompt.point(9, 9),))
+    with open_source(tmp_path / name, part) as source:
+        picked = source.pick(PROMPT_FRAMES)
+        held = read_prompt_frames(source, drawn, budget)
+    assert picked is not None
+    assert held is not None
+    whole = [torch.from_numpy(one.pixels) for one in picked.spread]
+    ours, theirs = (vision_input(shown, budget, video=True) for shown in (held.frames, whole))
+    assert torch.equal(ours.patches, theirs.patches)
+    assert held.by_index[0].shape == (240, 320, 3)
+    if len(whole) == PROMPT_FRAMES:
+        assert sum(one.numel() for one in held.frames[1:]) <= 3 * budget.max_pixels

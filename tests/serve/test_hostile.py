@@ -104,7 +104,8 @@ def test_what_is_no_message_ends_the_stream_by_name(served: Served, name: str) -
         wire.send(NOT_MESSAGES[name])
         answer = said(wire)
         assert (answer.type, answer.code, answer.fatal) == ("error", "protocol", True)
-        assert list(wire) == []  # and closed
+        with pytest.raises(ConnectionClosed):
+            wire.recv(20)
 
 
 def test_the_same_in_mid_stream(served: Served) -> None:
@@ -134,7 +135,7 @@ def test_oversized_messages_end_the_connection(served: Served) -> None:
             wire.send(bytes(9 * 2**20))
         with pytest.raises(ConnectionClosed):
             wire.recv(20)
-        assert wire.close_code == 1009
+        assert wire.close_code in (1009, 1006)  # told, or cut off before it was read
     require_alive(served)
 
 

@@ -112,7 +112,7 @@ def test_parse_refuses(text: str) -> None:
 
 @pytest.mark.parametrize("position", [(-1, 5), (50, 5), (5, 40), (5, float("nan"))])
 def test_point_outside_the_image(position: tuple[float, float]) -> None:
-    with pytest.raises(PromptError, match="outside the 50×40 frame"):
+    with pytest.raises(PromptError, match=r"outside the 50×40 frame|finite numbers"):
         Prompt.point(*position).mask(40, 50)
 
 
@@ -123,7 +123,7 @@ def test_scribble_outside_the_image() -> None:
 
 @pytest.mark.parametrize("corners", [(5, 5, 5, 9), (5, 9, 8, 9), (9, 5, 2, 8), (1, 1, float("nan"), 4)])
 def test_box_without_area(corners: tuple[float, float, float, float]) -> None:
-    with pytest.raises(PromptError, match="no area"):
+    with pytest.raises(PromptError, match=r"no area|finite numbers"):
         Prompt.box(*corners)
 
 
@@ -162,7 +162,7 @@ def test_jpeg_mask(tmp_path: Path) -> None:
 
 
 def test_empty_scribble() -> None:
-    with pytest.raises(PromptError, match="without a position"):
+    with pytest.raises(PromptError, match="with 0 positions"):
         Prompt.scribble([])
 
 

@@ -54,5 +54,5 @@ def test_refuses(document: Any, message: str) -> None:
 
 def test_unreadable(tmp_path: Path) -> None:
     (tmp_path / "wording.json").write_text("{")
-    with pytest.raises(ConfigError, match="Cannot read"):
+    with pytest.raises(ConfigError, match="not JSON"):
         Wording.load(tmp_path / "wording.json", DEFAULT_WORDING)

@@ -48,18 +48,20 @@ def manifest_tables(manifest: Manifest) -> Iterator[Table]:
 
 def engine_tables(manifest: Manifest, folder: Path) -> Iterator[Table]:
     """What TensorRT's builder was asked for and said, by stage."""
+    from x2sam_rt.runtime.bundle import BundleFiles
     from x2sam_rt.runtime.engines import find_backend
     from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord
 
-    paths = {c.name: folder / find_backend(manifest.backend).file.format(stage=c.name) for c in manifest.stages}
-    records = {name: EngineRecord.load(path) for name, path in paths.items()}
+    files = BundleFiles(folder, manifest.files)
+    names = {c.name: find_backend(manifest.backend).file.format(stage=c.name) for c in manifest.stages}
+    records = {stage: EngineRecord.of(files, name) for stage, name in names.items()}
     first = next(iter(records.values()))
     title = f"engines by {first.library} {first.version} for {', '.join(first.targets)}; checked as graphs on the CPU"
     table = Table("stage", "size", "built in", "layers asked for", "attention", "activations", "sizes", title=title)
     for name, record in records.items():
         table.add_row(
             name,
-            f"{paths[name].stat().st_size / 2**20:.1f} MiB",
+            f"{manifest.files[names[name]].size / 2**20:.1f} MiB",
             f"{record.seconds:.1f} s",
             ", ".join(f"{count} {precision}" for precision, count in record.layers.items()),
             _attention(record),
@@ -80,11 +82,12 @@ def _engine_layers(manifest: Manifest, folder: Path, stage: str) -> str:
             f"Found stage {stage!r} of a bundle for {manifest.backend}; wanted one of {', '.join(contracts)} of a "
             "bundle for tensorrt."
         )
+    from x2sam_rt.runtime.bundle import BundleFiles
     from x2sam_rt.runtime.device import find_device
     from x2sam_rt.runtime.engines.tensorrt_engine import TensorRTEngine
 
-    path = folder / find_backend(manifest.backend).file.format(stage=stage)
-    engine = TensorRTEngine(contracts[stage], path, find_device("cuda"))
+    name = find_backend(manifest.backend).file.format(stage=stage)
+    engine = TensorRTEngine(contracts[stage], BundleFiles(folder, manifest.files), name, find_device("cuda"))
     text = engine.layers()
     engine.close()
     return text
@@ -118,6 +121,7 @@ def _summary(manifest: Manifest) -> Table:
     rows = {
         "checkpoint": f"{manifest.checkpoint}, SHA-256 {manifest.checkpoint_sha256[:16]}…",
         "engine": f"{manifest.backend}, {manifest.precision}; language side in {manifest.language_precision}",
+        "made for": f"NVIDIA GPUs {', '.join(manifest.targets)}" if manifest.targets else "any machine",
         "input": f"{model.image_size}×{model.image_size}, {model.resize}",
         "width": f"{model.dim} channels, {model.mask_decoder.queries} queries",
         "memory": f"{model.memory.slots} slots of {len(model.memory.scales)} × {model.slot_tokens} tokens"

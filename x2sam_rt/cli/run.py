@@ -67,6 +67,9 @@ def run(
     stop: Annotated[
         list[str] | None, typer.Option(help="A text that ends a generated answer where it begins; repeat for several.")
     ] = None,
+    wording: Annotated[
+        Path | None, typer.Option(help="Words for questions and known answers: an edited copy of the bundle's own.")
+    ] = None,
     ask_again: AskAgain = "once",
     context: Context = None,
     knob: ModelKnob = None,
@@ -140,7 +143,7 @@ def run(
         plan = OutputPlan(tuple(output or ()), davis, panoptic, overwrite, keep_partial, style, instruction.regions)
         part = Part(start, end, stride, max_frames)
         knobs = ModelKnobs.parse(knob or ())
-        load = partial(_load, bundle, device, context, knobs)
+        load = partial(_load, bundle, device, context, knobs, wording)
         opened = partial(
             open_source,
             address,
@@ -158,12 +161,12 @@ def run(
             _run_words(load, opened, instruction, plan)
 
 
-def _load(bundle: Path, device: str | None, context: int | None, knobs: ModelKnobs) -> Runtime:
+def _load(bundle: Path, device: str | None, context: int | None, knobs: ModelKnobs, wording: Path | None) -> Runtime:
     from x2sam_rt.model.checkpoint.files import checkpoint_file, embedded_checkpoint
     from x2sam_rt.runtime.bundle import file_sha256
     from x2sam_rt.runtime.runtime import Runtime
 
-    runtime = Runtime.load(bundle, device=device, context=context, knobs=knobs)
+    runtime = Runtime.load(bundle, device=device, context=context, knobs=knobs, wording=wording)
     if runtime.manifest.checkpoint_sha256 == file_sha256(checkpoint_file(embedded_checkpoint())):
         error_console.print(
             "x2sam-toy knows its made-up world of moving shapes only (x2sam-rt demo-media writes some); what it draws "

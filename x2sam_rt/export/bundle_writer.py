@@ -31,6 +31,7 @@ from x2sam_rt.runtime.bundle import (
     SCHEMA,
     WORDING,
     BuildEnvironment,
+    BundleFiles,
     Manifest,
     file_sha256,
     record_files,
@@ -38,6 +39,7 @@ from x2sam_rt.runtime.bundle import (
 from x2sam_rt.runtime.device import CPU
 from x2sam_rt.runtime.engines import STAGE_WEIGHTS, check_precision, check_targets, find_backend
 from x2sam_rt.runtime.engines.engine import OnProgress, backend_module
+from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord
 from x2sam_rt.runtime.weights import language_names, without_shared_table
 from x2sam_rt.tasks.table import DEFAULT_WORDING
 
@@ -126,12 +128,14 @@ def export_bundle(
 def _in_int8(plan: ExportPlan, calibration: Calibration, manifest: Manifest, folder: Path, on_step: OnStep) -> Manifest:
     """The bundle that was just written, its frame stages quantized and measured anew."""
     quantize_stages(folder, manifest, calibration, on_step)
+    manifest = replace(manifest, files=record_files(folder))
     on_step("checks")
-    checks = bundled_stages(manifest, folder, CPU) if plan.verify else iter(())
+    files = BundleFiles(folder, manifest.files)
+    checks = bundled_stages(manifest, files, CPU) if plan.verify else iter(())
     errors: dict[str, float] = {}
     for check in checks:
         errors[check.stage] = max(check.error, errors.get(check.stage, 0.0))
-    return replace(manifest, files=record_files(folder), errors=errors)
+    return replace(manifest, errors=errors)
 
 
 def _build(plan: ExportPlan, contract: StageContract, folder: Path, on_progress: OnProgress) -> dict[str, float]:
@@ -197,7 +201,16 @@ def _manifest(plan: ExportPlan, folder: Path, errors: dict[str, float]) -> Manif
         errors=errors,
         language_precision=plan.language,
         language_weights=plan.language_weights,
+        targets=_targets(plan, folder),
     )
+
+
+def _targets(plan: ExportPlan, folder: Path) -> tuple[str, ...]:
+    """The GPUs that the engines were built for: the builder's choice where none were asked for."""
+    backend = find_backend(plan.backend)
+    if not backend.needs_gpu:
+        return ()
+    return EngineRecord.load(folder / backend.file.format(stage=plan.contracts[0].name)).targets
 
 
 def build_environment(backend: str) -> BuildEnvironment:

@@ -13,7 +13,8 @@ from x2sam_rt.model.precision import Precision, dtype_of
 from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.model.stages import stage_contracts, stage_module
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.engines import check_precision, find_backend
+from x2sam_rt.runtime.bundle import BundleFiles, file_record
+from x2sam_rt.runtime.engines import Backend, check_precision, find_backend
 from x2sam_rt.runtime.engines.engine import (
     Engine,
     Engines,
@@ -84,4 +85,13 @@ def write_engine(
 
 def _loaded(model: X2SAM, contract: StageContract, choice: BuildChoice, folder: Path) -> Engine:
     row = find_backend(choice.backend)
-    return load_engine(row, contract, folder, stage_module(model, contract.name), torch.device(row.home))
+    return load_engine(
+        row, contract, _own_files(row, contract, folder), stage_module(model, contract.name), torch.device(row.home)
+    )
+
+
+def _own_files(row: Backend, contract: StageContract, folder: Path) -> BundleFiles:
+    """What was just written of a stage."""
+    engine = folder / row.file.format(stage=contract.name)
+    written = [path for path in engine.parent.glob(f"{engine.name}*") if path.is_file()]
+    return BundleFiles(folder, {path.relative_to(folder).as_posix(): file_record(path) for path in written})

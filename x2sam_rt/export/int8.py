@@ -19,7 +19,7 @@ from x2sam_rt.errors import EngineError, VideoError
 from x2sam_rt.media.sources import open_source
 from x2sam_rt.model.precision import Precision
 from x2sam_rt.model.stage_contract import StageContract, Tensors
-from x2sam_rt.runtime.bundle import Manifest
+from x2sam_rt.runtime.bundle import BundleFiles, Manifest
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines
 from x2sam_rt.runtime.prompt_frames import read_prompt_frames
@@ -78,9 +78,10 @@ def quantize_stages(
 
 def _record(folder: Path, manifest: Manifest, calibration: Calibration, samples: Path) -> None:
     instruction = Instruction(phrases=(calibration.prompt,))
+    files = BundleFiles(folder, manifest.files)
     with Runtime.load(folder) as runtime:
         engines = Engines.of(RecordingEngine(engine, samples) for engine in vars(runtime.engines).values())
-        recorder = Runtime.assemble(folder, manifest, load_model(manifest, folder), engines)
+        recorder = Runtime.assemble(files, manifest, load_model(manifest, files), engines)
         with open_source(calibration.video) as source:
             shown, count = read_prompt_frames(source, instruction), 0
             with recorder.stream(instruction, frames=shown) as session:

@@ -28,7 +28,7 @@ from x2sam_rt.model.quantization import QUANTIZATION_BOUNDS
 from x2sam_rt.model.stage_contract import Sizes, StageContract, Tensors
 from x2sam_rt.model.stages import EXAMPLE_SIZES, example_inputs, stage_module
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.bundle import Manifest, load_manifest
+from x2sam_rt.runtime.bundle import BundleFiles, Manifest, load_manifest
 from x2sam_rt.runtime.device import device_for
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, load_engine, run_once
@@ -260,15 +260,15 @@ def verify_bundle(folder: Path, device: str | None = None, *, quick: bool = Fals
     Raises BundleError, EngineError or MissingExtra when the bundle cannot be loaded.
     """
     manifest = load_manifest(folder, check_hashes=True)
-    bounds, sound = bounds_of(manifest), True
-    place = device_for(find_backend(manifest.backend), device)
-    clip = () if quick else _whole_clip(manifest, folder, place)
-    checks: Iterator[Check] = itertools.chain(bundled_stages(manifest, folder, place, quick=quick), clip)
+    bounds, sound, files = bounds_of(manifest), True, BundleFiles(folder, manifest.files)
+    place = device_for(manifest, device)
+    clip = () if quick else _whole_clip(manifest, files, place)
+    checks: Iterator[Check] = itertools.chain(bundled_stages(manifest, files, place, quick=quick), clip)
     for check in checks:
         sound = sound and check.passed(bounds)
         yield check
     if sound and not quick:
-        yield from _accuracy(manifest, folder, place)
+        yield from _accuracy(manifest, files, place)
 
 
 def planned_checks(manifest: Manifest, *, quick: bool = False) -> int:
@@ -280,29 +280,29 @@ def planned_checks(manifest: Manifest, *, quick: bool = False) -> int:
 
 
 def bundled_stages(
-    manifest: Manifest, folder: Path, device: torch.device, *, quick: bool = False
+    manifest: Manifest, files: BundleFiles, device: torch.device, *, quick: bool = False
 ) -> Iterator[StageCheck]:
     """Every stage of a bundle, as `check_stage`, one at a time in memory."""
     backend, dtype = find_backend(manifest.backend), dtype_of(manifest.precision)
     for contract in manifest.stages:
         if backend.runs_weights:
-            own = load_reference_stage(manifest, folder, contract.name, dtype, device)
+            own = load_reference_stage(manifest, files, contract.name, dtype, device)
         else:
             own = stage_module(empty_model(manifest.model), contract.name)
-        engine = load_engine(backend, contract, folder, own, device)
-        wide = load_reference_stage(manifest, folder, contract.name, torch.float32, device)
+        engine = load_engine(backend, contract, files, own, device)
+        wide = load_reference_stage(manifest, files, contract.name, torch.float32, device)
         yield from check_stage(engine, wide, manifest.model.memory.slots, quick=quick)
         engine.close()
 
 
-def _whole_clip(manifest: Manifest, folder: Path, device: torch.device) -> Iterator[ClipCheck | PromptCheck]:
-    with Runtime.load(folder, device=str(device)) as runtime:
-        engines = _reference_engines(manifest, folder, device)
+def _whole_clip(manifest: Manifest, files: BundleFiles, device: torch.device) -> Iterator[ClipCheck | PromptCheck]:
+    with Runtime.load(files.folder, device=str(device)) as runtime:
+        engines = _reference_engines(manifest, files, device)
         pipelines = Pipeline(runtime.engines, manifest.model), Pipeline(engines, manifest.model)
         prompt = _prompt(runtime.language, torch.from_numpy(_clip(128, 1).frames[0]), *_PHRASES[:2])
         yield from check_clip(*pipelines, prompt, _clip_frames(manifest))
         if manifest.language_weights != "full":
-            full, _ = assemble(folder, manifest, load_language_model(manifest, folder, device), engines)
+            full, _ = assemble(files, manifest, load_language_model(manifest, files, device), engines)
             yield from check_prompts(runtime.language, full.language, pipelines[1])
 
 
@@ -312,16 +312,16 @@ def _clip_frames(manifest: Manifest) -> int:
     return memory.every * (memory.slots + 1) + memory.slots + 1
 
 
-def _accuracy(manifest: Manifest, folder: Path, device: torch.device) -> Iterator[AccuracyCheck]:
-    with Runtime.load(folder, device=str(device)) as runtime:
-        language, engines = load_language_model(manifest, folder, device), _reference_engines(manifest, folder, device)
-        _, reference = assemble(folder, manifest, language, engines)
+def _accuracy(manifest: Manifest, files: BundleFiles, device: torch.device) -> Iterator[AccuracyCheck]:
+    with Runtime.load(files.folder, device=str(device)) as runtime:
+        language, engines = load_language_model(manifest, files, device), _reference_engines(manifest, files, device)
+        _, reference = assemble(files, manifest, language, engines)
         clips = _CLIPS if manifest.model.image_size <= _LARGE else 1
         yield from check_accuracy(RuntimeSegmenter(runtime), reference, clips, bounds_of(manifest))
 
 
-def _reference_engines(manifest: Manifest, folder: Path, device: torch.device) -> Engines:
-    modules = (load_reference_stage(manifest, folder, c.name, torch.float32, device) for c in manifest.stages)
+def _reference_engines(manifest: Manifest, files: BundleFiles, device: torch.device) -> Engines:
+    modules = (load_reference_stage(manifest, files, c.name, torch.float32, device) for c in manifest.stages)
     return Engines.of(ReferenceEngine(*pair) for pair in zip(manifest.stages, modules, strict=True))
 
 

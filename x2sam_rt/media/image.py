@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ _HIGHEST_ID = 256**3 - 1
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
     """An image as Pillow has it, for palettes and other modes; raises VideoError as read_image does."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike the method, takes any name
         raise VideoError(f"{path}: no such file.")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes). Check how it was copied.")

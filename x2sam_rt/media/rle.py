@@ -10,6 +10,8 @@ from pycocotools import mask as coco_mask
 
 from x2sam_rt.media.types import BoolMask
 
+_MOST_BITS = 60
+
 
 class RunLengths(TypedDict):
     """COCO's compressed run lengths, columns first. size: [height, width]."""
@@ -34,6 +36,8 @@ def decode_mask(rle: Mapping[str, Any], height: int, width: int) -> BoolMask:
         raise ValueError(f"a mask of size {rle['size']}; wanted {[height, width]}, the size of the frame")
     counts = rle["counts"]
     runs = unpack(counts) if isinstance(counts, str) else list(counts)
+    if not all(isinstance(run, int | np.integer) for run in runs):
+        raise TypeError("run lengths that are no whole numbers")
     if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise ValueError(f"run lengths that cover {sum(runs)} pixels; wanted {height * width}")
     inside = np.arange(len(runs)) % 2 == 1
@@ -47,8 +51,8 @@ def unpack(counts: str) -> list[int]:
     value = shift = 0
     for character in counts:
         code = ord(character) - 48
-        if not 0 <= code < 64:
-            raise ValueError(f"{character!r} in packed run lengths")
+        if not 0 <= code < 64 or shift > _MOST_BITS:
+            raise ValueError(f"{character!r} in packed run lengths" if shift <= _MOST_BITS else "a run beyond 64 bits")
         value |= (code & 31) << shift
         shift += 5
         if code & 32:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.video import PickedFrames, VideoFrame
+from x2sam_rt.media.video import PickedFrames, Shrink, VideoFrame
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class FrameSource(ABC):
     def __iter__(self) -> Iterator[VideoFrame]:
         """The frames in order, once. Raises VideoError where the source breaks off."""
 
-    def pick(self, count: int, chosen: Collection[int] = ()) -> PickedFrames | None:
+    def pick(self, count: int, chosen: Collection[int] = (), shrink: Shrink | None = None) -> PickedFrames | None:
         """As `pick_frames`, over all frames to come; None of a source that is not looked ahead in."""
         return None
 

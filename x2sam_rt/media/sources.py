@@ -25,7 +25,7 @@ from x2sam_rt.media.live import (
     open_playlist,
 )
 from x2sam_rt.media.source import WHOLE, FrameSource, Part
-from x2sam_rt.media.video import PickedFrames, VideoFrame, VideoReader, pick_frames, spread
+from x2sam_rt.media.video import PickedFrames, Shrink, VideoFrame, VideoReader, keeping, pick_frames, spread
 
 _IMAGE_RATE = Fraction(25)  # frames per second of a folder of images, which says none
 
@@ -89,17 +89,17 @@ class VideoFile(FrameSource):
             self._reader.start_at(self._part.start)
         return self._part.of(iter(self._reader))
 
-    def pick(self, count: int, chosen: Collection[int] = ()) -> PickedFrames | None:
+    def pick(self, count: int, chosen: Collection[int] = (), shrink: Shrink | None = None) -> PickedFrames | None:
         if not self._look_ahead:
             return None
         if self._part.is_whole:
-            return pick_frames(self._path, count, chosen, allow_truncated=self._allow_truncated)
-        return self._sought(count, chosen) or self._read_twice(count, chosen)
+            return pick_frames(self._path, count, chosen, shrink, allow_truncated=self._allow_truncated)
+        return self._sought(count, chosen, shrink) or self._read_twice(count, chosen, shrink)
 
     def close(self) -> None:
         self._reader.close()
 
-    def _sought(self, count: int, chosen: Collection[int]) -> PickedFrames | None:
+    def _sought(self, count: int, chosen: Collection[int], shrink: Shrink | None) -> PickedFrames | None:
         times = frame_times(self._path)
         if times is None:
             return None
@@ -107,19 +107,21 @@ class VideoFile(FrameSource):
         self._require(len(numbers))
         wanted = spread(len(numbers), count) | {n for n in chosen if n < len(numbers)}
         with VideoReader(self._path, _frame_threads=True) as reader:
-            found = reader.seek_frames(times, {numbers[n] for n in wanted})
+            in_file = {numbers[n] for n in chosen if n < len(numbers)}
+            keep = keeping(shrink, min(count, len(numbers)), in_file)
+            found = reader.seek_frames(times, {numbers[n] for n in wanted}, keep)
         if found is None:
             return None
         own = [replace(frame, index=numbers.index(frame.index)) for frame in found]
         return PickedFrames.of(own, len(numbers), count, chosen)
 
-    def _read_twice(self, count: int, chosen: Collection[int]) -> PickedFrames:
+    def _read_twice(self, count: int, chosen: Collection[int], shrink: Shrink | None) -> PickedFrames:
         with self._again() as source:
             total = sum(1 for _ in source)
         self._require(total)
-        wanted = spread(total, count) | set(chosen)
+        wanted, keep = spread(total, count) | set(chosen), keeping(shrink, min(count, total), chosen)
         with self._again() as source:
-            return PickedFrames.of([frame for frame in source if frame.index in wanted], total, count, chosen)
+            return PickedFrames.of([keep(frame) for frame in source if frame.index in wanted], total, count, chosen)
 
     def _again(self) -> VideoFile:
         return VideoFile(self._path, self._part, allow_truncated=self._allow_truncated)
@@ -144,12 +146,13 @@ class ImageSequence(FrameSource):
     def __iter__(self) -> Iterator[VideoFrame]:
         return (self._read(index) for index in range(len(self.paths)))
 
-    def pick(self, count: int, chosen: Collection[int] = ()) -> PickedFrames | None:
+    def pick(self, count: int, chosen: Collection[int] = (), shrink: Shrink | None = None) -> PickedFrames | None:
         if not self._look_ahead:
             return None
         total = len(self.paths)
         wanted = sorted(spread(total, count) | {n for n in chosen if n < total})
-        return PickedFrames.of([self._read(index) for index in wanted], total, count, chosen)
+        keep = keeping(shrink, min(count, total), chosen)
+        return PickedFrames.of([keep(self._read(index)) for index in wanted], total, count, chosen)
 
     def close(self) -> None:
         """Nothing stays open."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +57,21 @@ class _Decoded:
     index: int
     timestamp: float
     raw: av.VideoFrame
+
+
+Keep = Callable[[VideoFrame], VideoFrame]
+Shrink = Callable[[Pixels, int], Pixels]
+
+
+def whole(frame: VideoFrame) -> VideoFrame:
+    return frame
+
+
+def keeping(shrink: Shrink | None, count: int, chosen: Collection[int]) -> Keep:
+    """What is held of `count` spread frames: all of the chosen ones, of the others what `shrink` makes of them."""
+    if shrink is None:
+        return whole
+    return lambda frame: frame if frame.index in chosen else replace(frame, pixels=shrink(frame.pixels, count))
 
 
 class VideoReader:
@@ -120,14 +135,15 @@ class VideoReader:
         for decoded in self._decoded:
             yield self._convert(decoded)
 
-    def pick(self, indices: Collection[int]) -> tuple[list[VideoFrame], int]:
-        """The frames with the given numbers, and the number of all frames; only the picked are converted."""
+    def pick(self, indices: Collection[int], keep: Keep = whole) -> tuple[list[VideoFrame], int]:
+        """The frames with the given numbers, and the number of all frames; only the picked are converted. keep: makes
+        of each, as it comes, what is held of it."""
         head = self._take_head()
-        picked, count = [head] if 0 in indices else [], 1
+        picked, count = [keep(head)] if 0 in indices else [], 1
         for decoded in self._decoded:
             count += 1
             if decoded.index in indices:
-                picked.append(self._convert(decoded))
+                picked.append(keep(self._convert(decoded)))
         return picked, count
 
     def start_at(self, seconds: float) -> None:
@@ -151,18 +167,21 @@ class VideoReader:
         self._container.seek(key.time, stream=self._stream)
         return first is not None and first.pts == key.time
 
-    def seek_frames(self, times: FrameTimes, indices: Collection[int]) -> list[VideoFrame] | None:
-        """The frames with the given numbers, decoded from the key frames before them. None where a frame does not come
-        at its time, as after damage: then only decoding from the start tells."""
+    def seek_frames(self, times: FrameTimes, indices: Collection[int], keep: Keep = whole) -> list[VideoFrame] | None:
+        """The frames with the given numbers, decoded from the key frames before them; keep: as in `pick`. None where a
+        frame does not come at its time, as after damage: then only decoding from the start tells."""
         self._take_head()
-        origin, found = times.shown[0], []
+        origin, frames = times.shown[0], list[VideoFrame]()
         for key, wanted in _by_key(times, indices).items():
             self._container.seek(key.time, stream=self._stream)
             try:
-                found += [(wanted[raw.pts], raw) for raw in self._at(wanted, key) if raw.pts in wanted]
+                for raw in self._at(wanted, key):
+                    if raw.pts in wanted:
+                        n = wanted[raw.pts]
+                        frames.append(keep(self._convert(_Decoded(n, self._seconds(raw.pts, origin, n), raw))))
             except BreakError:
                 return None
-        frames = [self._convert(_Decoded(n, self._seconds(raw.pts, origin, n), raw)) for n, raw in sorted(found)]
+        frames.sort(key=lambda frame: frame.index)
         return frames if [frame.index for frame in frames] == sorted(indices) else None
 
     def _at(self, times: Collection[int], key: KeyFrame) -> Iterator[av.VideoFrame]:
@@ -264,10 +283,16 @@ class PickedFrames:
 
 
 def pick_frames(
-    path: str | Path, count: int, chosen: Collection[int] = (), *, allow_truncated: bool = False
+    path: str | Path,
+    count: int,
+    chosen: Collection[int] = (),
+    shrink: Shrink | None = None,
+    *,
+    allow_truncated: bool = False,
 ) -> PickedFrames:
     """`count` frames spread evenly from the first to the last (all of a shorter clip), and those numbered `chosen`.
 
+    shrink: makes of a frame's pixels, and the number of spread frames, what is held of it; the chosen ones stay whole.
     Memory is that of the frames returned. Where the packets tell when each frame is shown, only the groups of pictures
     with wanted frames are decoded. Else the whole file is, its packets counted first if the container does not say how
     many frames it holds; again where the number was wrong, as a file that breaks off shows at its end. Raises
@@ -279,15 +304,18 @@ def pick_frames(
     if times is not None:
         total = len(times.shown)
         with VideoReader(path, _frame_threads=True) as reader:
-            found = reader.seek_frames(times, spread(total, count) | {n for n in chosen if n < total})
+            wanted = spread(total, count) | {n for n in chosen if n < total}
+            found = reader.seek_frames(times, wanted, keeping(shrink, min(count, total), chosen))
         if found is not None:
             return PickedFrames.of(found, total, count, chosen)
     with VideoReader(path, allow_truncated=allow_truncated) as reader:
         expected = reader.num_frames or count_packets(reader.path)
-        frames, total = reader.pick(spread(expected, count) | set(chosen))
+        keep = keeping(shrink, min(count, expected), chosen)
+        frames, total = reader.pick(spread(expected, count) | set(chosen), keep)
     if expected != total:
         with VideoReader(path, allow_truncated=allow_truncated) as reader:
-            frames, total = reader.pick(spread(total, count) | set(chosen))
+            keep = keeping(shrink, min(count, total), chosen)
+            frames, total = reader.pick(spread(total, count) | set(chosen), keep)
     return PickedFrames.of(frames, total, count, chosen)
 
 

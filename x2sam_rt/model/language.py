@@ -71,6 +71,11 @@ class LanguageModel:
         if rotary != "default":
             raise ConfigError(f"The language model's rope_type is {rotary!r}; X2SAM is defined for 'default' only.")
 
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Keys and values of all layers."""
+        return 2 * len(self.text.layers) * self._heads * self._head_dim * int(self.embeddings.weight.element_size())
+
     def new_cache(self, context: int) -> KeyValueCache:
         """Room for `context` tokens. Raises ConfigError when the model was not made for as many."""
         if not 1 <= context <= self.max_context:

@@ -124,6 +124,19 @@ def vision_patches(frames: Sequence[Tensor], target: tuple[int, int]) -> VisionI
     return VisionInput(_patchify(clip, rows, columns), rows, columns)
 
 
+def shown_frame(frame: Tensor, frames: int, budget: PixelBudget) -> Tensor:
+    """A frame of a video, (H, W, 3) uint8, no larger than the visual tower is shown it, so that it need not be held
+    whole. Whole where it would be enlarged or resized once more: `vision_input` gives the same of both.
+
+    frames: how many of the video are shown.
+    """
+    height, width = frame.shape[:2]
+    target = vision_size(height, width, frames, budget)
+    if target[0] * target[1] >= height * width or vision_size(*target, frames, budget) != target:
+        return frame
+    return _resize(frame, target, "bicubic").permute(1, 2, 0).contiguous()
+
+
 def vision_size(height: int, width: int, frames: int, budget: PixelBudget) -> tuple[int, int]:
     """(height, width) that a frame is resized to: multiples of 32 within the budget, keeping the aspect."""
     if max(height, width) > 200 * min(height, width):
@@ -170,8 +183,6 @@ def _resize_rounded(maps: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 
 
 def _non_finite(frame: Any) -> str:
-    values = torch.as_tensor(frame)
-    if not values.is_floating_point():
-        return ""
-    bad = int((~values.isfinite()).sum())
+    values = frame if isinstance(frame, Tensor) else frame if frame.dtype.kind == "f" else np.zeros(0)
+    bad = int((~torch.as_tensor(values).isfinite()).sum())
     return f" with {bad} NaN or infinite values" if bad else ""

@@ -97,6 +97,15 @@ class StageContract:
             _check_tensor(self.name, tensor, found[tensor.name], sizes)
 
 
+def require_finite(who: str, tensor: Tensor) -> None:
+    """Raises EngineError naming who computed NaN or infinity. On a GPU the host waits."""
+    if not bool(tensor.isfinite().all()):
+        raise EngineError(
+            f"Results of {who} hold NaN or infinity, which would pass for empty masks. Check the engines with "
+            "`x2sam-rt verify`, and the weights they were exported from."
+        )
+
+
 def multiple(dim: str) -> tuple[int, str]:
     """ "4*merged" as (4, "merged"), "slots" as (1, "slots")."""
     factor, _, name = dim.rpartition("*")

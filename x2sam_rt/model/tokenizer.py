@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,19 @@ from pathlib import Path
 import tokenizers
 from tokenizers import AddedToken
 
-from x2sam_rt.errors import CheckpointError
+from x2sam_rt.documents import read_plain_file, shown
+from x2sam_rt.errors import CheckpointError, ConfigError
 from x2sam_rt.tasks.marks import Mark, MarkedText
 
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 ADDED = tuple(mark.value for mark in (Mark.SEG, Mark.PHRASE_START, Mark.PHRASE_END))  # in training's order
 _FILE = "tokenizer.json"
+_MOST_BYTES = 128 * 10**6  # Qwen3-VL's takes 11 MB
+# By which the base models' tokenizers part words. Another may take exponential time, for words that a file chooses too.
+_KNOWN_PATTERNS = {
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +48,29 @@ class Tokenizer:
         Raises CheckpointError when the tokenizer cannot be read, lacks a token of the chat format or is larger than
         the table.
         """
-        inner = _read(folder / _FILE)
+        path = folder / _FILE
+        try:
+            content = read_plain_file(path, _MOST_BYTES)
+        except ConfigError as error:
+            raise CheckpointError(f"{error} Copy the tokenizer of the base model again.") from error
+        return cls.parse(content, rows, str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, rows: int, where: str) -> Tokenizer:
+        """content: of a tokenizer.json. where: what messages call it. Raises as `load`."""
+        inner = _parsed(content, where)
         inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ADDED])
+        # A file may ask for a billion of padding, or for tokens drawn by chance.
+        inner.no_padding()
+        inner.no_truncation()
+        if hasattr(inner.model, "dropout"):
+            inner.model.dropout = None
         # From here on text is text: no spelling of a mark or a control token in it becomes one.
         inner.encode_special_tokens = True
-        ids = _ids_of((*ADDED, VISION_START, VISION_END, IM_START, IM_END), inner, folder)
-        if (highest := max(ids[: len(ADDED)])) >= rows:
+        ids = _ids_of((*ADDED, VISION_START, VISION_END, IM_START, IM_END), inner, where)
+        if (highest := max(inner.get_vocab().values())) >= rows:
             raise CheckpointError(
-                f"{folder}: the tokenizer's added tokens reach id {highest}, but the checkpoint's embedding table has "
+                f"{where}: the tokenizer's tokens reach id {highest}, but the checkpoint's embedding table has "
                 f"{rows} rows. Pass the tokenizer the checkpoint was trained with."
             )
         seg, phrase_start, phrase_end, vision_start, vision_end, im_start, im_end = ids
@@ -97,21 +119,44 @@ class Tokenizer:
         return tuple(pieces)
 
 
-def _ids_of(tokens: Sequence[str], inner: tokenizers.Tokenizer, folder: Path) -> list[int]:
+def _ids_of(tokens: Sequence[str], inner: tokenizers.Tokenizer, where: str) -> list[int]:
     """Raises CheckpointError unless all are there, and none is what words become that spell it."""
     found = [(token, inner.token_to_id(token)) for token in tokens]
     if lacking := [token for token, number in found if number is None]:
-        raise CheckpointError(f"{folder}: the tokenizer lacks {lacking}; wanted the base Qwen3-VL's tokenizer.")
+        raise CheckpointError(f"{where}: the tokenizer lacks {lacking}; wanted the base Qwen3-VL's tokenizer.")
     ids = [number for _, number in found if number is not None]
     if not set(ids).isdisjoint(inner.encode("".join(tokens), add_special_tokens=False).ids):
-        raise CheckpointError(f"{folder}: the tokenizer takes words for marks; wanted one whose marks are special.")
+        raise CheckpointError(f"{where}: the tokenizer takes words for marks; wanted one whose marks are special.")
     return ids
 
 
-def _read(path: Path) -> tokenizers.Tokenizer:
+def _parsed(content: bytes, where: str) -> tokenizers.Tokenizer:
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises this very class for every fault
+        inner = tokenizers.Tokenizer.from_buffer(content)
+        found = _patterns(
+            [part.__getstate__() for part in (inner.normalizer, inner.pre_tokenizer, inner.decoder) if part]
+        )
+    except BaseException as error:  # the library raises plain exceptions for every fault, and has panics of its own
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise CheckpointError(
-            f"{path}: not a readable tokenizer ({error}). Copy the tokenizer of the base model again."
+            f"{where}: not a readable tokenizer ({shown(str(error))}). Copy the tokenizer of the base model again."
         ) from error
+    if foreign := found - _KNOWN_PATTERNS:
+        raise CheckpointError(
+            f"{where}: the tokenizer splits by {shown(min(foreign))}, which may never end; wanted a base Qwen3-VL's."
+        )
+    return inner
+
+
+def _patterns(parts: Sequence[bytes]) -> set[str]:
+    """Regular expressions in parts of a tokenizer."""
+    found, left = set[str](), [json.loads(part) for part in parts]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            found |= {text for key, text in value.items() if key == "Regex" and isinstance(text, str)}
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return found

@@ -40,6 +40,7 @@ class BackgroundAsks:
         self._pool = ThreadPoolExecutor(1, "x2sam-ask", _limit_threads, (torch.get_num_threads(),))
         self._last: tuple[Question, Future[Answer]] | None = None
         self._given_up = threading.Event()
+        self._worker: int | None = None
 
     def submit(self, question: Question) -> None:
         self.drop()
@@ -50,8 +51,12 @@ class BackgroundAsks:
     def _answer(
         self, question: Question, given_up: threading.Event, stream: contextlib.AbstractContextManager[object]
     ) -> Answer:
-        with stream:
-            return answer_question(self._language, self._media, question, given_up)
+        self._worker = threading.get_ident()
+        try:
+            with stream:
+                return answer_question(self._language, self._media, question, given_up)
+        finally:
+            self._worker = None
 
     def drop(self) -> None:
         """Nobody waits for what was asked."""
@@ -75,6 +80,11 @@ class BackgroundAsks:
         assert self._last is not None, "nothing was asked"
         (_, future), self._last = self._last, None
         return future.result()
+
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether this is the thread that answers, which calls `on_text`."""
+        return threading.get_ident() == self._worker
 
     def close(self) -> None:
         self.drop()

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 
 from x2sam_rt.errors import EngineError
-from x2sam_rt.runtime.engines import Backend
+from x2sam_rt.runtime.bundle import Manifest
+from x2sam_rt.runtime.engines import find_backend
 
 CPU = torch.device("cpu")
 _ELSEWHERE = 'run a bundle on "cpu" that was exported with --engine onnxruntime or torch'
@@ -27,17 +28,31 @@ def find_device(name: str | torch.device) -> torch.device:
     return torch.device("cuda", index)
 
 
-def device_for(backend: Backend, name: str | torch.device | None) -> torch.device:
-    """Where a bundle of this backend runs. name: as for `find_device`; None = the backend's own choice.
+def device_for(manifest: Manifest, name: str | torch.device | None) -> torch.device:
+    """Where a bundle runs. name: as for `find_device`; None = its backend's own choice.
 
-    Raises EngineError as `find_device`, and for a CPU where the backend needs a GPU.
+    Raises EngineError as `find_device`, for a CPU where the backend needs a GPU, and for a GPU that its engines were
+    not built for.
     """
+    backend = find_backend(manifest.backend)
     device = find_device(backend.home if name is None else name)
     if backend.needs_gpu and device.type == "cpu":
         raise EngineError(
             f"Engines of {backend.name} run on NVIDIA GPUs; asked for cpu. Leave the device out, or {_ELSEWHERE}."
         )
+    if backend.needs_gpu:
+        _check_target(manifest, device)
     return device
+
+
+def _check_target(manifest: Manifest, device: torch.device) -> None:
+    found = "sm{}{}".format(*torch.cuda.get_device_capability(device))
+    if found not in manifest.targets:
+        raise EngineError(
+            f"The bundle's engines were built for {', '.join(manifest.targets)}; found {device}, "
+            f"{torch.cuda.get_device_name(device)} ({found}). Export the checkpoint again with `x2sam-rt export "
+            f"CHECKPOINT --engine {manifest.backend} --targets {found}`, or {_ELSEWHERE}."
+        )
 
 
 def wait_for(device: torch.device) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.errors import NoMasksError, SessionError
+from x2sam_rt.errors import ConfigError, NoMasksError, SessionError
 from x2sam_rt.model.key_value_cache import Branches
 from x2sam_rt.model.language import Between, DeepStack
 from x2sam_rt.model.preprocess import tokens_per_pair
@@ -27,6 +27,7 @@ from x2sam_rt.model.prompt_encoder import (
     prompt_tokens,
     read_positions,
 )
+from x2sam_rt.model.stage_contract import require_finite
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.decoding import AnsweredTokens, GeneratedAnswer, GreedyDecoder, write_together
 from x2sam_rt.runtime.device import SideStream
@@ -98,6 +99,50 @@ def _pixels_per_token() -> int:
     return side**2 // tokens_per_pair((side, side))
 
 
+_ANY_CACHE, _CACHE_SHARE = 2**30, 4
+
+
+def _check_cache(encoder: PromptEncoder, context: int) -> None:
+    """Raises ConfigError when the cache of a context that nobody asked for is out of all proportion to the weights."""
+    language = encoder.language
+    size = context * language.cache_bytes_per_token
+    held = sum(weight.nbytes for weight in language.text.parameters())
+    if size > max(_ANY_CACHE, _CACHE_SHARE * held):
+        raise ConfigError(
+            f"The longest prompt would take {context:,} tokens and {size:,} bytes of cache, beside {held:,} bytes of "
+            "weights. Pass context= (--context) with the tokens you need."
+        )
+
+
+class Turns:
+    """Answers are given one after the other, whatever threads ask, until they are closed."""
+
+    def __init__(self) -> None:
+        self._lock, self._taken, self._closed = threading.RLock(), False, False
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        with self._lock:
+            self._require_outside("asked")
+            if self._closed:
+                raise SessionError("This runtime is closed; load the bundle again with Runtime.load(…).")
+            self._taken = True
+            try:
+                yield
+            finally:
+                self._taken = False
+
+    def close(self) -> None:
+        with self._lock:
+            self._require_outside("closed")
+            self._closed = True
+
+    def _require_outside(self, what: str) -> None:
+        """The lock lets the thread that answers pass, which calls `on_text`."""
+        if self._taken:
+            raise SessionError(f"Something was {what} from within on_text; do it when the answer is complete.")
+
+
 class LanguageRuntime:
     """Answers instructions. Runs when one arrives, never per frame.
 
@@ -118,11 +163,14 @@ class LanguageRuntime:
         """context: tokens of the longest prompt, its answer included; None = `default_context`. record: makes what
         records a decoding step, and may make None, which calls it; the default records on GPUs.
 
-        Raises ConfigError for a context the model was not made for.
+        Raises ConfigError for a context the model was not made for, and for a default one out of proportion.
         """
         self.encoder, self.tokenizer = encoder, tokenizer
         self._wording = wording
-        cache = encoder.language.new_cache(default_context(config) if context is None else context)
+        if context is None:
+            context = default_context(config)
+            _check_cache(encoder, context)
+        cache = encoder.language.new_cache(context)
         if record is None and cache.device.type == "cuda":
             record = partial(CudaRecorder, cache.device)
         self._prefix = Prefix(cache)
@@ -130,7 +178,7 @@ class LanguageRuntime:
         self.vision = PromptVision(encoder, region_source, config, cache.context)
         self.frames_first = FramesFirst()
         self._side = SideStream(cache.device)
-        self._turn, self._answering = threading.RLock(), False
+        self._turns = Turns()
 
     @property
     def context(self) -> int:
@@ -145,6 +193,10 @@ class LanguageRuntime:
     def cache_bytes(self) -> int:
         """Of the key-value cache: what the language side takes beside its weights, whatever is asked."""
         return self._prefix.cache.nbytes
+
+    def close(self) -> None:
+        """Waits for the answer in progress; from then on there are none. Raises SessionError from within `on_text`."""
+        self._turns.close()
 
     def worded(self, wording: Wording) -> LanguageRuntime:
         """The same with other words for questions and known answers; cache and turns are shared."""
@@ -166,7 +218,8 @@ class LanguageRuntime:
         SessionError ends the work.
 
         Raises PromptError for what cannot be asked on these frames or does not fit into the context, NoMasksError
-        (with the text) when the model answers without masks, SessionError when called from `on_text`.
+        (with the text) when the model answers without masks, SessionError when called from `on_text` or after the
+        runtime was closed, EngineError when what the model computes holds NaN or infinity.
         """
         with self._one_at_a_time(), self._pace(given_up) as between:
             shown = self.vision.show(frames, media)
@@ -186,15 +239,8 @@ class LanguageRuntime:
 
     @contextlib.contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
-        with self._turn:
-            if self._answering:
-                raise SessionError("An instruction was asked from within on_text; ask when the answer is complete.")
-            self._answering = True
-            try:
-                with self._side(), torch.inference_mode():
-                    yield
-            finally:
-                self._answering = False
+        with self._turns.one(), self._side(), torch.inference_mode():
+            yield
 
     @contextlib.contextmanager
     def _pace(self, given_up: threading.Event | None) -> Iterator[Between | None]:
@@ -291,6 +337,7 @@ class LanguageRuntime:
 
     def _read(self, asked: _Asked, said: AnsweredTokens) -> Answer:
         instruction, linked = asked.instruction, link(said.text)
+        require_finite("the language model", said.states.values)
         if not instruction.row.draws_masks:
             return Answer(instruction, Conditions(), linked, None, asked.region_masks)
         embeddings = self.encoder.read(said.ids, said.states, asked.prompt.answer_start, self.tokenizer)

@@ -12,6 +12,7 @@ from torch import Tensor
 from x2sam_rt.config import SCALES, MemoryConfig, ModelConfig
 from x2sam_rt.errors import EngineError, SnapshotError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
+from x2sam_rt.model.stage_contract import require_finite
 from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines
 from x2sam_rt.runtime.frame_graph import Beside, CudaBeside, CudaRecorder, FrameGraph, InTurn, Recorder
 from x2sam_rt.runtime.memory_bank import BankState, MemoryBank
@@ -107,6 +108,7 @@ class Pipeline:
         self._query_states = decoder.output("query_states").zeros(device)
         self._attend = tuple(self._bind_attention(live) for live in range(1, self.bank.slots + 1))
         self._prompt: _BoundPrompt | None = None
+        self._sum = torch.zeros((), device=device)
 
     @property
     def next_frame(self) -> int:
@@ -129,17 +131,47 @@ class Pipeline:
         self, pixels: Tensor, prompt: PromptEmbeddings, following: Callable[[], Tensor | None] = lambda: None
     ) -> MaskPrediction:
         """pixels: (1, 3, S, S), normalised. following: gives the pixels of the next step, where they are there already:
-        asked once this frame's work is on its way, if the pipeline `looks_ahead`. Raises EngineError for another shape.
+        asked once this frame's work is on its way, if the pipeline `looks_ahead`.
+
+        Raises EngineError for another shape; on a CPU also, naming the stage, for results with NaN or infinity. On a
+        GPU nothing waits for them here: they make all class logits NaN, which post-processing brings to the host, and
+        `require_sound` then names the stage.
         """
         bound, memory = self._bound(prompt), self._memory_use()
         if bound.frames is None:
             self._step_by_stage(pixels, memory, bound)
             self._frame += 1
+            self._note_sums(bound.prediction)
+            if self.device.type == "cpu":
+                self.require_sound()
         else:
             self._step_recorded(pixels, memory, bound.frames[memory.written])
             self._frame += 1
             self._encoding.run_ahead(following, first=not self._memory_use().looks_at)
         return bound.prediction
+
+    def require_sound(self) -> None:
+        """Raises EngineError naming the stage if the last step's results hold NaN or infinity, which one number tells:
+        their sum. On a GPU the host waits."""
+        if bool(self._sum.isfinite()) or self._prompt is None:
+            return
+        features, prompt = self.features, self._prompt.source
+        for tensor in vars(prompt).values():
+            require_finite("the language model", tensor)
+        for tensor in (*features.pixel, features.mask, features.region_source):
+            require_finite("stage frame_encoder", tensor)
+        for slot in range(len(self.bank)):
+            if slot != (self.bank.next_slot - 1) % self.bank.slots:  # which was made of the results in question
+                require_finite("stage memory_encoder", self.bank.slot(slot))
+        for tensor in self.conditioned if self._frame > 1 else ():
+            require_finite("stage memory_attention", tensor)
+        require_finite("stage mask_decoder", self._sum)
+
+    def _note_sums(self, prediction: MaskPrediction) -> None:
+        sums = (logits.sum(dtype=torch.float32) for logits in (prediction.mask_logits, prediction.class_logits))
+        torch.add(*sums, out=self._sum)
+        if self.device.type != "cpu":
+            prediction.class_logits.add_(self._sum - self._sum)  # 0, or NaN
 
     def _step_by_stage(self, pixels: Tensor, memory: _MemoryUse, bound: _BoundPrompt) -> None:
         conditioned = memory.looks_at > 0
@@ -215,7 +247,9 @@ class Pipeline:
         if self._recorded:
             staged = self._bind_memory_encoder(prediction, self.bank.staged)
             passing, kept = (
-                tuple(self._graph(live, (own, conditioned), remember) for live in range(self.bank.slots + 1))
+                tuple(
+                    self._graph(live, (own, conditioned), remember, prediction) for live in range(self.bank.slots + 1)
+                )
                 for remember in (None, staged)
             )
             return _BoundPrompt(prompt, prediction, (own, conditioned), (), (passing, kept))
@@ -223,12 +257,19 @@ class Pipeline:
         remember = tuple(self._bind_memory_encoder(prediction, slot) for slot in slots)
         return _BoundPrompt(prompt, prediction, (own, conditioned), remember, None)
 
-    def _graph(self, live: int, decode: tuple[BoundStage, BoundStage], remember: BoundStage | None) -> FrameGraph:
+    def _graph(
+        self,
+        live: int,
+        decode: tuple[BoundStage, BoundStage],
+        remember: BoundStage | None,
+        prediction: MaskPrediction,
+    ) -> FrameGraph:
         """All of a frame that looks at so many live slots, but its encoder. remember: None leaves the bank as it is."""
         attend = (partial(self.bank.age, live), self._attend[live - 1]) if live else ()
-        if remember is None:
-            return FrameGraph((*attend, decode[live > 0]), _nothing, self._recorder)
-        return FrameGraph((*attend, decode[live > 0], remember), self.bank.place, self._recorder)
+        keep = () if remember is None else (remember,)
+        place = _nothing if remember is None else self.bank.place
+        work = (*attend, decode[live > 0], *keep, partial(self._note_sums, prediction))
+        return FrameGraph(work, place, self._recorder)
 
     def _bind_memory_encoder(self, prediction: MaskPrediction, slot: Tensor) -> BoundStage:
         logits = {"mask_logits": prediction.mask_logits, "class_logits": prediction.class_logits}

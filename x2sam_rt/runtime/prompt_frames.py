@@ -11,8 +11,11 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from x2sam_rt.config import PixelBudget
 from x2sam_rt.errors import PromptError, SnapshotError
 from x2sam_rt.media.source import FrameSource
+from x2sam_rt.media.types import Pixels
+from x2sam_rt.model.preprocess import shown_frame
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import RegionPrompt
 
@@ -108,14 +111,33 @@ def pixel_digest(frame: Tensor) -> bytes:
     return digest.digest()
 
 
-def read_prompt_frames(source: FrameSource, instruction: Instruction) -> PromptFrames | None:
+class _Shown:
+    """Holds frames no larger than they are shown; whole those of another size than the first."""
+
+    def __init__(self, budget: PixelBudget) -> None:
+        self._budget = budget
+        self._size: tuple[int, ...] | None = None
+
+    def __call__(self, pixels: Pixels, frames: int) -> Pixels:
+        self._size = self._size or pixels.shape
+        if pixels.shape != self._size:
+            return pixels
+        held: Pixels = shown_frame(torch.from_numpy(pixels), frames, self._budget).numpy()
+        return held
+
+
+def read_prompt_frames(
+    source: FrameSource, instruction: Instruction, budget: PixelBudget | None = None
+) -> PromptFrames | None:
     """A source's prompt: evenly spaced frames for the language model, and the frames its regions are drawn on. None of
-    a source that is not looked ahead in: its stream answers on its first frame.
+    a source that is not looked ahead in: its stream answers on its first frame. budget: the language side's, for
+    videos: no frame is held larger than it is shown within it, but for those that regions are drawn on; None = all
+    whole.
 
     Raises VideoError; PromptError when a region's frame lies outside the source.
     """
     wanted = {region.frame for region in instruction.regions}
-    picked = source.pick(PROMPT_FRAMES, wanted)
+    picked = source.pick(PROMPT_FRAMES, wanted, None if budget is None else _Shown(budget))
     if picked is None:
         return None
     outside = sorted(wanted - set(picked.chosen))

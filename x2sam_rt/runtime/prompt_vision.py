@@ -12,6 +12,7 @@ from x2sam_rt.config import ModelConfig
 from x2sam_rt.model.language import Between
 from x2sam_rt.model.preprocess import region_input, segmentor_input, tokens_per_pair, vision_patches, vision_size
 from x2sam_rt.model.prompt_encoder import PromptEncoder, VisualTokens
+from x2sam_rt.model.stage_contract import require_finite
 from x2sam_rt.runtime.prompt_cache import FramePair, SeenPairs, frame_pairs
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.tasks.regions import RegionPrompt
@@ -105,6 +106,7 @@ class PromptVision:
             frames = [frame for pair in pairs[start : start + at_once] for frame in pair.frames]
             shown = [frame.to(self._encoder.device) for frame in frames]
             parts.append(self._encoder.see(vision_patches(shown, target)))
+            require_finite("stage vision_encoder", parts[-1].tokens)
         return VisualTokens(
             torch.cat([part.tokens for part in parts]), torch.cat([part.deepstack for part in parts], dim=1)
         )

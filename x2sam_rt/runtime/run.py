@@ -48,7 +48,7 @@ def run_video(
 
     Raises VideoError, PromptError.
     """
-    clip = read_prompt_frames(source, instruction)
+    clip = read_prompt_frames(source, instruction, runtime.manifest.model.video_budget)
     with runtime.stream(instruction, frames=clip, on_text=on_text, again=again) as session:
         on_ready(source.num_frames)
         read = _TimedFrames(source)
@@ -83,7 +83,7 @@ def answer_video(
 ) -> str:
     """The answer to an instruction that draws no masks: the language model alone, no frame is segmented. Raises
     VideoError, PromptError."""
-    clip = read_prompt_frames(source, instruction)
+    clip = read_prompt_frames(source, instruction, runtime.manifest.model.video_budget)
     if clip is None:
         first = torch.from_numpy(next(iter(source)).pixels)
         clip = PromptFrames((first,), {0: first})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,9 @@ from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.asking import ONCE, ReAsk
-from x2sam_rt.runtime.bundle import LANGUAGE, WORDING, Manifest, load_manifest
+from x2sam_rt.runtime.bundle import TOKENIZER, WORDING, BundleFiles, Manifest, read_manifest
 from x2sam_rt.runtime.device import device_for
-from x2sam_rt.runtime.engines import find_backend
+from x2sam_rt.runtime.engines import check_precision, find_backend
 from x2sam_rt.runtime.engines.engine import Engines, load_engines
 from x2sam_rt.runtime.engines.towers import RegionSourceEngine, VisionTowerEngine
 from x2sam_rt.runtime.garbage import LONG_LIVED
@@ -43,12 +44,17 @@ from x2sam_rt.tasks.wording import Wording
 class Runtime:
     """Open with `Runtime.load(folder)`, as a context manager. Several sessions may run on one runtime; they share its
     engines and weights and nothing else. Until it is closed, Python's garbage collector leaves alone what existed when
-    it was loaded (`runtime/garbage.py`)."""
+    it was loaded (`runtime/garbage.py`).
+
+    Threads: everything here may be called from any thread, and sessions of one runtime may run in different ones at the
+    same time; a session belongs to one thread at a time. Answers of all sessions are given one after the other.
+    """
 
     def __init__(self, manifest: Manifest, engines: Engines, language: LanguageRuntime) -> None:
         self.manifest, self.language = manifest, language
         self._engines: Engines | None = engines
         self._sessions: WeakSet[VideoSession] = WeakSet()
+        self._lock = threading.Lock()  # around these two
         LONG_LIVED.hold()
 
     @classmethod
@@ -60,40 +66,53 @@ class Runtime:
         check_hashes: bool = False,
         context: int | None = None,
         knobs: ModelKnobs = ModelKnobs(),  # noqa: B008 (frozen)
+        wording: str | Path | None = None,
     ) -> Runtime:
         """Reads a bundle.
 
         device: "cpu", "cuda" or "cuda:N", where everything is done; None = "cuda:0" for engines that were built for
-        GPUs, else "cpu". check_hashes: the SHA-256 of every file too, rather than its size and a sample
-        (`runtime.bundle.load_manifest` says what each finds). context: tokens of the longest prompt with its answer,
+        GPUs, else "cpu". check_hashes: the SHA-256 of every file, rather than of a sample of large ones
+        (`runtime.bundle.BundleFiles` says what each finds). context: tokens of the longest prompt with its answer,
         for which memory is taken here (`language.cache_bytes`); None = what the longest prompt of the published
-        protocols needs. knobs: what to run otherwise than the bundle was exported.
+        protocols needs. knobs: what to run otherwise than the bundle was exported. wording: a file of words for
+        questions and known answers, in place of the bundle's own: an edited copy of its wording.json.
 
         Raises BundleError or EngineError when the bundle is incomplete, damaged, or made for something else, or there
-        is no such device; ConfigError for a context or knobs the model was not made for.
+        is no such device; CheckpointError for weights or a tokenizer that cannot be read; ConfigError for a context
+        or knobs the model was not made for, and for a wording that does not fit the tasks.
         """
-        folder = Path(folder)
-        manifest = load_manifest(folder, check_hashes=check_hashes).turned(knobs)
+        manifest = read_manifest(Path(folder)).turned(knobs)
+        files = BundleFiles(Path(folder), manifest.files, check_hashes=check_hashes)
+        check_precision(manifest.backend, manifest.precision)
         backend = find_backend(manifest.backend)
-        place = device_for(backend, device)
-        model = load_model(manifest, folder, place)
-        engines = load_engines(backend, manifest.stages, folder, model, place)
-        return cls.assemble(folder, manifest, model, engines, context)
+        place = device_for(manifest, device)
+        model = load_model(manifest, files, place)
+        engines = load_engines(backend, manifest.stages, files, model, place)
+        runtime = cls.assemble(files, manifest, model, engines, context, wording)
+        files.check_rest()
+        return runtime
 
     @classmethod
     def assemble(
-        cls, folder: Path, manifest: Manifest, model: X2SAM, engines: Engines, context: int | None = None
+        cls,
+        files: BundleFiles,
+        manifest: Manifest,
+        model: X2SAM,
+        engines: Engines,
+        context: int | None = None,
+        wording: str | Path | None = None,
     ) -> Runtime:
         """A runtime of a bundle's language side and any engines. model: holds the language side's weights, on the
-        engines' device."""
-        config = manifest.model
-        tokenizer = Tokenizer.load(folder / LANGUAGE / "tokenizer", config.language["text_config"]["vocab_size"])
+        engines' device. context, wording: as for `load`, whose errors it raises."""
+        config, rows = manifest.model, manifest.model.language["text_config"]["vocab_size"]
+        tokenizer = Tokenizer.parse(files.read(TOKENIZER), rows, str(files.folder / TOKENIZER))
+        words = DEFAULT_WORDING.parsed(files.read(WORDING), str(files.folder / WORDING))
         language = LanguageRuntime(
             PromptEncoder(model, VisionTowerEngine(engines.vision_encoder)),
             RegionSourceEngine(engines.frame_encoder),
             tokenizer,
             config,
-            Wording.load(folder / WORDING, DEFAULT_WORDING),
+            words if wording is None else Wording.load(wording, words),
             context,
         )
         return cls(manifest, engines, language)
@@ -129,9 +148,11 @@ class Runtime:
         """
         opened = source if isinstance(source, FrameSource) else open_source(source, part, live=live)
         instruction = as_instruction(prompt)
-        with opened, self.stream(instruction, frames=read_prompt_frames(opened, instruction), again=again) as session:
-            for frame in opened:
-                yield replace(session.step(frame.pixels), timestamp=frame.timestamp, frame=frame.pixels)
+        with opened:
+            frames = read_prompt_frames(opened, instruction, self.manifest.model.video_budget)
+            with self.stream(instruction, frames=frames, again=again) as session:
+                for frame in opened:
+                    yield replace(session.step(frame.pixels), timestamp=frame.timestamp, frame=frame.pixels)
 
     def resume(self, snapshot: bytes) -> VideoSession:
         """The session that `VideoSession.snapshot` saved, of this bundle, here or on another machine. On the same
@@ -181,13 +202,19 @@ class Runtime:
         return self._engines
 
     def close(self) -> None:
-        """Closes all sessions and gives the engines' memory back. Closing twice is allowed."""
-        for session in list(self._sessions):
+        """Closes all sessions and gives the engines' memory back; waits for the calls in progress. Closing twice is
+        allowed; from within `on_text` or `on_answer` it raises SessionError."""
+        with self._lock:
+            sessions = list(self._sessions)
+            for session in sessions:
+                session.require_outside()
+            engines, self._engines = self._engines, None  # from here on no session is opened
+        for session in sessions:
             session.close()
-        if self._engines is not None:
-            self._engines.close()
+        self.language.close()
+        if engines is not None:
+            engines.close()
             LONG_LIVED.release()
-        self._engines = None
 
     def __enter__(self) -> Runtime:
         return self
@@ -205,8 +232,13 @@ class Runtime:
         on_text: OnText | None,
         again: ReAsk = ONCE,
     ) -> VideoSession:
-        session = VideoSession(self.engines, self.language, self.manifest.model, media, again, self.manifest.sha256)
-        if prompt is not None:
-            session.ask(prompt, frames=frames, on_text=on_text)
-        self._sessions.add(session)
+        with self._lock:
+            session = VideoSession(self.engines, self.language, self.manifest.model, media, again, self.manifest.sha256)
+            self._sessions.add(session)
+        try:
+            if prompt is not None:
+                session.ask(prompt, frames=frames, on_text=on_text)
+        except BaseException:
+            session.close()
+            raise
         return session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.errors import SessionError, X2SamError
+from x2sam_rt.errors import EngineError, SessionError, X2SamError
 from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.background_asks import Taken
@@ -32,10 +33,54 @@ from x2sam_rt.tasks.instruction import Instruction, as_instruction
 from x2sam_rt.tasks.table import Media
 
 _NOTHING = -1
+_CLOSED = "This session is closed; open another with Runtime.stream(…)."
+
+
+class OneCaller:
+    """Lets one call in at a time: another one meanwhile, from any thread, is refused; who closes waits."""
+
+    def __init__(self) -> None:
+        self._lock, self._caller, self._closed = threading.Lock(), 0, False
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """Raises SessionError while another call is in progress, and once it is being closed."""
+        if self._closed:
+            raise SessionError(_CLOSED)
+        if not self._lock.acquire(blocking=False):
+            raise SessionError(
+                "This session is in use by another call. Use a session from one thread at a time, and not from its own "
+                "on_text or on_answer; sessions of one runtime may run in different threads."
+            )
+        with self._held():
+            yield
+
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether the call in progress is further up."""
+        return self._caller == threading.get_ident()
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        self._closed = True
+        self._lock.acquire()
+        with self._held():
+            yield
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        self._caller = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._caller = 0
+            self._lock.release()
 
 
 class VideoSession:
     """Made by `Runtime.stream`. Steps one frame at a time, in fixed memory, for a stream of any length.
+
+    Belongs to one thread at a time: a call during another one raises SessionError; `close` waits for it to end.
 
     The language model runs when an instruction arrives or is asked again, not per frame: on the frames seen so far, at
     most the last 16 (a file is prompted with 16 evenly spaced ones). Its answer holds until the next one.
@@ -57,6 +102,7 @@ class VideoSession:
         self._config, self._media, self._bundle = config, media, bundle
         self._answer: Answer | None = None
         self._postprocess: PostProcessor | None = None
+        self._one = OneCaller()
 
     @property
     def answer(self) -> Answer | None:
@@ -105,29 +151,31 @@ class VideoSession:
         Raises PromptError, and NoMasksError (with the text) when the model answers without masks; the instruction in
         force then stays. With wait=False the next `step` or `wait_for_answer` raises these, once.
         """
-        pipeline = self._require_open()
         instruction = prompt.instruction if isinstance(prompt, Answer) else as_instruction(prompt)
         question = Question(instruction, frames, keep_memory, on_text, on_answer)
-        if isinstance(prompt, Answer):
-            self._take_over(pipeline, self._asker.use(question, prompt))
-        else:
-            self._take_over(pipeline, self._asker.ask(question, wait=wait))
+        with self._in_use() as pipeline:
+            if isinstance(prompt, Answer):
+                self._take_over(pipeline, self._asker.use(question, prompt))
+            else:
+                self._take_over(pipeline, self._asker.ask(question, wait=wait))
 
     def wait_for_answer(self) -> None:
         """Returns when nothing that was asked with wait=False is left to be answered; the answer then is in force.
         Before the first frame there is nothing to wait for. Raises as `ask`."""
-        pipeline = self._require_open()
-        self._take_over(pipeline, self._asker.finish())
+        with self._in_use() as pipeline:
+            self._take_over(pipeline, self._asker.finish())
 
     def step(self, frame: np.ndarray[Any, Any] | Tensor) -> FrameResult:
         """Segments the next frame: (H, W, 3) uint8 RGB of any size; results come back in that size. A tensor on the
         runtime's GPU stays there.
 
         Raises FrameError for a frame that cannot be segmented (the stream goes on with the next one), SessionError
-        after `close` or before any instruction; what an instruction asked with wait=False ran into (the frame can then
-        be given again, and is segmented under the answer in force).
+        after `close`, before any instruction or during another call; EngineError, naming the stage, for results with
+        NaN or infinity; what an instruction asked with wait=False ran into (the frame can then be given again, and is
+        segmented under the answer in force).
         """
-        return self._step(self._prepare(frame))
+        with self._in_use() as pipeline:
+            return self._step(pipeline, self._prepare(frame))
 
     def steps(self, frames: Iterable[np.ndarray[Any, Any] | Tensor]) -> Iterator[FrameResult]:
         """`step` for frames that need not be waited for, as those of a file or a queue. Where a GPU can, one frame is
@@ -140,7 +188,9 @@ class VideoSession:
             return
         source = _ReadAhead(frames, self._prepare)
         while (frame := source.take()) is not None:
-            yield self._step(frame, source.look)
+            with self._in_use() as pipeline:
+                result = self._step(pipeline, frame, source.look)
+            yield result
 
     def _prepare(self, frame: np.ndarray[Any, Any] | Tensor) -> _PreparedFrame:
         """Raises FrameError, SessionError."""
@@ -150,9 +200,10 @@ class VideoSession:
             there = self._upload(pixels)
             return _PreparedFrame(pixels, segmentor_input(there, self._config.image_size, self._config.resize))
 
-    def _step(self, frame: _PreparedFrame, following: Callable[[], Tensor | None] = lambda: None) -> FrameResult:
+    def _step(
+        self, pipeline: Pipeline, frame: _PreparedFrame, following: Callable[[], Tensor | None] = lambda: None
+    ) -> FrameResult:
         """following: the next frame, for the segmentor, if it is there."""
-        pipeline = self._require_open()
         if self._answer is None and not self._asker.waiting:
             raise SessionError("step before any instruction: call ask(…) or pass prompt= to stream(…) first.")
         with pipeline.timer("preprocess"):
@@ -166,8 +217,11 @@ class VideoSession:
         return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())
 
     def state(self) -> StreamState:
-        """All that the next frames depend on. Raises SessionError after `close`."""
-        pipeline = self._require_open()
+        """All that the next frames depend on. Raises SessionError after `close` and during another call."""
+        with self._in_use() as pipeline:
+            return self._state(pipeline)
+
+    def _state(self, pipeline: Pipeline) -> StreamState:
         remembered = None if self._postprocess is None else self._postprocess.state()
         asker, bank = self._asker.state(), pipeline.bank.state()
         return StreamState(self._media, pipeline.next_frame, bank, asker, self._answer, remembered)
@@ -175,7 +229,10 @@ class VideoSession:
     def restore(self, state: StreamState) -> None:
         """Takes the place of the session that had this state; of a session that has seen nothing yet. Raises
         SnapshotError or PromptError for a state that no session of this bundle has."""
-        pipeline = self._require_open()
+        with self._in_use() as pipeline:
+            self._restore(pipeline, state)
+
+    def _restore(self, pipeline: Pipeline, state: StreamState) -> None:
         answer = state.answer_on(pipeline.device, self._config.image_size)
         self._asker.restore(state.asker, state.next_frame, pipeline.device)
         pipeline.restore(state.next_frame, state.bank, None if answer is None else answer.embeddings)
@@ -189,18 +246,28 @@ class VideoSession:
     def snapshot(self) -> bytes:
         """The session as bytes, for `Runtime.resume`: memory, frame numbers, instruction, its answer, what
         post-processing remembers, and the last frames. What is being answered is asked anew there; what was to be told
-        of it (on_text, on_answer) is not. Raises SessionError after `close`."""
-        return write_snapshot(self.state(), self._bundle)
+        of it (on_text, on_answer) is not. Raises SessionError after `close` and during another call."""
+        with self._in_use() as pipeline:
+            return write_snapshot(self._state(pipeline), self._bundle)
 
     def forget(self) -> None:
         """Empties the mask memory, as after a cut; the instruction and its answer stay. Raises SessionError after
         `close`."""
-        self._require_open().forget()
+        with self._in_use() as pipeline:
+            pipeline.forget()
 
     def close(self) -> None:
-        """Gives the stream's memory back; what is being answered is given up. Closing twice is allowed."""
-        self._asker.close()
-        self._pipeline = self._answer = self._postprocess = None
+        """Gives the stream's memory back; waits for a call in progress, and gives up what is being answered beside the
+        stream. Closing twice is allowed; from within `on_text` or `on_answer` it raises SessionError."""
+        self.require_outside()
+        with self._one.closing():
+            self._asker.close()
+            self._pipeline = self._answer = self._postprocess = None
+
+    def require_outside(self) -> None:
+        """Raises SessionError from within this session's `on_text` or `on_answer`, where nothing may wait for it."""
+        if self._one.is_this_thread or self._asker.answers_here:
+            raise SessionError("A session was closed from within its on_text or on_answer; close it after the call.")
 
     def __enter__(self) -> VideoSession:
         return self
@@ -212,8 +279,13 @@ class VideoSession:
 
     def _require_open(self) -> Pipeline:
         if self._pipeline is None:
-            raise SessionError("This session is closed; open another with Runtime.stream(…).")
+            raise SessionError(_CLOSED)
         return self._pipeline
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[Pipeline]:
+        with self._one.call():
+            yield self._require_open()
 
     def _take_over(self, pipeline: Pipeline, taken: Taken | None) -> None:
         if taken is None:
@@ -236,7 +308,11 @@ class VideoSession:
             return _no_masks(taken)
         prediction = pipeline.step(taken.pixels, answer.embeddings, following)
         with pipeline.timer("postprocess"):
-            return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
+            try:
+                return self._postprocess(_frame_logits(prediction, taken, self._config.image_size))
+            except EngineError:  # on a GPU NaN shows here; the pipeline knows where it came from
+                pipeline.require_sound()
+                raise
 
 
 @dataclass(frozen=True, eq=False)

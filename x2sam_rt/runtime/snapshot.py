@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from x2sam_rt.config import read_dataclass
+from x2sam_rt.documents import read_dataclass
 from x2sam_rt.errors import ConfigError, SnapshotError
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.runtime.language import Answer

@@ -135,6 +135,11 @@ class StreamAsker:
         if state.pending is not None:
             self._background.submit(state.pending.asked(place))
 
+    @property
+    def answers_here(self) -> bool:
+        """Whether this is the thread that answers beside the stream."""
+        return self._background.is_this_thread
+
     def close(self) -> None:
         self._background.close()
 

@@ -90,7 +90,7 @@ def make_app(settings: Settings) -> FastAPI:
             await hub.stop()
 
     # No pages of documentation: they would load scripts from elsewhere. /openapi.json describes everything.
-    app = FastAPI(title="x2sam-rt", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="x2sam-rt", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.hub = hub
     app.add_middleware(BodyLimit, most_bytes=settings.most_upload, seconds=settings.upload_seconds)
     if settings.origins:

@@ -108,12 +108,11 @@ class Hub:
 
     async def start(self) -> None:
         """Raises ServeError when a worker cannot begin, or not one session fits the memory."""
-        told = await asyncio.gather(*(worker.start() for worker in self.workers), return_exceptions=True)
-        for one in told:
-            if isinstance(one, BaseException):
-                await self.stop()
-                raise one
-        self._budget([one for one in told if isinstance(one, Ready)])
+        try:
+            self._budget(await asyncio.gather(*(worker.start() for worker in self.workers)))
+        except ServeError:
+            await self.stop()
+            raise
         self._watchers = [asyncio.create_task(self._watch(worker)) for worker in self.workers]
 
     async def stop(self) -> None:

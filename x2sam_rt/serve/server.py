@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -129,7 +130,8 @@ def serve(settings: Settings) -> None:
         "server_header": False,
     }
     server = DrainingServer(uvicorn.Config(app, **config, **limits), app.state.hub)
-    server.run()
+    with contextlib.suppress(SystemExit):  # uvicorn's own, where the workers cannot begin
+        server.run()
     if not server.started:
         raise ServeError("not_started", "The server could not begin; the lines above say why.")
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from x2sam_rt.config import read_dataclass
+from x2sam_rt.documents import read_dataclass, shown
 from x2sam_rt.errors import ConfigError, PromptError
 from x2sam_rt.tasks.marks import LinkedText, Mark, MarkedText, parse_marks
 from x2sam_rt.tasks.regions import RegionPrompt, region_from_json
 from x2sam_rt.tasks.table import TASKS, Argument, Conditions, Filling, Media, Task, task
 from x2sam_rt.tasks.wording import Wording, fill
 
+_LONGEST = 2**20  # characters of an instruction: more than the largest context holds
 MAX_NEW_TOKENS = 2048  # of a generated answer (X2SAM)
 
 
@@ -43,8 +44,8 @@ class PostProcessOptions:
             ("overlap", self.overlap),
             ("together", self.together),
         ):
-            if value is not None and not 0 <= value <= 1:
-                raise ConfigError(f"{name}={value}: a number from 0 to 1 is wanted.")
+            if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 1):
+                raise ConfigError(f"{name}={shown(value)}: a number from 0 to 1 is wanted.")
 
     def resolved(self, task_threshold: float) -> PostProcessOptions:
         return replace(self, threshold=task_threshold) if self.threshold is None else self
@@ -87,8 +88,9 @@ class Instruction:
             object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
         if self.explain and self.row.wording.explained is None:
             raise PromptError(f"{self.task} cannot explain: explain=True is for reasoning.")
-        if self.max_new_tokens < 1:
-            raise PromptError(f"max_new_tokens={self.max_new_tokens}: at least 1 is wanted.")
+        self._check_texts()
+        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+            raise PromptError(f"max_new_tokens={shown(self.max_new_tokens)}: a whole number of at least 1 is wanted.")
         if "" in self.stop:
             raise PromptError(f"stop={self.stop!r}: an empty text would end every answer before it begins.")
         self._check_arguments()
@@ -149,6 +151,15 @@ class Instruction:
     def _filling(self) -> Filling:
         return self.row.fill(self)
 
+    def _check_texts(self) -> None:
+        texts = [*self.phrases, *self.things, *self.stuff, *self.stop]
+        texts += [text for text in (self.question, self.answer) if text is not None]
+        for text in texts:
+            if not isinstance(text, str) or any("\ud800" <= character <= "\udfff" for character in text):
+                raise PromptError(f"{shown(text)} is no text: half a character (a surrogate) cannot be tokenized.")
+        if sum(map(len, texts)) > _LONGEST:
+            raise PromptError(f"{sum(map(len, texts)):,} characters of text; no context holds more than {_LONGEST:,}.")
+
     def _check_arguments(self) -> None:
         given: dict[Argument, bool] = {
             "phrases": bool(self.phrases),
@@ -184,17 +195,17 @@ def as_instruction(prompt: str | Instruction) -> Instruction:
         return prompt
     if not isinstance(prompt, str) or not prompt.strip():
         raise PromptError(
-            f'The prompt is {prompt!r}; wanted a phrase such as "the jumping boy", or an Instruction for another task '
-            f"({', '.join(TASKS)})."
+            f'The prompt is {shown(prompt)}; wanted a phrase such as "the jumping boy", or an Instruction for another '
+            f"task ({', '.join(TASKS)})."
         )
     return Instruction(phrases=(prompt,))
 
 
 def _as_tuple(name: str, values: object) -> tuple[object, ...]:
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise PromptError(f"{name}={values!r}: a list is wanted, such as [{values!r}].")
+        raise PromptError(f"{name}={shown(values)}: a list is wanted, such as [{shown(values)}].")
     wanted = RegionPrompt if name == "regions" else str
     for value in values:
         if not isinstance(value, wanted):
-            raise PromptError(f"{name} holds {value!r}; wanted {wanted.__name__}.")
+            raise PromptError(f"{name} holds {shown(value)}; wanted {wanted.__name__}.")
     return tuple(values)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from x2sam_rt.documents import shown
 from x2sam_rt.errors import PromptError, VideoError
 from x2sam_rt.media.image import read_mask
 from x2sam_rt.media.rle import decode_mask, encode_mask
@@ -29,6 +30,16 @@ SCRIBBLE_RADIUS = 5
 MOST_PIXELS = 2**26
 
 
+_WIDEST, _MOST_VERTICES = 2**16, 4096
+
+
+def _check_numbers(kind: str, numbers: Sequence[object], count: int) -> None:
+    """Raises PromptError unless there are so many and all are finite."""
+    real = all(isinstance(number, (int, float, np.integer, np.floating)) for number in numbers)
+    if not real or len(numbers) != count or not all(abs(number) <= 2**31 for number in numbers):  # type: ignore[arg-type]
+        raise PromptError(f"A {kind} at {shown(numbers)}; wanted {count} finite numbers, pixels of the frame.")
+
+
 @dataclass(frozen=True, eq=False)
 class RegionPrompt(ABC):
     """A region of one frame. frame: its number in the stream, from 0."""
@@ -37,8 +48,8 @@ class RegionPrompt(ABC):
     frame: int
 
     def __post_init__(self) -> None:
-        if self.frame < 0:
-            raise PromptError(f"{self.kind} prompt on frame {self.frame}: frames are numbered from 0.")
+        if not isinstance(self.frame, int | np.integer) or self.frame < 0:
+            raise PromptError(f"{self.kind} prompt on frame {shown(self.frame)}: frames are numbered from 0.")
 
     @abstractmethod
     def mask(self, height: int, width: int) -> BoolMask:
@@ -64,10 +75,12 @@ class StrokePrompt(RegionPrompt):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.vertices:
-            raise PromptError(f"A {self.kind} without a position: give at least one (x, y).")
-        if self.radius < 0:
-            raise PromptError(f"A {self.kind} of radius {self.radius}: give 0 (one pixel) or more.")
+        if not 1 <= len(self.vertices) <= _MOST_VERTICES:
+            raise PromptError(f"A {self.kind} with {len(self.vertices)} positions: give 1 to {_MOST_VERTICES} (x, y).")
+        if not isinstance(self.radius, int | np.integer) or not 0 <= self.radius <= _WIDEST:
+            raise PromptError(f"A {self.kind} of radius {shown(self.radius)}: give 0 (one pixel) to {_WIDEST}.")
+        for vertex in self.vertices:
+            _check_numbers(self.kind, vertex, 2)
 
     def mask(self, height: int, width: int) -> BoolMask:
         for x, y in self.vertices:
@@ -105,6 +118,7 @@ class BoxPrompt(RegionPrompt):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_numbers(self.kind, (self.x0, self.y0, self.x1, self.y1), 4)
         if not (self.x1 > self.x0 and self.y1 > self.y0):
             raise PromptError(
                 f"Box {self._corners()} has no area: give left, top, right, bottom with right > left and bottom > top."
@@ -139,6 +153,8 @@ class MaskPrompt(RegionPrompt):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.pixels.ndim != 2:
+            raise PromptError(f"The prompt mask has shape {self.pixels.shape}; (height, width) is wanted.")
         if not self.pixels.any():
             raise PromptError("The prompt mask is empty: at least one pixel must be set.")
 
@@ -173,11 +189,12 @@ class Prompt:
         if isinstance(source, str | Path):
             return MaskPrompt(frame, _read_mask(Path(source)))
         pixels = np.asarray(source)
-        if pixels.ndim != 2:
-            raise PromptError(f"The prompt mask has shape {pixels.shape}; (height, width) is wanted.")
+        if pixels.dtype.kind not in "buif":
+            raise PromptError(f"The prompt mask holds {pixels.dtype}; numbers or booleans are wanted.")
         return MaskPrompt(frame, pixels != 0)
 
 
+_LONGEST = 10**6  # characters: a scribble of fifty thousand places
 _SYNTAX = (
     'write "point:x,y", "box:x0,y0,x1,y1", "scribble:x,y;x,y;…" or "mask:file.png", with "@frame" behind for '
     "another frame than 0"
@@ -186,9 +203,9 @@ _SYNTAX = (
 
 def parse_region(text: str) -> RegionPrompt:
     """A visual prompt from the command line: `point:40,60`, `box:0,0,9,9@12`, `scribble:1,1;5,8`, `mask:m.png@3`."""
-    match = re.fullmatch(r"(\w+):(.+?)(?:@(-?\d+))?", text.strip())
+    match = re.fullmatch(r"(\w+):(.+?)(?:@(-?[0-9]{1,9}))?", text.strip()) if len(text) <= _LONGEST else None
     if match is None:
-        raise PromptError(f"Cannot read the visual prompt {text!r}: {_SYNTAX}.")
+        raise PromptError(f"Cannot read the visual prompt {shown(text)}: {_SYNTAX}.")
     kind, body, frame = match[1], match[2], int(match[3] or 0)
     if kind == "mask":
         return Prompt.mask(body, frame)
@@ -201,7 +218,7 @@ def parse_region(text: str) -> RegionPrompt:
         return Prompt.box(x0, y0, x1, y1, frame)
     if kind == "scribble" and all(len(v) == 2 for v in vertices):
         return Prompt.scribble([(x, y) for x, y in vertices], frame=frame)
-    raise PromptError(f"Cannot read the visual prompt {text!r}: {_SYNTAX}.")
+    raise PromptError(f"Cannot read the visual prompt {shown(text)}: {_SYNTAX}.")
 
 
 def region_from_json(data: Mapping[str, Any]) -> RegionPrompt:
@@ -243,7 +260,7 @@ def _numbers(part: str, text: str) -> list[float]:
     try:
         return [float(number) for number in part.split(",")]
     except ValueError:
-        raise PromptError(f"Cannot read {part!r} in the visual prompt {text!r}: {_SYNTAX}.") from None
+        raise PromptError(f"Cannot read {shown(part)} in the visual prompt {shown(text)}: {_SYNTAX}.") from None
 
 
 def _read_mask(path: Path) -> BoolMask:

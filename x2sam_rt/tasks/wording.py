@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from x2sam_rt.documents import MOST_BYTES, parse_json, read_plain_file, shown
 from x2sam_rt.errors import ConfigError
 from x2sam_rt.tasks.marks import Mark, MarkedText, parse_marks
 
@@ -50,17 +51,21 @@ class Wording:
         Raises ConfigError for unknown tasks or keys, and for templates without the placeholders of the default.
         """
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ConfigError(f"Cannot read the wording {path}: {error}.") from error
-        return default.changed(document, str(path))
+            content = read_plain_file(Path(path), MOST_BYTES)
+        except ConfigError as error:
+            raise ConfigError(f"Cannot read the wording: {error}") from error
+        return default.parsed(content, str(path))
+
+    def parsed(self, content: bytes, origin: str) -> Wording:
+        """As `changed`, for the bytes of a JSON file."""
+        return self.changed(parse_json(content, origin), origin)
 
     def changed(self, document: object, origin: str) -> Wording:
         """This wording with the templates of a parsed JSON document put in; `origin` names it in errors."""
         if not isinstance(document, dict):
             raise ConfigError(f"{origin}: a JSON object of tasks is wanted, not {type(document).__name__}.")
         if unknown := sorted(set(document) - set(self.tasks)):
-            raise ConfigError(f"{origin}: unknown tasks {unknown}; known are {sorted(self.tasks)}.")
+            raise ConfigError(f"{origin}: unknown tasks {shown(unknown)}; known are {sorted(self.tasks)}.")
         changed = {name: _merge(self.tasks[name], entry, f"{origin}: {name}") for name, entry in document.items()}
         return Wording({**self.tasks, **changed})
 
@@ -95,7 +100,7 @@ def _merge(default: TaskWording, entry: object, origin: str) -> TaskWording:
         raise ConfigError(f"{origin}: a JSON object of templates is wanted, not {type(entry).__name__}.")
     known = [field.name for field in fields(TaskWording)]
     if unknown := sorted(set(entry) - set(known)):
-        raise ConfigError(f"{origin}: unknown keys {unknown}; known are {known}.")
+        raise ConfigError(f"{origin}: unknown keys {shown(unknown)}; known are {known}.")
     for key, template in entry.items():
         _check(getattr(default, key), template, f"{origin}.{key}")
     return replace(default, **entry)
@@ -104,10 +109,10 @@ def _merge(default: TaskWording, entry: object, origin: str) -> TaskWording:
 def _check(default: str | None, template: object, origin: str) -> None:
     if default is None or template is None:
         if default is not template:
-            raise ConfigError(f"{origin}: found {template!r}, but this task has {default!r} there.")
+            raise ConfigError(f"{origin}: found {shown(template)}, but this task has {default!r} there.")
         return
     if not isinstance(template, str):
-        raise ConfigError(f"{origin}: a text is wanted, not {template!r}.")
+        raise ConfigError(f"{origin}: a text is wanted, not {shown(template)}.")
     wanted, found = _placeholders(default, origin) - {"media"}, _placeholders(template, origin)
     if found - {"media"} != wanted:
         raise ConfigError(

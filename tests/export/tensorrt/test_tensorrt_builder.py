@@ -304,7 +304,6 @@ def test_bf16_for_turing_is_the_builders_error(tmp_path: Path) -> None:
 
 @needs_no_driver
 def test_without_a_driver_loading_says_what_is_missing(tmp_path: Path) -> None:
-    path = tmp_path / "attention.engine"
-    path.write_bytes(build_plan(attention(tmp_path, TensorProto.BFLOAT16, 64), [], LARGE))
+    plan = build_plan(attention(tmp_path, TensorProto.BFLOAT16, 64), [], LARGE)
     with pytest.raises(EngineError, match=r"cannot load this engine \(.*CUDA driver.*built for sm86, sm120; found no"):
-        deserialize(path, RECORD)
+        deserialize(plan, RECORD, tmp_path / "attention.engine")

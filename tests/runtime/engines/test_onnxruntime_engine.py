@@ -6,25 +6,35 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
 
 from x2sam_rt.errors import EngineError
 from x2sam_rt.model.stage_contract import StageContract, TensorSpec
+from x2sam_rt.model.stages import STAGES, example_inputs
+from x2sam_rt.runtime.bundle import load_manifest
 from x2sam_rt.runtime.engines import onnxruntime_engine
-from x2sam_rt.runtime.engines.onnxruntime_engine import check_placement, load
+from x2sam_rt.runtime.engines.onnxruntime_cuda import check_placement, named_graph
+from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from x2sam_rt.runtime.runtime import Runtime
 
 CUDA = "CUDAExecutionProvider"
 GPU = torch.device("cuda", 1)
+SIZE_ARITHMETIC = {
+    *("Shape", "Size", "Concat", "Gather", "Slice", "Squeeze", "Min", "Max", "Mod", "Sub", "Add", "Mul", "Div"),
+    *("Cast", "Sqrt"),
+}
 CONTRACT = StageContract("stage", (TensorSpec("x", (2, 3), "float32"),), (TensorSpec("y", (2, 3), "float32"),))
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    disabled = [onnxruntime_engine._RENAMING]
+    providers = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(named_graph(path), options, providers=providers, disabled_optimizers=disabled)
 
 
 @pytest.fixture
@@ -35,15 +45,35 @@ def graph(onnx_bundle: Path) -> Path:
 def test_nodes_on_the_cpu_are_an_error(graph: Path) -> None:
     """On a real session, whose every node is on the CPU."""
     with pytest.raises(EngineError, match=r"asked for CUDA.*, and \d+ nodes run elsewhere \(.* on CPUExec"):
-        check_placement("memory_attention", session(graph), CUDA)
-    check_placement("memory_attention", session(graph), "CPUExecutionProvider")
+        check_placement("memory_attention", session(graph))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_node_says_whether_it_computes_with_sizes(onnx_bundle: Path, stage: str) -> None:
+    """As ONNX Runtime sees it, after its own changes to the graph, and in the bodies of loops too."""
+    ran = session(onnx_bundle / "stages" / f"{stage}.onnx")
+    nodes = [node for part in ran.get_provider_graph_assignment_info() for node in part.get_nodes()]
+    of_sizes = {node.op_type for node in nodes if node.name.startswith("sizes/")}
+    assert {"Shape"} & {node.op_type for node in nodes} <= of_sizes
+    assert of_sizes <= SIZE_ARITHMETIC
+    others = {node.op_type for node in nodes if not node.name.startswith(("sizes/", "data/"))}
+    assert others <= {"LayerNormalization", "Gelu", "Gemm", "MatMul", "Transpose", "Reshape"}, "made of nodes of data"
+
+
+def test_names_change_no_result(onnx_bundle: Path) -> None:
+    path = onnx_bundle / "stages" / "mask_decoder.onnx"
+    contract = next(one for one in load_manifest(onnx_bundle).stages if one.name == "mask_decoder")
+    inputs = {name: tensor.numpy() for name, tensor in example_inputs(contract).items()}
+    plain = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for ours, wanted in zip(session(path).run(None, inputs), plain.run(None, inputs), strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=1e-5)
 
 
 @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA")
 def test_an_onnxruntime_without_cuda_says_so(onnx_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime_engine, "_stream", lambda device: SimpleNamespace(cuda_stream=1))
     with pytest.raises(EngineError, match=r"asked for cuda:1, which needs CUDAExecutionProvider. Install"):
-        load(CONTRACT, onnx_bundle / "stages" / "memory_attention.onnx", torch.nn.Identity(), GPU)
+        OnnxRuntimeEngine(CONTRACT, onnx_bundle / "stages" / "memory_attention.onnx", GPU)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said without a GPU")
@@ -58,15 +88,21 @@ class Session:
     def __init__(self, calls: list[Any], on_cpu: tuple[str, ...] = ()) -> None:
         self.calls, self._on_cpu = calls, on_cpu
 
-    def __call__(self, path: str, options: Any, *, providers: list[Any], disabled_optimizers: list[str]) -> Session:
+    def __call__(self, graph: bytes, options: Any, *, providers: list[Any], disabled_optimizers: list[str]) -> Session:
         self.calls.append(providers)
         return self
+
+    def get_inputs(self) -> list[Any]:
+        return [SimpleNamespace(name="x", type="tensor(float)", shape=[2, 3])]
+
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name="y", type="tensor(float)", shape=[2, 3])]
 
     def get_providers(self) -> list[str]:
         return [CUDA, "CPUExecutionProvider"]
 
     def get_provider_graph_assignment_info(self) -> list[Any]:
-        parts = [(CUDA, ("MatMul",)), ("CPUExecutionProvider", self._on_cpu)]
+        parts = [(CUDA, ("data/0/MatMul",)), ("CPUExecutionProvider", ("sizes/1/Concat", *self._on_cpu))]
         return [SimpleNamespace(ep_name=name, get_nodes=lambda ops=ops: nodes(ops)) for name, ops in parts]
 
     def io_binding(self) -> Any:
@@ -79,8 +115,8 @@ class Session:
         self.calls.append("run")
 
 
-def nodes(ops: tuple[str, ...]) -> list[Any]:
-    return [SimpleNamespace(op_type=op, name=f"/{op}") for op in ops]
+def nodes(names: tuple[str, ...]) -> list[Any]:
+    return [SimpleNamespace(op_type=name.split("/")[-1], name=name) for name in names]
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, found: Session) -> None:
@@ -92,10 +128,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, found: Session) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", found)
 
 
-def test_reads_and_writes_tensors_where_they_lie_on_a_stream_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_and_writes_tensors_where_they_lie_on_a_stream_in_step(
+    graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = Session([])
     stand_in(monkeypatch, found)
-    engine = load(CONTRACT, Path("stage.onnx"), torch.nn.Identity(), GPU)
+    engine = OnnxRuntimeEngine(CONTRACT, graph, GPU)
     x, y = torch.zeros(2, 3), torch.zeros(2, 3)
     run = engine.bind({"x": x}, {"y": y})
     run()
@@ -107,7 +145,7 @@ def test_reads_and_writes_tensors_where_they_lie_on_a_stream_in_step(monkeypatch
     assert not engine.recordable
 
 
-def test_one_node_on_the_cpu_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch, Session([], on_cpu=("NonZero",)))
-    with pytest.raises(EngineError, match=r"1 nodes run elsewhere .NonZero '/NonZero' on CPUExecutionProvider"):
-        load(CONTRACT, Path("stage.onnx"), torch.nn.Identity(), GPU)
+def test_one_node_with_data_on_the_cpu_is_enough(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, Session([], on_cpu=("data/7/NonZero",)))
+    with pytest.raises(EngineError, match=r"1 nodes run elsewhere .NonZero 'data/7/NonZero' on CPUExecutionProvider"):
+        OnnxRuntimeEngine(CONTRACT, graph, GPU)

@@ -22,6 +22,7 @@ tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="needs the extra tenso
 from tensorrt_stand_in import Device
 
 from x2sam_rt.export.tensorrt import builder, network, targets
+from x2sam_rt.runtime.bundle import BundleFiles, record_files
 from x2sam_rt.runtime.engines import BACKENDS, tensorrt_engine, tensorrt_library
 from x2sam_rt.runtime.engines.engine import backend_module, run_once
 from x2sam_rt.runtime.engines.tensorrt_engine import TensorRTEngine
@@ -74,7 +75,10 @@ def open_engine(folder: Path, record: EngineRecord = RECORD) -> TensorRTEngine:
     path = folder / "stage.engine"
     path.write_bytes(b"plan")
     record.save(path)
-    engine = backend_module(BACKENDS["tensorrt"]).load(CONTRACT, path, torch.nn.Identity(), torch.device("cpu"))
+    files = BundleFiles(folder, record_files(folder))
+    engine = backend_module(BACKENDS["tensorrt"]).load(
+        CONTRACT, files, path.name, torch.nn.Identity(), torch.device("cpu")
+    )
     assert isinstance(engine, TensorRTEngine)
     return engine
 

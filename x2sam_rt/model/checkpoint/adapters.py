@@ -31,4 +31,4 @@ def adapter_names(module: str) -> tuple[str, str]:
 
 def adapter_rank(tensors: Mapping[str, Tensor]) -> int | None:
     """Rank of the adapters in a checkpoint, or None when it has none."""
-    return next((value.shape[0] for name, value in tensors.items() if name.endswith(_DOWN)), None)
+    return next((value.shape[0] for name, value in tensors.items() if name.endswith(_DOWN) and value.ndim == 2), None)

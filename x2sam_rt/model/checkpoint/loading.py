@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,9 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from x2sam_rt.config import ModelConfig, read_json
-from x2sam_rt.errors import CheckpointError
+from x2sam_rt.config import ModelConfig
+from x2sam_rt.documents import read_json
+from x2sam_rt.errors import CheckpointError, ConfigError
 from x2sam_rt.model.checkpoint.adapters import Adapter, adapter_names, adapter_rank
 from x2sam_rt.model.checkpoint.files import base_folder, checkpoint_file, read_tensor_file, read_tensor_folder
 from x2sam_rt.model.checkpoint.published import (
@@ -93,11 +94,14 @@ def load_checkpoint(
     file = checkpoint_file(path)
     base = None if vlm is None else base_folder(vlm)
     tensors = _plain_names(read_tensor_file(file))
+    under = {} if base is None else read_tensor_folder(base)
     resolved = _fit_vocabulary(_read_config(file.parent, config, base), tensors.found)
+    if base is not None or not any(name.startswith(_WRAPPED) for name in tensors.found):
+        check_extent(resolved, [*tensors.found.values(), *under.values()], file)
     model = empty_model(resolved)
     encoder = {} if sam2 is None else read_sam2_encoder(sam2, _shapes(model))
     tensors = replace(tensors, found=_without_historic(tensors.found, model, file) | encoder)
-    weights = _share_table(_complete(model, tensors, base, file))
+    weights = _share_table(_complete(model, tensors, base, under, file))
     return Checkpoint(resolved, weights, file, _tokenizer_folder(file.parent, tokenizer, base))
 
 
@@ -155,8 +159,10 @@ def _without_historic(tensors: dict[str, Tensor], model: X2SAM, file: Path) -> d
     return {name: value for name, value in tensors.items() if name not in found}
 
 
-def _complete(model: X2SAM, tensors: _Tensors, base: Path | None, file: Path) -> dict[str, StoredWeight]:
-    """All weights of the model: the file's, and the base's for the rest, with the adapters beside them."""
+def _complete(
+    model: X2SAM, tensors: _Tensors, base: Path | None, under: dict[str, Tensor], file: Path
+) -> dict[str, StoredWeight]:
+    """All weights of the model: the file's, and the base's (`under`) for the rest, with the adapters beside them."""
     found, wanted = tensors.found, _shapes(model)
     if not any(name.startswith(_WRAPPED) for name in found):
         whole = _tie(found, model)
@@ -171,7 +177,7 @@ def _complete(model: X2SAM, tensors: _Tensors, base: Path | None, file: Path) ->
         )
     required = _required(model, found)
     _check_fit(found, required, required | {_wrap(n): s for n, s in wanted.items() if n.startswith(_TRAINED)}, file)
-    return _on_base(model, found, base)
+    return _on_base(model, found, under, base)
 
 
 def _holds_whole(model: X2SAM, found: Mapping[str, Tensor]) -> bool:
@@ -198,9 +204,9 @@ def _complete_full(model: X2SAM, found: dict[str, Tensor], file: Path) -> dict[s
     return _with_adapters(model, {_unwrap(name): value for name, value in found.items()}, found)
 
 
-def _on_base(model: X2SAM, found: dict[str, Tensor], base: Path) -> dict[str, StoredWeight]:
+def _on_base(model: X2SAM, found: dict[str, Tensor], under: dict[str, Tensor], base: Path) -> dict[str, StoredWeight]:
     wanted = _shapes(model)
-    under = {f"{_TRAINED}{name}": value for name, value in read_tensor_folder(base).items()}
+    under = {f"{_TRAINED}{name}": value for name, value in under.items()}
     stored = {_unwrap(name): value for name, value in found.items() if _ADAPTER not in name}
     # What the checkpoint stores whole replaces the base's, whose tables may have other sizes.
     complete = {name: value for name, value in under.items() if name not in stored and name != _HEAD} | stored
@@ -225,6 +231,20 @@ def _share_table(weights: dict[str, StoredWeight]) -> dict[str, StoredWeight]:
     if embed.data_ptr() == head.data_ptr() or (embed.dtype == head.dtype and torch.equal(embed, head)):
         return {**weights, _HEAD: weights[_EMBED]}
     return weights
+
+
+# A model of as many weights is built in a second, and as many numbers are no burden, whatever a file holds.
+_ANY_TENSORS, _ANY_NUMBERS = 1536, 10**8
+
+
+def check_extent(config: ModelConfig, tensors: Collection[Tensor], source: Path) -> None:
+    """Before a model is built: raises ConfigError when a configuration describes far more than was stored."""
+    held = sum(tensor.numel() for tensor in tensors)
+    if config.least_tensors > max(len(tensors), _ANY_TENSORS) or config.least_numbers > max(held, _ANY_NUMBERS):
+        raise ConfigError(
+            f"{source}: the configuration describes a model of more than {config.least_numbers:,} numbers in "
+            f"{config.least_tensors:,} tensors; found {held:,} in {len(tensors):,}. Pass the one it was trained with."
+        )
 
 
 def _check_fit(found: Mapping[str, Tensor], required: Shapes, allowed: Shapes, source: Path) -> None:
@@ -273,7 +293,7 @@ def _tied(model: X2SAM) -> bool:
 def _fit_vocabulary(config: ModelConfig, tensors: dict[str, Tensor]) -> ModelConfig:
     """Takes the rows of the embedding table from the checkpoint: training adds tokens, the config does not know."""
     table = next((tensors[name] for name in (_EMBED, _wrap(_EMBED)) if name in tensors), None)
-    if table is None:
+    if table is None or table.ndim != 2:
         return config
     text = {**config.language["text_config"], "vocab_size": table.shape[0]}
     return replace(config, language={**config.language, "text_config": text})

@@ -14,8 +14,8 @@ from x2sam_rt.config import (
     ModelConfig,
     PixelBudget,
     PixelDecoderConfig,
-    read_json,
 )
+from x2sam_rt.documents import read_json, shown
 from x2sam_rt.errors import ConfigError
 
 # What the architecture fixes; a configuration that says otherwise describes another model.
@@ -31,63 +31,88 @@ _FUSER_LAYERS = 2
 
 
 def is_published_config(data: Mapping[str, Any]) -> bool:
-    return "sam2" in data.get("config", data)
+    parts = data.get("config", data)
+    return isinstance(parts, Mapping) and "sam2" in parts
 
 
 def read_published_config(data: Mapping[str, Any]) -> ModelConfig:
     """data: `{"config": {"sam2", "mask2former", "vlm"}, "image_size", "num_maskmem", "lora"?}`.
 
-    Raises ConfigError when a part is missing or a fixed part of the architecture differs.
+    Raises ConfigError when a part is missing or no number it should be, or a fixed part of the architecture differs.
     """
-    try:
-        parts = data["config"]
-        for (part, key), wanted in _FIXED.items():
-            if parts[part].get(key, wanted) != wanted:
-                raise ConfigError(f"{part}.{key} is {parts[part][key]!r}; this runtime computes {wanted!r} only.")
-        return _assemble(data, parts["sam2"], parts["mask2former"])
-    except KeyError as missing:
-        raise ConfigError(f"The training configuration lacks {missing}; pass the whole file with --config.") from None
+    parts = _part(data, "config")
+    sam2, m2f = _part(parts, "sam2"), _part(parts, "mask2former")
+    for (name, key), wanted in _FIXED.items():
+        found = _part(parts, name).get(key, wanted)
+        if found != wanted:
+            raise ConfigError(f"{name}.{key} is {shown(found)}; this runtime computes {wanted!r} only.")
+    return ModelConfig.from_json(_in_our_form(data, sam2, m2f))
 
 
-def _assemble(data: Mapping[str, Any], sam2: Mapping[str, Any], m2f: Mapping[str, Any]) -> ModelConfig:
-    vision = sam2["vision_config"]
-    lora = data.get("lora")
-    return ModelConfig(
-        image_size=data["image_size"],
-        dim=vision["fpn_hidden_size"],
-        mask_encoder=_mask_encoder(vision["backbone_config"]),
-        pixel_decoder=PixelDecoderConfig(
-            layers=m2f["encoder_layers"],
-            heads=m2f["num_attention_heads"],
-            feedforward_dim=m2f["encoder_feedforward_dim"],
-        ),
-        mask_decoder=MaskDecoderConfig(
-            layers=m2f["decoder_layers"] - 1,  # upstream counts the first prediction as a layer
-            heads=m2f["num_attention_heads"],
-            feedforward_dim=m2f["dim_feedforward"],
-            queries=m2f["num_queries"],
-        ),
-        memory=MemoryConfig(
-            slots=data["num_maskmem"],
-            attention_layers=sam2["memory_attention_num_layers"],
-            attention_feedforward_dim=sam2["memory_attention_feed_forward_hidden_size"],
-            fuser_layers=sam2.get("memory_fuser_num_layers", _FUSER_LAYERS),
-            fuser_feedforward_dim=sam2["memory_fuser_intermediate_dim"],
-        ),
-        language=data["config"]["vlm"],
-        **({} if lora is None else {"lora_scale": lora["alpha"] / lora["r"]}),
-    )
+def _in_our_form(data: Mapping[str, Any], sam2: Mapping[str, Any], m2f: Mapping[str, Any]) -> dict[str, Any]:
+    vision = _part(sam2, "vision_config")
+    return {
+        "image_size": _value(data, "image_size"),
+        "dim": _value(vision, "fpn_hidden_size"),
+        "mask_encoder": _mask_encoder(_part(vision, "backbone_config")),
+        "pixel_decoder": {
+            "layers": _value(m2f, "encoder_layers"),
+            "heads": _value(m2f, "num_attention_heads"),
+            "feedforward_dim": _value(m2f, "encoder_feedforward_dim"),
+        },
+        "mask_decoder": {
+            "layers": _less_one(_value(m2f, "decoder_layers")),  # upstream counts the first prediction as a layer
+            "heads": _value(m2f, "num_attention_heads"),
+            "feedforward_dim": _value(m2f, "dim_feedforward"),
+            "queries": _value(m2f, "num_queries"),
+        },
+        "memory": {
+            "slots": _value(data, "num_maskmem"),
+            "attention_layers": _value(sam2, "memory_attention_num_layers"),
+            "attention_feedforward_dim": _value(sam2, "memory_attention_feed_forward_hidden_size"),
+            "fuser_layers": sam2.get("memory_fuser_num_layers", _FUSER_LAYERS),
+            "fuser_feedforward_dim": _value(sam2, "memory_fuser_intermediate_dim"),
+        },
+        "language": _part(_part(data, "config"), "vlm"),
+        **({} if data.get("lora") is None else {"lora_scale": _lora_scale(_part(data, "lora"))}),
+    }
 
 
-def _mask_encoder(backbone: Mapping[str, Any]) -> MaskEncoderConfig:
-    return MaskEncoderConfig(
-        embed_dims=tuple(backbone["embed_dim_per_stage"]),
-        blocks=tuple(backbone["blocks_per_stage"]),
-        heads=tuple(backbone["num_attention_heads_per_stage"]),
-        windows=tuple(backbone["window_size_per_stage"]),
-        global_blocks=tuple(backbone["global_attention_blocks"]),
-        window_grid=tuple(backbone["window_positional_embedding_background_size"]),
-    )
+def _mask_encoder(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "embed_dims": _value(backbone, "embed_dim_per_stage"),
+        "blocks": _value(backbone, "blocks_per_stage"),
+        "heads": _value(backbone, "num_attention_heads_per_stage"),
+        "windows": _value(backbone, "window_size_per_stage"),
+        "global_blocks": _value(backbone, "global_attention_blocks"),
+        "window_grid": _value(backbone, "window_positional_embedding_background_size"),
+    }
+
+
+def _lora_scale(lora: Mapping[str, Any]) -> float:
+    alpha, rank = _value(lora, "alpha"), _value(lora, "r")
+    numbers = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in (alpha, rank))
+    if not numbers or rank < 1:
+        raise ConfigError(f"The training configuration's lora is {shown(dict(lora))}; wanted numbers alpha and r > 0.")
+    return float(alpha) / float(rank)
+
+
+def _less_one(layers: Any) -> Any:
+    """What is no number is refused with the others."""
+    return layers - 1 if isinstance(layers, int) else layers
+
+
+def _value(data: Mapping[str, Any], key: str) -> Any:
+    if key not in data:
+        raise ConfigError(f"The training configuration lacks {key!r}; pass the whole file with --config.")
+    return data[key]
+
+
+def _part(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = _value(data, key)
+    if not isinstance(part, Mapping):
+        raise ConfigError(f"The training configuration's {key} is {shown(part)}; wanted an object.")
+    return part
 
 
 # Qwen3-VL-4B-Instruct, as its config.json says; a base folder's own file takes precedence.
@@ -178,6 +203,8 @@ def fit_budgets(config: ModelConfig) -> ModelConfig:
 
 def _read_budget(path: Path, default: PixelBudget) -> PixelBudget:
     size = read_json(path).get("size", {})
+    if not isinstance(size, Mapping):
+        raise ConfigError(f"{path}: size is {shown(size)}; wanted an object with shortest_edge and longest_edge.")
     return PixelBudget(size.get("shortest_edge", default.min_pixels), size.get("longest_edge", default.max_pixels))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from x2sam_rt.config import read_dataclass
+from x2sam_rt.documents import read_dataclass
 from x2sam_rt.errors import ConfigError, TrainingError
 from x2sam_rt.media.atomic import atomic_file, naming_write_errors
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from x2sam_rt.documents import shown
 from x2sam_rt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def find_backend(name: str) -> Backend:
     """Raises EngineError for a name that this version does not have."""
     if name not in BACKENDS:
         raise EngineError(
-            f"There is no backend {name!r} in this version. Export the checkpoint with --engine "
+            f"There is no backend {shown(name)} in this version. Export the checkpoint with --engine "
             f"{' or '.join(BACKENDS)}."
         )
     return BACKENDS[name]

@@ -17,6 +17,7 @@ from x2sam_rt.model.precision import Precision
 from x2sam_rt.model.stage_contract import StageContract, Tensors
 from x2sam_rt.model.stages import stage_module
 from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.bundle import BundleFiles
 from x2sam_rt.runtime.device import wait_for
 from x2sam_rt.runtime.engines import Backend
 
@@ -129,9 +130,11 @@ class BackendModule(Protocol):
         then the export loads and measures it.
         """
 
-    def load(self, contract: StageContract, path: Path, module: nn.Module, device: torch.device) -> Engine:
-        """The engine at `path`, to run on `device`. module: the stage in PyTorch; it has weights, there, if the backend
-        `runs_weights`."""
+    def load(
+        self, contract: StageContract, files: BundleFiles, name: str, module: nn.Module, device: torch.device
+    ) -> Engine:
+        """The engine in the file `name`, to run on `device`. module: the stage in PyTorch; it has weights, there, if
+        the backend `runs_weights`."""
 
 
 def backend_module(backend: Backend, name: str | None = None) -> BackendModule:
@@ -146,18 +149,18 @@ def backend_module(backend: Backend, name: str | None = None) -> BackendModule:
 
 
 def load_engine(
-    backend: Backend, contract: StageContract, folder: Path, module: nn.Module, device: torch.device
+    backend: Backend, contract: StageContract, files: BundleFiles, module: nn.Module, device: torch.device
 ) -> Engine:
-    """One stage of the bundle in `folder`. Raises EngineError."""
-    return backend_module(backend).load(contract, folder / backend.file.format(stage=contract.name), module, device)
+    """One stage of a bundle. Raises EngineError, and BundleError for files that are not what they should be."""
+    return backend_module(backend).load(contract, files, backend.file.format(stage=contract.name), module, device)
 
 
 def load_engines(
-    backend: Backend, contracts: Iterable[StageContract], folder: Path, model: X2SAM, device: torch.device
+    backend: Backend, contracts: Iterable[StageContract], files: BundleFiles, model: X2SAM, device: torch.device
 ) -> Engines:
-    """All stages of the bundle in `folder`. model: with the stages' weights, on `device`, if the backend
+    """All stages of a bundle. model: with the stages' weights, on `device`, if the backend
     `runs_weights`.
 
-    Raises EngineError when the backend or its files cannot be used here.
+    Raises EngineError when the backend or its files cannot be used here, BundleError as `BundleFiles`.
     """
-    return Engines.of(load_engine(backend, c, folder, stage_module(model, c.name), device) for c in contracts)
+    return Engines.of(load_engine(backend, c, files, stage_module(model, c.name), device) for c in contracts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -10,14 +11,20 @@ import onnxruntime
 import torch
 from torch import nn
 
+from x2sam_rt.documents import shown
 from x2sam_rt.errors import EngineError
 from x2sam_rt.kernels import available, cpu
 from x2sam_rt.model.stage_contract import StageContract, Tensors
+from x2sam_rt.runtime.bundle import BundleFiles
 from x2sam_rt.runtime.engines.engine import BoundStage, StageToBuild
 
 _CPU_PROVIDER, _CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 # ONNX Runtime's fused add-and-norm has been slower on CPUs than its parts.
 _SLOW_FUSION = "SkipLayerNormFusion"
+_ONNX_TYPES = {"float32": "float", "bfloat16": "bfloat16", "int64": "int64", "bool": "bool"}
+BESIDE = ".data"  # behind a graph's name: the file of the weights that one file cannot hold
+# Makes nodes of its own of those that compute with sizes, and spares hardly a transposition in these graphs.
+_RENAMING = "TransposeOptimizer"
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
 _LOAD_ERRORS = (
     _STATE.Fail,
@@ -33,15 +40,31 @@ def build(stage: StageToBuild, path: Path) -> None:
     stage.write_onnx(path)
 
 
-def load(contract: StageContract, path: Path, module: nn.Module, device: torch.device) -> OnnxRuntimeEngine:
-    return OnnxRuntimeEngine(contract, path, device)
+def load(
+    contract: StageContract, files: BundleFiles, name: str, module: nn.Module, device: torch.device
+) -> OnnxRuntimeEngine:
+    beside = f"{name}{BESIDE}"
+    with files.open(name) as path, files.open(beside) if beside in files else nullcontext() as weights:
+        return OnnxRuntimeEngine(contract, path, device, weights, str(files.folder / name))
 
 
 class OnnxRuntimeEngine:
     recordable = False  # its CUDA provider works on a stream of its own
 
-    def __init__(self, contract: StageContract, path: Path, device: torch.device) -> None:
-        self.contract, self.device = contract, device
+    def __init__(
+        self,
+        contract: StageContract,
+        path: Path,
+        device: torch.device,
+        weights: Path | None = None,
+        name: str | None = None,
+    ) -> None:
+        """weights: the file of those that one file could not hold; None = where the graph says, beside it. name: of the
+        engine, in messages; None = its path.
+
+        Raises EngineError for a graph that cannot be run or does not take and give what the contract says.
+        """
+        self.contract, self.device, name = contract, device, name or str(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # Each stage has its own threads; spinning ones would starve the next stage and PyTorch.
@@ -53,17 +76,25 @@ class OnnxRuntimeEngine:
         self._stream = _stream(device)
         if available().cpu and device.type == "cpu":  # else the graph runs its kernels' bodies of standard operators
             cpu.register_with_onnxruntime(options)
+        if weights is not None:  # given to the library, so that it opens no file by itself
+            content = np.memmap(weights, np.uint8, "r")
+            options.add_external_initializers_from_files_in_memory(
+                [Path(name).name + BESIDE], [content], [len(content)]
+            )
+        provider = _provider(device, self._stream)
+        disabled = [_SLOW_FUSION] if device.type == "cpu" else [_SLOW_FUSION, _RENAMING]
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=[_provider(device, self._stream)], disabled_optimizers=[_SLOW_FUSION]
+                _graph(path, device, options), options, providers=[provider], disabled_optimizers=disabled
             )
         except _LOAD_ERRORS as error:
             raise EngineError(
-                f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load this stage ({error}). "
+                f"{name}: ONNX Runtime {onnxruntime.__version__} cannot load this stage ({error}). "
                 "Export the checkpoint again with the installed versions."
             ) from error
+        check_signature(contract, self._session, name)
         if device.type == "cuda":
-            check_placement(contract.name, self._session, _CUDA_PROVIDER)
+            _check_placement(contract.name, self._session)
         self._options = onnxruntime.RunOptions()
         # The streams wait for each other below; the host waits for neither.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -94,6 +125,22 @@ class OnnxRuntimeEngine:
         del self._session
 
 
+def _graph(path: Path, device: torch.device, options: onnxruntime.SessionOptions) -> str | bytes:
+    """What a session is made of."""
+    if device.type == "cpu":
+        return str(path)
+    from x2sam_rt.runtime.engines.onnxruntime_cuda import named_graph  # takes the ONNX library, which CPUs do without
+
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    return named_graph(path)
+
+
+def _check_placement(stage: str, session: onnxruntime.InferenceSession) -> None:
+    from x2sam_rt.runtime.engines.onnxruntime_cuda import check_placement
+
+    check_placement(stage, session)
+
+
 def _stream(device: torch.device) -> torch.cuda.Stream | None:
     """Of the engine's own: ONNX Runtime takes no default stream."""
     return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
@@ -112,20 +159,24 @@ def _provider(device: torch.device, stream: torch.cuda.Stream | None) -> str | t
     return _CUDA_PROVIDER, {"device_id": str(device.index or 0), "user_compute_stream": str(stream.cuda_stream)}
 
 
-def check_placement(stage: str, session: onnxruntime.InferenceSession, wanted: str) -> None:
-    """Raises EngineError unless every node of a session runs on the provider, naming those that do not."""
-    elsewhere = [
-        f"{node.op_type} {node.name!r} on {part.ep_name}"
-        for part in session.get_provider_graph_assignment_info()
-        if part.ep_name != wanted
-        for node in part.get_nodes()
-    ]
-    if elsewhere or session.get_providers()[0] != wanted:
-        found = "; ".join(elsewhere[:5]) or f"no {wanted} in the session"
-        raise EngineError(
-            f"Stage {stage}: asked for {wanted}, and {len(elsewhere)} nodes run elsewhere ({found}). Check that "
-            "`nvidia-smi` works and that CUDA and cuDNN are those this onnxruntime-gpu was built for."
-        )
+def check_signature(contract: StageContract, session: onnxruntime.InferenceSession, name: str) -> None:
+    """Raises EngineError unless a graph takes and gives the tensors of a contract: names, types, and sizes that are
+    fixed on either side."""
+    for wanted, found in ((contract.inputs, session.get_inputs()), (contract.outputs, session.get_outputs())):
+        tensors = {tensor.name: (tensor.type, tuple(tensor.shape)) for tensor in found}
+        for spec in wanted:
+            kind, shape = tensors.pop(spec.name, ("nothing", ()))
+            same = len(shape) == len(spec.shape) and all(
+                isinstance(ours, str) or isinstance(theirs, str | None) or ours == theirs
+                for ours, theirs in zip(spec.shape, shape, strict=True)
+            )
+            if not same or kind != f"tensor({_ONNX_TYPES[spec.dtype]})":
+                raise EngineError(
+                    f"{name}: tensor {spec.name} is {kind} {shown(shape)}, wanted {spec.dtype} {spec.shape}. "
+                    "Export the checkpoint again."
+                )
+        if tensors:
+            raise EngineError(f"{name}: unknown tensors {shown(sorted(tensors))}. Export the checkpoint again.")
 
 
 def _numpy_type(tensor: torch.Tensor) -> type[np.generic]:

@@ -9,12 +9,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from x2sam_rt.config import read_dataclass, read_json
+from x2sam_rt.documents import parse_object, read_dataclass, read_json
 from x2sam_rt.errors import EngineError
 
+if TYPE_CHECKING:
+    from x2sam_rt.runtime.bundle import BundleFiles
+
 # TensorRT for RTX builds for GPUs that are not there; TensorRT itself only for the one it runs on.
+_SUFFIX = ".json"
 Library = Literal["tensorrt_rtx", "tensorrt"]
 # How attention to many tokens was built: as nodes that the library runs by a dedicated kernel or not at all ("fused"),
 # or piece by piece over the keys with a running softmax ("online").
@@ -55,6 +59,12 @@ class EngineRecord:
         _beside(engine).write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
+    def of(cls, files: BundleFiles, engine: str) -> EngineRecord:
+        """Of an engine in a bundle. Raises BundleError, and ConfigError as `load`."""
+        name = f"{engine}{_SUFFIX}"
+        return read_dataclass(cls, parse_object(files.read(name), name), where=name)
+
+    @classmethod
     def load(cls, engine: Path) -> EngineRecord:
         """Raises ConfigError when it is missing or has unknown or missing fields."""
         path = _beside(engine)
@@ -62,7 +72,7 @@ class EngineRecord:
 
 
 def _beside(engine: Path) -> Path:
-    return engine.with_name(f"{engine.name}.json")
+    return engine.with_name(f"{engine.name}{_SUFFIX}")
 
 
 def check_sizes(stage: str, sizes: Mapping[str, int], ranges: Mapping[str, SizeRange]) -> None:

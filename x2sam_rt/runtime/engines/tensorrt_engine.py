@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from x2sam_rt.errors import EngineError
 from x2sam_rt.model.stage_contract import StageContract, Tensors, multiple
+from x2sam_rt.runtime.bundle import BundleFiles
 from x2sam_rt.runtime.engines.engine import BoundStage
 from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord, check_sizes
 from x2sam_rt.runtime.engines.tensorrt_library import IS_RTX, LIBRARY, MESSAGES, VERSION, trt
@@ -18,8 +19,10 @@ from x2sam_rt.runtime.engines.tensorrt_library import IS_RTX, LIBRARY, MESSAGES,
 _DEFAULT_STREAM = 0
 
 
-def load(contract: StageContract, path: Path, module: nn.Module, device: torch.device) -> TensorRTEngine:
-    return TensorRTEngine(contract, path, device)
+def load(
+    contract: StageContract, files: BundleFiles, name: str, module: nn.Module, device: torch.device
+) -> TensorRTEngine:
+    return TensorRTEngine(contract, files, name, device)
 
 
 class TensorRTEngine:
@@ -29,13 +32,13 @@ class TensorRTEngine:
 
     recordable = True
 
-    def __init__(self, contract: StageContract, path: Path, device: torch.device) -> None:
+    def __init__(self, contract: StageContract, files: BundleFiles, name: str, device: torch.device) -> None:
         """Raises EngineError when the engine was built with another library or for other GPUs, or cannot be loaded."""
         self.contract, self.device = contract, device
-        record = EngineRecord.load(path)
+        record = EngineRecord.of(files, name)
         check_machine(record)
         self._sizes = record.sizes
-        self._engine: trt.ICudaEngine | None = deserialize(path, record)
+        self._engine: trt.ICudaEngine | None = deserialize(files.read(name), record, files.folder / name)
         # TensorRT for RTX compiles kernels on the GPU at their first use: once for all contexts.
         self._kernels = self._engine.create_runtime_config().create_runtime_cache() if IS_RTX else None
         self._scratch = _Scratch(device)
@@ -192,10 +195,10 @@ def check_machine(record: EngineRecord) -> None:
         )
 
 
-def deserialize(path: Path, record: EngineRecord) -> trt.ICudaEngine:
+def deserialize(plan: bytes, record: EngineRecord, path: Path) -> trt.ICudaEngine:
     """Raises EngineError that says what was found and what the engine was built for; the library returns None."""
     MESSAGES.clear()
-    engine = trt.Runtime(MESSAGES).deserialize_cuda_engine(path.read_bytes())
+    engine = trt.Runtime(MESSAGES).deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
             f"{path}: {LIBRARY} {VERSION} cannot load this engine ({MESSAGES.errors}). It was built for "

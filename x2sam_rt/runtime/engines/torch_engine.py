@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from x2sam_rt.model.cpu.optimize import optimize_for_cpu
 from x2sam_rt.model.stage_contract import StageContract, Tensors
+from x2sam_rt.runtime.bundle import BundleFiles
 from x2sam_rt.runtime.engines.engine import BoundStage, StageToBuild
 
 
@@ -17,7 +18,9 @@ def build(stage: StageToBuild, path: Path) -> None:
     """Writes nothing: every bundle holds the weights."""
 
 
-def load(contract: StageContract, path: Path, module: nn.Module, device: torch.device) -> TorchEngine:
+def load(
+    contract: StageContract, files: BundleFiles, name: str, module: nn.Module, device: torch.device
+) -> TorchEngine:
     """What `optimize_for_cpu` makes of a module is for CPUs only; a GPU gets the module as it is."""
     return TorchEngine(contract, optimize_for_cpu(module) if device.type == "cpu" else module, device)
 

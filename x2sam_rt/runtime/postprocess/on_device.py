@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from x2sam_rt.errors import EngineError
 from x2sam_rt.runtime.postprocess.instance_tracker import InstanceTracker, Overlaps, mask_ious
 from x2sam_rt.runtime.postprocess.masks import logit_cut, resize_nearest
 from x2sam_rt.runtime.postprocess.panoptic import EMPTY as UNOWNED
@@ -54,8 +55,12 @@ def on_device(
 
 
 def to_host(*tensors: Tensor) -> list[Numbers]:
-    """Small tensors in one transfer, each in its shape. Whole numbers below 2^53 stay exact."""
+    """Small tensors in one transfer, each in its shape. Whole numbers below 2^53 stay exact.
+
+    Raises EngineError for NaN, which a frame's scores are when anything in it was."""
     packed = torch.cat([tensor.flatten().double() for tensor in tensors]).cpu().numpy()
+    if np.isnan(packed).any():
+        raise EngineError("A frame's results hold NaN. Check the engines with `x2sam-rt verify`.")
     ends = np.cumsum([tensor.numel() for tensor in tensors])
     return [part.reshape(tensor.shape) for part, tensor in zip(np.split(packed, ends[:-1]), tensors, strict=True)]
 

@@ -43,13 +43,13 @@ struct X2SamAttention {
   int32_t tokens;
   int32_t segments;
   int32_t segment_tokens;
-  int32_t dim;      // bfloat16: 64, 128 or 256; fp8: 128 or 256
-  int32_t parts;    // from 1; none may be left without blocks; fp8: equal to segments
+  int32_t dim;         // bfloat16: 64, 128 or 256; fp8: 128 or 256
+  int32_t parts;       // from 1; none may be left without blocks; fp8: equal to segments
   int32_t processors;  // of the device: so many thread blocks are launched at most
-  int32_t device;   // that all pointers and the stream belong to; made current meanwhile
-  float scale;      // of the scores, such as 1/sqrt(dim)
-  float skip_bits;  // leave out a block that weighs under 2^-skip_bits of the best key; negative (and for
-                    // fp8): never
+  int32_t device;      // that all pointers and the stream belong to; made current meanwhile
+  float scale;         // of the scores, such as 1/sqrt(dim)
+  float skip_bits;     // leave out a block that weighs under 2^-skip_bits of the best key; negative (and for
+                       // fp8): never
 };
 
 // Keys per block of the bfloat16 kernel of this head dimension; 0 for a dimension there is no kernel for.

@@ -25,7 +25,7 @@ struct KernelParams {
   unsigned long long* skipped;
   int tokens;
   int segment_tokens;
-  uint32_t tile_pairs;      // pairs of tiles of queries
+  uint32_t tile_pairs;  // pairs of tiles of queries
   uint32_t parts;
   uint32_t segment_blocks;  // key blocks per segment
   uint32_t part_blocks;     // key blocks per part

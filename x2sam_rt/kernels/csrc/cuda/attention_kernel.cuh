@@ -1,8 +1,8 @@
 // The attention kernel: one warpgroup copies, two or three compute. Each of these owns 64 queries and, while the
 // tensor cores multiply the previous block's probabilities with V, works on the next block's softmax. Two thread blocks
 // share their keys and values: each fetches half of every block of them, for both. A block alone would read 80 KB of
-// level-2 cache for every 10.5 MFLOP, which at 700 TFLOP/s is about all that the cache can give. As many pairs as run at
-// once take one tile of queries after the other: while the results of one leave, the first keys of the next arrive.
+// level-2 cache for every 10.5 MFLOP, which at 700 TFLOP/s is about all that the cache can give. As many pairs as run
+// at once take one tile of queries after the other: while the results of one leave, the first keys of the next arrive.
 //
 // Status: compiled without spills, overlap read in the disassembly, run by the tests' emulator; not yet run on a GPU.
 #pragma once

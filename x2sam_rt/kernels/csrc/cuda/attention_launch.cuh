@@ -52,8 +52,11 @@ cudaError_t encode_maps(const X2SamAttention& call, KernelParams* params) {
                           call.value_segment_stride, T::kValueBox),
                  &params->value);
   if (error != cudaSuccess || in_parts(call)) return error;
-  const Plane result{call.out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, sizeof(bf16), dim, tokens, 1, call.dim,
-                     static_cast<int64_t>(tokens * dim), T::kResultRow, kWarpgroupQueries};
+  const Plane result{call.out,      CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                     sizeof(bf16),  dim,
+                     tokens,        1,
+                     call.dim,      static_cast<int64_t>(tokens * dim),
+                     T::kResultRow, kWarpgroupQueries};
   return encode(result, &params->result);
 }
 
@@ -139,9 +142,9 @@ cudaError_t launch(const X2SamAttention& call, cudaStream_t stream) {
   if (room.bias > 0) error = add_bias(call, call.workspace + room.partial + room.lse, stream);
   if (error == cudaSuccess) error = attend<T>(call, room, stream);
   if (error != cudaSuccess || !in_parts(call)) return error;
-  return launch_merge_parts({call.workspace, call.workspace + room.partial, call.value_scale, call.out, call.tokens,
-                             call.parts, call.dim},
-                            stream);
+  return launch_merge_parts(
+      {call.workspace, call.workspace + room.partial, call.value_scale, call.out, call.tokens, call.parts, call.dim},
+      stream);
 }
 
 }  // namespace x2sam

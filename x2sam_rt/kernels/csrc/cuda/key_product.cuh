@@ -20,7 +20,7 @@ struct KeyProduct {
 // Ten registers: in the instruction's text, and as its operands.
 #define X2SAM_TEXT(t) \
   "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, %" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t "9"
-#define X2SAM_SCORES(t)                                                                                \
+#define X2SAM_SCORES(t)                                                                                    \
   "+f"(c[t##0]), "+f"(c[t##1]), "+f"(c[t##2]), "+f"(c[t##3]), "+f"(c[t##4]), "+f"(c[t##5]), "+f"(c[t##6]), \
       "+f"(c[t##7]), "+f"(c[t##8]), "+f"(c[t##9])
 
@@ -29,8 +29,8 @@ CUTE_DEVICE void multiply(KeyProduct<80>, uint64_t a, uint64_t b, float* c, int3
 #if defined(CUTE_ARCH_MMA_SM90A_ENABLED)
   asm volatile(
       "{\n .reg .pred p;\n setp.ne.b32 p, %42, 0;\n"
-      " wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 {" X2SAM_TEXT() ", " X2SAM_TEXT(1) ", " X2SAM_TEXT(2)
-      ", " X2SAM_TEXT(3) "}, %40, %41, p, 1, 1, 0, 0;\n}\n"
+      " wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 {" X2SAM_TEXT() ", " X2SAM_TEXT(1) ", " X2SAM_TEXT(
+          2) ", " X2SAM_TEXT(3) "}, %40, %41, p, 1, 1, 0, 0;\n}\n"
       : X2SAM_SCORES(), X2SAM_SCORES(1), X2SAM_SCORES(2), X2SAM_SCORES(3)
       : "l"(a), "l"(b), "r"(scale));
 #endif

@@ -43,8 +43,8 @@ struct Softmax {
   // factor: from scores to powers of two. Returns whether the block's best score lies more than `skip_below` under the
   // maximum so far, for both rows.
   template <class Scores>
-  CUTE_DEVICE bool update(Scores& scores, const float (&factor)[2], const float (&bias)[2], float bits,
-                          float lowered, float skip_below) {
+  CUTE_DEVICE bool update(Scores& scores, const float (&factor)[2], const float (&bias)[2], float bits, float lowered,
+                          float skip_below) {
     bool weightless = true;
     CUTLASS_PRAGMA_UNROLL
     for (int row = 0; row < 2; ++row) {
