@@ -37,6 +37,7 @@ from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.errors import ServeError
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
 from x2sam_rt.media.types import Pixels
+from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.model.checkpoint.published import PUBLISHED
 from x2sam_rt.model.stages import stage_module
@@ -152,11 +153,11 @@ def overhead(url: str, runtime: Runtime, clip: list[Pixels], rounds: int) -> dic
 
 def encoder_batches() -> list[dict[str, float]]:
     """The frame encoder in PyTorch over several frames at once: ms per frame."""
-    model = load_checkpoint("toy").model
+    model = load_checkpoint(embedded_checkpoint()).model
     encoder, side, rows = stage_module(model, "frame_encoder").eval(), model.config.image_size, []
     with torch.inference_mode():
         for count in (1, 2, 4, 8):
-            frames, first = torch.randn(count, 3, side, side), torch.zeros(1)
+            frames, first = torch.randn(count, 3, side, side), torch.zeros(count)
             times = []
             for _ in range(12):
                 began = time.perf_counter()
@@ -186,7 +187,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
-        export_bundle(ExportPlan(load_checkpoint("toy"), "onnxruntime"), bundle)
+        export_bundle(ExportPlan(load_checkpoint(embedded_checkpoint()), "onnxruntime"), bundle)
         if options.sizes:
             Console().print(snapshot_sizes(bundle))
             return 0

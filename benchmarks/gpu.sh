@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command and under nine minutes, on a machine with Python, PyTorch and nvcc, without
-# network: builds the kernels, checks them and the runtime, measures attention and whole frames.
+# Everything that needs a GPU, in one command and under twelve minutes, on a machine with Python, PyTorch and nvcc, without
+# network: builds the kernels, checks them and the runtime, measures attention, whole frames and the language side.
 #
 #   benchmarks/gpu.sh              # on the GPU machine; PYTHON=… names an interpreter
 #   benchmarks/gpu.sh --dry-run    # anywhere: the same steps, tiny, on the CPU
@@ -8,7 +8,7 @@
 # Status: only dry-run so far; not yet run on a GPU.
 #
 # A step that fails or reaches its time limit does not end the run; the last lines say which did. Results:
-# benchmarks/results/gpu_attention.json, gpu_frame.json.
+# benchmarks/results/gpu_attention.json, gpu_frame.json, gpu_language.json.
 set -u
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -32,6 +32,7 @@ step() { # name, seconds, command…
 step attention 240 "$PYTHON" benchmarks/gpu_attention.py $DRY ${DRY:+--only ceilings}
 # It ends by itself before that, and writes every row when it has it.
 step frame 185 "$PYTHON" benchmarks/gpu_frame.py --seconds 165 $DRY
+step language 180 "$PYTHON" benchmarks/gpu_language.py $DRY
 # After the measurements: what ran is on paper even if the time is up.
 [[ -z $DRY ]] && step checks 100 "$PYTHON" -m pytest -q -m gpu tests
 

@@ -17,11 +17,12 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from made_up import made_up
 from PIL import Image
-from sources import Newest, made_up
 
 from x2sam_rt.client import Client, RemoteResult, Stream
 from x2sam_rt.errors import ServeError
+from x2sam_rt.media.live import Newest
 from x2sam_rt.media.types import Pixels
 
 
@@ -46,7 +47,7 @@ def drive(stream: Stream, camera: Newest, until: float, kept: list[bytes]) -> No
     for frame in camera:
         if time.monotonic() > until:
             return
-        stream.send(jpeg(frame))
+        stream.send(jpeg(frame.pixels))
         result = stream.receive()
         print(f"frame {result.frame}: {steer(result)}; {result.timings['served']:.0f} ms, {stream.dropped} let go")
         if time.monotonic() - saved > 1:

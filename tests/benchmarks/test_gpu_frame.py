@@ -26,6 +26,7 @@ def test_dry_run_of_everything() -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "all steps passed" in ran.stdout
     assert '"side": 64, "slots": 2' in ran.stdout
+    assert '"frames": "16 of 96' in ran.stdout
 
 
 def test_a_failing_step_is_named() -> None:

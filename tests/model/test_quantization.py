@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +21,7 @@ from x2sam_rt.export.verify import PromptCheck, bounds_of, check_prompts
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
 from x2sam_rt.model.quantization import LanguageWeights, quantize_language
+from x2sam_rt.model.torchao_warnings import HeldWarnings
 from x2sam_rt.runtime.bundle import BundleFiles, Manifest, load_manifest
 from x2sam_rt.runtime.pipeline import Pipeline
 from x2sam_rt.runtime.runtime import Runtime
@@ -82,6 +86,38 @@ def test_weights_are_rounded_by_a_step_at_most(toy: Checkpoint, weights: Languag
     }
     assert changed == linear
     assert linear
+
+
+@needs_torchao
+@pytest.mark.parametrize("wanted", [False, True], ids=["whole", "rounded"])
+def test_what_torchao_says_is_heard_when_it_is_wanted(wanted: bool) -> None:
+    """transformers imports it for every bundle."""
+    code = "import torch, x2sam_rt.model.x2sam, torchao\n"
+    code += "from x2sam_rt.model.torchao_warnings import TORCHAO_WARNINGS\n" * wanted
+    code += "TORCHAO_WARNINGS.release()\n" * wanted
+    code += "import logging; logging.getLogger('torch.utils._pytree').warning('another')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heard = [line for line in done.stderr.splitlines() if "another" not in line]
+    assert "another" in done.stderr
+    assert all("torchao" in line or "Enum" in line for line in heard)
+    assert wanted or heard == []
+
+
+def test_held_warnings_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, said, logger = HeldWarnings(), list[str](), logging.getLogger("torchao")
+    monkeypatch.setattr(logger, "filters", [])
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    try:
+        record = logger.makeRecord("torchao", logging.WARNING, "", 0, "no %s", ("kernel",), None)
+        assert not held.filter(record)
+        held.release()
+        held.release()
+        assert said == ["no kernel"]
+        assert held.filter(record)
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_without_torchao_a_rounded_bundle_is_refused_when_it_is_loaded(

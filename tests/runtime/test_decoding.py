@@ -16,7 +16,8 @@ from x2sam_rt.model.key_value_cache import Branches, KeyValueCache
 from x2sam_rt.model.language import LanguageModel
 from x2sam_rt.model.prompt_encoder import LanguageStates, PromptEncoder, PromptTokens
 from x2sam_rt.model.tokenizer import Tokenizer
-from x2sam_rt.runtime.bundle import load_manifest
+from x2sam_rt.model.x2sam import X2SAM
+from x2sam_rt.runtime.bundle import BundleFiles, load_manifest
 from x2sam_rt.runtime.decoding import READ_STEP, AnsweredTokens, GeneratedAnswer, GreedyDecoder, write_together
 from x2sam_rt.runtime.frame_graph import CudaRecorder, Recorder, Work
 from x2sam_rt.runtime.growing_text import GrowingText
@@ -161,16 +162,21 @@ def test_several_answers_at_once_are_those_of_each_alone(language: LanguageModel
         assert_greedy(language, together, shared + PROMPTS[index])
 
 
+def loaded(bundle: Path, device: torch.device) -> X2SAM:
+    manifest = load_manifest(bundle)
+    return load_model(manifest, BundleFiles(bundle, manifest.files), device)
+
+
 def test_a_step_is_one_graph_and_waits_for_its_token_only(torch_bundle: Path, tokenizer: Tokenizer) -> None:
     with simulated_gpu() as gpu, torch.no_grad():
-        language = LanguageModel(load_model(load_manifest(torch_bundle), torch_bundle, GPU).vlm)
+        language = LanguageModel(loaded(torch_bundle, GPU).vlm)
         cache, steps = language.new_cache(60), list[dict[str, int]]()
         answer = begun(language, tokenizer, cache, PROMPTS[0], limit=12)
         GreedyDecoder(language, cache, CudaRecorder(GPU)).write(answer, lambda: steps.append(dict(gpu.take())))
         written = answer.finish().ids
         assert [graph.replays for graph in gpu.device.graphs] == [12]
         assert steps[2:] == [{"item": 1}] * 10  # the graph was recorded in the first
-    language = LanguageModel(load_model(load_manifest(torch_bundle), torch_bundle).vlm)
+    language = LanguageModel(loaded(torch_bundle, torch.device("cpu")).vlm)
     cache = language.new_cache(60)
     alone = begun(language, tokenizer, cache, PROMPTS[0], limit=12)
     GreedyDecoder(language, cache, None).write(alone)

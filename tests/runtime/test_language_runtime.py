@@ -232,6 +232,9 @@ def test_an_answer_nobody_wants_ends_between_two_pieces(
     with pytest.raises(SessionError, match="given up"):
         runtime.language.answer(QUESTIONS[0], "video", frames, given_up=given_up)
     assert next(pieces) == piece + 1  # it ended at once
+    counted = Counted(runtime, monkeypatch)
+    counted.answer(QUESTIONS[0], frames)
+    assert counted.pairs == max(0, 3 - max(0, piece - 2))  # those that were seen are kept
     assert_same(runtime.language.answer(QUESTIONS[0], "video", frames), fresh(runtime, QUESTIONS[0], frames))
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def evaluate(
     bundles: Annotated[list[Path], typer.Argument(help="Folders made by `x2sam-rt export`.")],
     dataset: Annotated[
-        str, typer.Option(help='"synthetic", "synthetic-long", or a public set: docs/evaluation.md.')
+        str,
+        typer.Option(help='"synthetic", "synthetic-long", "synthetic-streams", or a public set: docs/evaluation.md.'),
     ] = "synthetic",
     root: Annotated[Path | None, typer.Option(help="Folder of a public set; with --table, X2SAM's datas.")] = None,
     split: Annotated[str | None, typer.Option(help="Split; of synthetic: seen or unseen, default both.")] = None,

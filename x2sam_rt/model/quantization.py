@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from x2sam_rt.errors import require_extra
+from x2sam_rt.model.torchao_warnings import TORCHAO_WARNINGS
 from x2sam_rt.model.x2sam import X2SAM
 
 LanguageWeights = Literal["full", "int8", "int4"]
@@ -46,6 +47,7 @@ def quantize_language(model: X2SAM, weights: LanguageWeights) -> None:
     if weights == "full":
         return
     require_extra("quant")
+    TORCHAO_WARNINGS.release()
     from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup, quantize_
 
     layers: nn.Module = model.vlm.model.language_model.layers

@@ -63,12 +63,19 @@ class PromptVision:
         return ShownFrames(frame_pairs(frames.frames, target, frames.pixel_digests()), target)
 
     def see(self, shown: ShownFrames, count: int, between: Between | None = None) -> VisualTokens:
-        """The last `count` visual tokens of the frames. between: called before each run of the visual tower, which then
-        takes one pair only."""
+        """The last `count` visual tokens of the frames. between: called before each pair, which then goes through the
+        visual tower alone and is kept whatever comes after."""
         needed = -(-count // shown.tokens_per_pair)
-        return self._seen.get(shown.pairs[-needed:], lambda pairs: self._run_tower(pairs, shown.target, between)).last(
-            count
-        )
+        pairs = shown.pairs[-needed:]
+
+        def look(new: Sequence[FramePair]) -> VisualTokens:
+            return self._run_tower(new, shown.target)
+
+        if between is not None:
+            for pair in pairs:
+                between()
+                self._seen.get([pair], look)
+        return self._seen.get(pairs, look).last(count)
 
     def region_masks(self, regions: Sequence[RegionPrompt], frames: PromptFrames) -> Tensor | None:
         """(regions, S, S) uint8 in the segmentor's input grid; None without any. Raises PromptError when a region's
@@ -98,12 +105,10 @@ class PromptVision:
                 )
             yield known[region.frame]
 
-    def _run_tower(self, pairs: Sequence[FramePair], target: tuple[int, int], between: Between | None) -> VisualTokens:
-        parts, at_once = list[VisualTokens](), PAIRS_AT_ONCE if between is None else 1
-        for start in range(0, len(pairs), at_once):
-            if between is not None:
-                between()
-            frames = [frame for pair in pairs[start : start + at_once] for frame in pair.frames]
+    def _run_tower(self, pairs: Sequence[FramePair], target: tuple[int, int]) -> VisualTokens:
+        parts = []
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            frames = [frame for pair in pairs[start : start + PAIRS_AT_ONCE] for frame in pair.frames]
             shown = [frame.to(self._encoder.device) for frame in frames]
             parts.append(self._encoder.see(vision_patches(shown, target)))
             require_finite("stage vision_encoder", parts[-1].tokens)
