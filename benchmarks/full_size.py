@@ -1,174 +1,115 @@
-"""A random checkpoint of the published size, or a share of it, taken through export, load, verify, asking and
-segmenting: wall time, peak anonymous memory (what must fit; mapped files need not) and disk of every step.
+"""A random checkpoint of the published size, or a share of it, taken through export, load, asking, segmenting and
+verify: wall time, peak anonymous memory (what must fit; mapped files need not) beside what was said before, and disk.
 
     python benchmarks/full_size.py FOLDER --scale 0.05 --side 256
-    python benchmarks/full_size.py FOLDER --limit 16 --steps whole,export-torch,load-torch
+    python benchmarks/full_size.py FOLDER --limit 16 --steps whole,export-torch,load-torch --result full_size
 
-Each step is a process of its own, which is stopped when it passes the limit.
+Each step is a process of its own, which is stopped when it passes the limit. Ends with exit code 1 when a step took
+more memory than was said.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import math
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from random_checkpoint import scaled, write_training, write_whole
+from timer import RESULTS
 
-from x2sam_rt.config import ModelConfig
-from x2sam_rt.model.checkpoint.files import embedded_checkpoint, read_tensor_file
-from x2sam_rt.model.checkpoint.loading import empty_model, training_layout
+from x2sam_rt.evaluation.results import this_machine, versions
+from x2sam_rt.export.bundle_writer import ExportPlan
+from x2sam_rt.export.needs import verify_bytes
+from x2sam_rt.model.checkpoint.files import embedded_checkpoint
+from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.model.checkpoint.published import PUBLISHED
-from x2sam_rt.model.checkpoint.tensor_file import TensorToWrite, write_shards, write_tensors
+from x2sam_rt.runtime.bundle import load_manifest
+from x2sam_rt.runtime.needs import AskedFrames, answer_bytes, frame_bytes, loaded_bytes
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.tasks.instruction import Instruction
 
-RANK, POLL_SECONDS, CONTEXT = 128, 0.02, 4096
+POLL_SECONDS, CONTEXT = 0.02, 4096
 CLI = "import sys; from x2sam_rt.cli.app import app; app(sys.argv[1:])"
-_HEAD = "vlm.lm_head.weight"
+TOKENIZER = embedded_checkpoint() / "tokenizer"
+CLIP, IMAGE = AskedFrames("video", 16, 360, 640), AskedFrames("image", 1, 512, 512)
+PAIR = AskedFrames("video", 1, 1024, 1024)  # a stream is asked on its first frame
+PHRASE = "the red circle"
 
 
-def scaled(share: float, side: int) -> ModelConfig:
-    """The published model with its own depths and widths times √share, so that weights shrink by about `share`."""
-    if share == 1.0:
-        return replace(PUBLISHED, image_size=side)
-
-    def width(full: int, step: int) -> int:
-        return max(step, round(full * math.sqrt(share) / step) * step)
-
-    text, vision = (dict(PUBLISHED.language[f"{part}_config"]) for part in ("text", "vision"))
-    kv_heads = max(1, round(text["num_key_value_heads"] * math.sqrt(share)))
-    text |= {
-        "hidden_size": width(text["hidden_size"], 128),
-        "intermediate_size": width(text["intermediate_size"], 128),
-        "num_attention_heads": 4 * kv_heads,
-        "num_key_value_heads": kv_heads,
-        "vocab_size": width(text["vocab_size"], 1024),
-    }
-    heads = max(1, round(vision["num_heads"] * math.sqrt(share)))
-    vision |= {
-        "hidden_size": 64 * heads,
-        "num_heads": heads,
-        "intermediate_size": 256 * heads,
-        "out_hidden_size": text["hidden_size"],
-    }
-    first = width(PUBLISHED.mask_encoder.embed_dims[0], 16)
-    encoder = replace(PUBLISHED.mask_encoder, embed_dims=(first, 2 * first, 4 * first, 8 * first))
-    language = {**PUBLISHED.language, "text_config": text, "vision_config": vision}
-    return replace(PUBLISHED, image_size=side, mask_encoder=encoder, language=language)
-
-
-def random_weight(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Small numbers, norms near 1; drawn once and repeated, as drawing billions would take longer than the export."""
-    generator = torch.Generator().manual_seed(len(name))
-    count = math.prod(shape)
-    block = torch.randn(min(count, 2**20), generator=generator).mul_(0.02).to(torch.bfloat16)
-    if len(shape) == 1 and name.endswith("weight"):
-        block += 1
-    return block.repeat(-(-count // len(block)))[:count].view(shape)
-
-
-def write_whole(config: ModelConfig, folder: Path) -> None:
-    """A sharded checkpoint in bf16, its tied table once."""
-    shapes = {name: tuple(value.shape) for name, value in empty_model(config).state_dict().items() if name != _HEAD}
-    folder.mkdir(parents=True)
-    write_shards(_tensors(shapes), folder)
-    _write_config(config, folder)
-
-
-def write_training(config: ModelConfig, folder: Path) -> None:
-    """A training checkpoint of adapters, `pytorch_model.bin`, and its base model beside it in `vlm/`."""
-    model = empty_model(config)
-    base = {
-        name.removeprefix("vlm."): tuple(value.shape)
-        for name, value in model.state_dict().items()
-        if name.startswith("vlm.") and name != _HEAD
-    }
-    (folder / "vlm").mkdir(parents=True)
-    write_shards(_tensors(base), folder / "vlm")
-    (folder / "vlm/config.json").write_text(json.dumps(dict(config.language)))
-    # torch.save writes what it is given; mapped from a file, that takes no memory.
-    streamed = folder / "streamed.safetensors"
-    write_tensors(_tensors(training_layout(model, RANK)), streamed)
-    torch.save(read_tensor_file(streamed), folder / "pytorch_model.bin")
-    streamed.unlink()
-    _write_config(config, folder)
-
-
-def _tensors(shapes: dict[str, tuple[int, ...]]) -> dict[str, TensorToWrite]:
-    return {
-        name: TensorToWrite(shape, torch.bfloat16, partial(random_weight, name, shape))
-        for name, shape in shapes.items()
-    }
-
-
-def _write_config(config: ModelConfig, folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps(config.to_json()))
-
-
-def ask(bundle: Path) -> None:
-    """A question on 16 frames of 640×360, known answer."""
+def pictures(shown: AskedFrames, count: int) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
-    shown = [torch.from_numpy(generator.integers(0, 256, (360, 640, 3), dtype=np.uint8)) for _ in range(16)]
-    with Runtime.load(bundle, context=CONTEXT) as runtime:
-        frames = PromptFrames(tuple(shown), {})
-        answer = runtime.language.answer(Instruction(phrases=("the red circle",)), "video", frames)
+    return [generator.integers(0, 256, (shown.height, shown.width, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def load(bundle: Path) -> int:
+    Runtime.load(bundle, context=CONTEXT).close()
+    return 0
+
+
+def ask(bundle: Path) -> int:
+    """A question on the clip, known answer. Returns what it took beside the loaded bundle."""
+    frames = PromptFrames(tuple(torch.from_numpy(picture) for picture in pictures(CLIP, CLIP.count)), {})
+    with Runtime.load(bundle, context=CONTEXT) as runtime, taken() as taking:
+        answer = runtime.language.answer(Instruction(phrases=(PHRASE,)), "video", frames)
         assert answer.embeddings is not None
         assert bool(answer.embeddings.seg.isfinite().all())
+    return taking.bytes
 
 
-def segment(bundle: Path) -> None:
-    """One image of 512×512."""
-    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
-    with Runtime.load(bundle, context=CONTEXT) as runtime:
-        runtime.segment_image(image, "the red circle")
+def segment(bundle: Path) -> int:
+    """One image."""
+    with Runtime.load(bundle, context=CONTEXT) as runtime, taken() as taking:
+        runtime.segment_image(pictures(IMAGE, 1)[0], PHRASE)
+    return taking.bytes
 
 
-def load(bundle: Path) -> None:
-    Runtime.load(bundle, context=CONTEXT).close()
+def pair(bundle: Path) -> int:
+    """Two frames of a stream, the second through the memory."""
+    with Runtime.load(bundle, context=CONTEXT) as runtime, taken() as taking, runtime.stream(PHRASE) as session:
+        for frame in pictures(PAIR, 2):
+            session.step(frame)
+    return taking.bytes
 
 
-@dataclass(frozen=True)
-class Measured:
-    """seconds: wall time. memory: peak anonymous bytes of the process. disk: bytes of the folder after the step."""
-
-    step: str
-    seconds: float
-    memory: int
-    disk: int
+WORK = {"load": load, "ask": ask, "segment": segment, "pair": pair}
 
 
-class PastLimit(Exception):
-    """A step that took more memory than allowed."""
+@dataclass
+class Taken:
+    """bytes: anonymous memory at its highest, beside what was there at the beginning."""
+
+    bytes: int = 0
 
 
-def measure(step: str, command: list[str], folder: Path, limit: float) -> Measured:
-    """Runs a command and watches it. limit: GB. Raises PastLimit, or CalledProcessError when it fails."""
-    started, peak = time.perf_counter(), 0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            peak = max(peak, anonymous_bytes(process.pid))
-            if peak > limit * 1e9:
-                process.kill()
-                raise PastLimit(f"{step} took more than {limit} GB of anonymous memory.")
-            time.sleep(POLL_SECONDS)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Measured(step, round(time.perf_counter() - started, 1), peak, disk)
+@contextlib.contextmanager
+def taken() -> Iterator[Taken]:
+    """Measures the body in this process."""
+    result, done, before = Taken(), threading.Event(), anonymous_bytes("self")
+
+    def watch() -> None:
+        while not done.wait(POLL_SECONDS):
+            result.bytes = max(result.bytes, anonymous_bytes("self") - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield result
+    finally:
+        done.set()
+        watcher.join()
 
 
-def anonymous_bytes(process: int) -> int:
+def anonymous_bytes(process: int | str) -> int:
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -176,36 +117,139 @@ def anonymous_bytes(process: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
-def steps(folder: Path, own: list[str]) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class Measured:
+    """seconds: wall time. memory: peak anonymous bytes of the process; said: at most, before it began (None: nothing
+    was). taken: of memory, what the work took beside a loaded bundle; said_taken: at most. disk: bytes of the folder
+    after the step. load: processes that wanted a core at its end, of which it is one or two."""
+
+    step: str
+    seconds: float
+    memory: int
+    said: int | None
+    taken: int
+    said_taken: int | None
+    disk: int
+    load: float
+
+    @property
+    def holds(self) -> bool:
+        within = self.said is None or self.memory <= self.said
+        return within and (self.said_taken is None or self.taken <= self.said_taken)
+
+
+class PastLimit(Exception):
+    """A step that took more memory than allowed."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """said, said_taken: as in `Measured`, asked for when the step's turn comes."""
+
+    command: list[str]
+    said: Callable[[], tuple[int | None, int | None]] = lambda: (None, None)
+
+
+def measure(name: str, step: Step, folder: Path, limit: float) -> Measured:
+    """Runs a command and watches it. limit: GB. Raises PastLimit, or CalledProcessError when it fails."""
+    said, said_taken = step.said()
+    started, peak = time.perf_counter(), 0
+    with subprocess.Popen(step.command, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            peak = max(peak, anonymous_bytes(process.pid))
+            if peak > limit * 1e9:
+                process.kill()
+                raise PastLimit(f"{name} took more than {limit} GB of anonymous memory.")
+            time.sleep(POLL_SECONDS)
+        assert process.stdout is not None
+        last = process.stdout.read().strip().rpartition("\n")[2]
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, step.command)
+    seconds = round(time.perf_counter() - started, 1)
+    disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    with Path("/proc/loadavg").open() as file:
+        load_now = float(file.read().split()[0])
+    taken_bytes = int(last) if last.isdigit() else 0
+    return Measured(name, seconds, peak, said, taken_bytes, said_taken, disk, load_now)
+
+
+def steps(folder: Path, own: list[str]) -> dict[str, Step]:
     """own: the options that this script passes to itself."""
-    here, cli, tokenizer = [sys.executable, __file__, str(folder), *own], [sys.executable, "-c", CLI], ["--tokenizer"]
-    tokenizer += [str(embedded_checkpoint() / "tokenizer")]
-    whole, training = str(folder / "whole"), str(folder / "training")
-    export: Callable[..., list[str]] = lambda name, source, *options: [  # noqa: E731
-        *cli, "export", source, "-o", str(folder / name), *tokenizer, "--no-verify", *options
-    ]  # fmt: skip
-    bf16 = ("--engine", "torch", "--precision", "bf16")
-    base = ("--vlm", str(folder / "training/vlm"))
-    commands = {
-        "whole": [*here, "--only", "whole"],
-        "training": [*here, "--only", "training"],
-        "export-torch": export("torch", whole, *bf16),
-        "export-training": export("merged", training, *base, *bf16),
-        "export-onnx": export("onnx", whole, "--language-precision", "bf16"),
-    }
+    here = [sys.executable, __file__, str(folder), *own, "--only"]
+    made = {name: Step([*here, name]) for name in ("whole", "training")}
+    base = folder / "training/vlm"
+    made["export-torch"] = export(folder, "torch", "whole", ExportChoice("torch", "bf16"))
+    made["export-training"] = export(folder, "merged", "training", ExportChoice("torch", "bf16"), base)
+    made["export-onnx"] = export(folder, "onnx", "whole", ExportChoice("onnxruntime", "fp32"))
     for bundle in ("torch", "onnx"):
-        commands |= {f"{work}-{bundle}": [*here, "--only", f"{work}-{bundle}"] for work in ("load", "ask", "segment")}
-        commands[f"verify-{bundle}"] = [*cli, "verify", str(folder / bundle), "--quick"]
-    return commands
+        for work in WORK:
+            made[f"{work}-{bundle}"] = Step([*here, f"{work}-{bundle}"], said_of_work(folder / bundle, work))
+        made[f"verify-{bundle}"] = Step(
+            [sys.executable, "-c", CLI, "verify", str(folder / bundle), "--quick"], said_of_verify(folder / bundle)
+        )
+    return made
+
+
+@dataclass(frozen=True)
+class ExportChoice:
+    engine: str
+    precision: str
+
+
+def export(folder: Path, name: str, source: str, choice: ExportChoice, base: Path | None = None) -> Step:
+    options = ["--engine", choice.engine, "--precision", choice.precision, "--language-precision", "bf16"]
+    options += ["--tokenizer", str(TOKENIZER), "--no-verify", *([] if base is None else ["--vlm", str(base)])]
+    command = [sys.executable, "-c", CLI, "export", str(folder / source), "-o", str(folder / name), *options]
+
+    def said() -> tuple[int, None]:
+        checkpoint = load_checkpoint(folder / source, vlm=None if base is None else str(base), tokenizer=TOKENIZER)
+        plan = ExportPlan(checkpoint, choice.engine, choice.precision, language_precision="bf16", verify=False)
+        return plan.needs.memory, None
+
+    return Step(command, said)
+
+
+def said_of_work(bundle: Path, work: str) -> Callable[[], tuple[int, int | None]]:
+    def said() -> tuple[int, int | None]:
+        manifest = load_manifest(bundle)
+        frame = frame_bytes(manifest.model)
+        more = {
+            "load": 0,
+            "ask": answer_bytes(manifest, CLIP),
+            "segment": answer_bytes(manifest, IMAGE) + frame,
+            "pair": answer_bytes(manifest, PAIR) + frame,
+        }[work]
+        return loaded_bytes(manifest) + more, more
+
+    return said
+
+
+def said_of_verify(bundle: Path) -> Callable[[], tuple[int, None]]:
+    return lambda: (verify_bytes(load_manifest(bundle)), None)
 
 
 def run_all(folder: Path, names: list[str], own: list[str], limit: float) -> Iterator[Measured]:
-    commands = steps(folder, own)
-    for name in names or commands:
-        done = measure(name, commands[name], folder, limit)
-        sizes = f"{done.memory / 1e9:7.2f} GB memory {done.disk / 1e9:7.2f} GB disk"
-        print(f"{name:16} {done.seconds:8.1f} s {sizes}", flush=True)
+    known = steps(folder, own)
+    for name in names or known:
+        done = measure(name, known[name], folder, limit)
+        said = "" if done.said is None else f" (said: {done.said / 1e9:.2f})"
+        taken = "" if not done.said_taken else f", the work {done.taken / 1e9:.2f} (said: {done.said_taken / 1e9:.2f})"
+        print(
+            f"{name:16} {done.seconds:8.1f} s {done.memory / 1e9:7.2f} GB memory{said}{taken}, "
+            f"{done.disk / 1e9:.2f} GB disk, load {done.load:.1f}",
+            flush=True,
+        )
         yield done
+
+
+def keep(path: Path, options: argparse.Namespace, done: Measured) -> None:
+    """Into the file beside the other steps of the same size, with the machine and versions it ran on."""
+    size = {"scale": options.scale, "side": options.side}
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    rows = kept["steps"] if kept.get("scale") == options.scale and kept.get("side") == options.side else []
+    rows = [row for row in rows if row["step"] != done.step] + [asdict(done) | {"holds": done.holds}]
+    content = {"machine": asdict(this_machine()), "versions": versions(), **size, "steps": rows}
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def main() -> None:
@@ -215,23 +259,32 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=PUBLISHED.image_size)
     parser.add_argument("--limit", type=float, default=16.0, help="GB of anonymous memory")
     parser.add_argument("--steps", default="", help="comma-separated; default: all")
-    parser.add_argument("--result", type=Path, help="JSON file for the figures")
+    parser.add_argument("--result", type=Path, help="JSON file; a bare name: in benchmarks/results/")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    config = scaled(options.scale, options.side)
-    if options.only in ("whole", "training"):
-        {"whole": write_whole, "training": write_training}[options.only](config, options.folder / options.only)
-    elif options.only:
-        work, _, bundle = options.only.partition("-")
-        {"load": load, "ask": ask, "segment": segment}[work](options.folder / bundle)
-    else:
-        own = ["--scale", str(options.scale), "--side", str(options.side)]
-        names = [name for name in options.steps.split(",") if name]
-        done = [vars(one) for one in run_all(options.folder, names, own, options.limit)]
+    if options.only:
+        run_one(options)
+        return
+    own = ["--scale", str(options.scale), "--side", str(options.side)]
+    names = [name for name in options.steps.split(",") if name]
+    past = []
+    for done in run_all(options.folder, names, own, options.limit):
+        past += [] if done.holds else [done.step]
         if options.result:
-            options.result.write_text(
-                json.dumps({"scale": options.scale, "side": options.side, "steps": done}, indent=1)
-            )
+            bare = options.result.parent == Path() and not options.result.suffix
+            keep(RESULTS / f"{options.result}.json" if bare else options.result, options, done)
+    if past:
+        sys.exit(f"More memory than was said: {', '.join(past)}.")
+
+
+def run_one(options: argparse.Namespace) -> None:
+    """One step in this process; what its work took is printed."""
+    make = {"whole": write_whole, "training": write_training}
+    if options.only in make:
+        make[options.only](scaled(options.scale, options.side), options.folder / options.only)
+    else:
+        work, _, bundle = options.only.partition("-")
+        print(WORK[work](options.folder / bundle))
 
 
 if __name__ == "__main__":

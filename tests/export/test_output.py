@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -137,3 +139,26 @@ def test_a_kill_leaves_one_or_the_other(old: Path, moment: str, left: str, caplo
         write(folder, "newest")
     assert ".bundle.partial: removed what a killed process had left there" in caplog.text
     assert beside(old) == ["bundle"]
+
+
+def test_what_others_left_is_mentioned(target: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left, held = (target.with_name(f".{name}.partial") for name in ("left", "held"))
+    for folder in (left, held):
+        folder.mkdir()
+        (folder / "weights").write_bytes(bytes(10**7))
+    lock = os.open(held, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with bundle_folder(target, overwrite=False) as folder:
+        write(folder, "new")
+    os.close(lock)
+    assert f"{left}: 0.01 GB that a killed process left" in caplog.text
+    assert str(held) not in caplog.text
+    assert left.exists(), "it may be wanted by whoever looks into the failure"
+
+
+def test_files_have_ordinary_modes(torch_bundle: Path, onnx_bundle: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    for bundle in (torch_bundle, onnx_bundle):
+        for path in (bundle, *bundle.rglob("*")):
+            assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~mask, path

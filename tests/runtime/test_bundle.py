@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -171,3 +172,22 @@ def test_a_killed_export_cannot_be_loaded(tmp_path: Path) -> None:
     assert (left / "stages/weights.safetensors").is_file()
     with pytest.raises(BundleError, match="finished export"):
         Runtime.load(left)
+
+
+@pytest.mark.parametrize("hidden", [MANIFEST, "stages/weights.safetensors", "."])
+def test_a_bundle_of_another_user_is_named(torch_bundle: Path, tmp_path: Path, hidden: str) -> None:
+    """Root reads everything, so it becomes nobody for the moment."""
+    bundle = Path(shutil.copytree(torch_bundle, tmp_path / "bundle"))
+    (bundle / hidden).chmod(0)
+    user, nobody = os.geteuid(), 65534
+    for folder in (tmp_path, *tmp_path.parents)[:-2]:
+        if user == 0:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    try:
+        if user == 0:
+            os.seteuid(nobody)
+        with pytest.raises(BundleError, match=r"this user may not read it|cannot be opened \(Permission denied\)"):
+            load_manifest(bundle)
+    finally:
+        os.seteuid(user)
+        (bundle / hidden).chmod(0o700)

@@ -103,6 +103,18 @@ def _attention(record: EngineRecord) -> str:
     return f"one node, {'up to' if held else 'not'} {scores}"
 
 
+def _memory_needs(manifest: Manifest) -> str:
+    from x2sam_rt.runtime.needs import AskedFrames, answer_bytes, frame_bytes, loaded_bytes
+    from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES
+
+    loaded, frame = loaded_bytes(manifest), frame_bytes(manifest.model)
+    asked = answer_bytes(manifest, AskedFrames("video", PROMPT_FRAMES, 360, 640))
+    return (
+        f"at most {loaded / 1e9:.2f} GB loaded, {asked / 1e9:.2f} GB more for a question on {PROMPT_FRAMES} frames of "
+        f"640×360, {frame / 1e9:.2f} GB for a frame's work; the language side stays mapped"
+    )
+
+
 def _summary(manifest: Manifest) -> Table:
     model, environment = manifest.model, manifest.environment
     table = Table(show_header=False, title="bundle")
@@ -116,6 +128,7 @@ def _summary(manifest: Manifest) -> Table:
         + "".join(f"; approximation: {name} {value}" for name, value in model.memory.approximations.items()),
         "language": f"{model.language_dim} channels, {model.language['text_config']['num_hidden_layers']} layers",
         "size": f"{manifest.num_bytes / 2**20:.1f} MiB, {len(manifest.files)} files",
+        "takes on a CPU": _memory_needs(manifest),
         "built with": ", ".join(f"{name} {version}" for name, version in environment.packages.items()),
         "built on": environment.platform,
     }

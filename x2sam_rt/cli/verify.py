@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def verify(
     bundle: Bundle,
     device: Device = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Every stage alone; no clips and no accuracy.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Every stage alone, at fewer sizes; no clips.")] = False,
 ) -> None:
     """Check a bundle's engines against PyTorch on this machine, stage by stage and over a whole clip."""
     from x2sam_rt.export.verify import bounds_of, planned_checks, verify_bundle
@@ -37,7 +37,11 @@ def verify(
                 checks.append(check)
                 progress.update(bar, advance=1, description=_name(check))
                 if not progress.console.is_terminal:
-                    progress.console.print(f"{_name(check)}: {'ok' if check.passed(bounds) else 'out of bounds'}")
+                    left = progress.tasks[bar].time_remaining
+                    passed = "ok" if check.passed(bounds) else "out of bounds"
+                    progress.console.print(
+                        f"{_name(check)}: {passed}" + ("" if left is None else f", about {left:.0f} s left")
+                    )
         for table in verification_tables(checks, bounds):
             console.print(table)
         failed = [check for check in checks if not check.passed(bounds)]

@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 
 from x2sam_rt.export.engines import BuildChoice, build_and_measure, write_engine
+from x2sam_rt.export.int8 import Calibration, check_calibration, quantize_stages
 from x2sam_rt.export.needs import ExportNeeds, check_needs, export_needs
 from x2sam_rt.export.output import bundle_folder, check_output
+from x2sam_rt.export.verify import bundled_stages
 from x2sam_rt.model.checkpoint.files import tensor_files
 from x2sam_rt.model.checkpoint.loading import Checkpoint, empty_model
-from x2sam_rt.model.checkpoint.stored import StoredWeights
+from x2sam_rt.model.checkpoint.stored import StoredWeights, empty
 from x2sam_rt.model.checkpoint.tensor_file import OnBytes, TensorToWrite, write_shards, write_tensors
 from x2sam_rt.model.precision import Precision, dtype_of
 from x2sam_rt.model.quantization import LanguageWeights
@@ -29,10 +31,12 @@ from x2sam_rt.runtime.bundle import (
     SCHEMA,
     WORDING,
     BuildEnvironment,
+    BundleFiles,
     Manifest,
     file_sha256,
     record_files,
 )
+from x2sam_rt.runtime.device import CPU
 from x2sam_rt.runtime.engines import STAGE_WEIGHTS, check_precision, check_targets, find_backend
 from x2sam_rt.runtime.engines.engine import OnProgress, backend_module
 from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord
@@ -47,7 +51,7 @@ class ExportPlan:
     """What is exported and how. backend: a name in `runtime.engines.BACKENDS`. targets: GPUs to build for, as "sm86";
     empty = the backend's choice. language_weights: what the text model's weights are rounded to when the bundle is
     loaded; the bundle holds them whole. language_precision: of the language side's weights; None = as the stages.
-    verify: measure every stage against PyTorch."""
+    verify: measure every stage against PyTorch. calibration: for int8, and only for it."""
 
     checkpoint: Checkpoint
     backend: str
@@ -56,6 +60,7 @@ class ExportPlan:
     language_weights: LanguageWeights = "full"
     language_precision: Precision | None = None
     verify: bool = True
+    calibration: Calibration | None = None
 
     @property
     def contracts(self) -> tuple[StageContract, ...]:
@@ -63,7 +68,7 @@ class ExportPlan:
 
     @property
     def language(self) -> Precision:
-        return self.language_precision or self.precision
+        return self.language_precision or ("fp32" if self.precision == "int8" else self.precision)
 
     @property
     def needs(self) -> ExportNeeds:
@@ -102,6 +107,7 @@ def export_bundle(
     precision or for the targets; CheckpointError for weights with NaN or infinity.
     """
     check_request(plan.backend, plan.precision, plan.targets, output, overwrite)
+    check_calibration(plan.precision, plan.calibration)
     check_needs(plan.needs, output)
     with bundle_folder(output, overwrite=overwrite) as folder:
         errors: dict[str, float] = {}
@@ -113,7 +119,23 @@ def export_bundle(
         on_step("manifest")
         manifest = _manifest(plan, folder, errors)
         manifest.save(folder)
+        if plan.calibration is not None:
+            manifest = _in_int8(plan, plan.calibration, manifest, folder, on_step)
+            manifest.save(folder)
     return manifest
+
+
+def _in_int8(plan: ExportPlan, calibration: Calibration, manifest: Manifest, folder: Path, on_step: OnStep) -> Manifest:
+    """The bundle that was just written, its frame stages quantized and measured anew."""
+    quantize_stages(folder, manifest, calibration, on_step)
+    manifest = replace(manifest, files=record_files(folder))
+    on_step("checks")
+    files = BundleFiles(folder, manifest.files)
+    checks = bundled_stages(manifest, files, CPU) if plan.verify else iter(())
+    errors: dict[str, float] = {}
+    for check in checks:
+        errors[check.stage] = max(check.error, errors.get(check.stage, 0.0))
+    return replace(manifest, errors=errors)
 
 
 def _build(plan: ExportPlan, contract: StageContract, folder: Path, on_progress: OnProgress) -> dict[str, float]:
@@ -121,9 +143,9 @@ def _build(plan: ExportPlan, contract: StageContract, folder: Path, on_progress:
     names = stage_weights(empty_model(plan.checkpoint.config), contract.name)
     model = plan.checkpoint.part(names, dtype_of(plan.precision))
     choice = BuildChoice(plan.backend, plan.precision, plan.targets)
-    if plan.verify:
-        return {contract.name: build_and_measure(model, contract, choice, folder, on_progress)}
-    error = write_engine(model, contract, choice, folder, on_progress)
+    write = build_and_measure if plan.verify else write_engine
+    error = write(model, contract, choice, folder, on_progress)
+    empty(model)
     return {} if error is None else {contract.name: error}
 
 

@@ -12,14 +12,14 @@ from x2sam_rt.model.checkpoint.loading import Checkpoint, empty_model
 from x2sam_rt.model.checkpoint.stored import StoredWeights
 from x2sam_rt.model.precision import Precision, dtype_of
 from x2sam_rt.model.stages import STAGES, stage_weights
+from x2sam_rt.runtime.bundle import Manifest
 from x2sam_rt.runtime.engines import find_backend
+from x2sam_rt.runtime.needs import PROCESS_BYTES, frame_bytes
 from x2sam_rt.runtime.weights import language_names, without_shared_table
 
-# Libraries, graphs and the activations of a stage that is checked.
-_PROCESS_BYTES = 3 * 2**29
-# Copies of the largest stage, as fp32, that are held at once: PyTorch's fp32 reference beside the bundle's own weights;
-# an exporter's weights, its graph and the file's bytes.
-_TORCH_COPIES, _GRAPH_COPIES = 1, 3
+# Copies of the largest stage, as fp32, that are held at once: PyTorch's fp32 reference beside the bundle's own mapped
+# weights; the exporter's, and the engine's own while it is checked.
+_TORCH_COPIES, _GRAPH_COPIES = 1, 2
 _BYTES_PER_SECOND = 300e6
 
 
@@ -52,7 +52,15 @@ def export_needs(checkpoint: Checkpoint, backend: str, precision: Precision, lan
     if not own:  # the engines' files beside the weights
         disk += stage_count * itemsize
     copies = _TORCH_COPIES if own else _GRAPH_COPIES
-    return ExportNeeds(language_count, stages, disk, _PROCESS_BYTES + copies * 4 * max(stages.values()))
+    return ExportNeeds(language_count, stages, disk, PROCESS_BYTES + copies * 4 * max(stages.values()))
+
+
+def verify_bytes(manifest: Manifest) -> int:
+    """Of `verify --quick`: the largest stage's engine and its reference, and what both compute with."""
+    model = empty_model(manifest.model)
+    weights = model.state_dict()
+    largest: int = max(sum(weights[name].numel() for name in stage_weights(model, stage)) for stage in STAGES)
+    return PROCESS_BYTES + _GRAPH_COPIES * 4 * largest + frame_bytes(manifest.model)
 
 
 def check_needs(needs: ExportNeeds, output: Path) -> None:

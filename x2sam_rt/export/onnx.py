@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir
 import torch
+from onnx_ir.external_data import unload_from_model
 from torch import nn
 
 from x2sam_rt.errors import EngineError
@@ -24,6 +26,8 @@ from x2sam_rt.model.stages import example_inputs
 # fails in ONNX Runtime; attention is exported as matrix products and softmax instead, large ones piece by piece.
 OPSET, _ATTENTION_OPSET = 20, 23
 _ONE_FILE = 2**31 - 2**20  # bytes a protobuf can hold; beyond, the weights go beside the graph
+# Bytes of weights from which on they lie beside the graph, each that is not small: ONNX Runtime maps them then.
+_BESIDE_ABOVE, _SMALL = 2**28, 2**10
 _TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
@@ -32,7 +36,10 @@ def export_onnx(module: nn.Module, contract: StageContract, path: Path) -> None:
 
     Raises EngineError when the exporter or ONNX's checker refuses the stage.
     """
-    save_graph(stage_graph(folded(module), contract, OPSET), path)
+    program = _program(folded(module), contract, OPSET)
+    if _weight_bytes(program.model) > _BESIDE_ABOVE:  # written from PyTorch's own memory: the graph takes no copy
+        unload_from_model(program.model, path.parent, _beside(path), size_threshold_bytes=_SMALL)
+    onnx.save(onnx_ops.add_function_bodies(program.model_proto), path)
     onnx.checker.check_model(str(path))
 
 
@@ -42,6 +49,10 @@ def stage_graph(module: nn.Module, contract: StageContract, opset: int) -> onnx.
 
     Raises EngineError when the exporter refuses the stage.
     """
+    return onnx_ops.add_function_bodies(_program(module, contract, opset).model_proto)
+
+
+def _program(module: nn.Module, contract: StageContract, opset: int) -> torch.onnx.ONNXProgram:
     inputs = example_inputs(contract)
     try:
         with _quiet(), torch.no_grad():
@@ -60,7 +71,16 @@ def stage_graph(module: nn.Module, contract: StageContract, opset: int) -> onnx.
             f"Stage {contract.name} cannot be exported to ONNX with torch {torch.__version__}: {error}"
         ) from error
     assert program is not None
-    return onnx_ops.add_function_bodies(program.model_proto)
+    return program
+
+
+def _weight_bytes(model: onnx_ir.Model) -> int:
+    weights = (value.const_value for value in model.graph.initializers.values())
+    return sum(weight.nbytes for weight in weights if weight is not None)
+
+
+def _beside(path: Path) -> str:
+    return f"{path.name}.data"
 
 
 def _translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -71,7 +91,7 @@ def _translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
     """Writes a graph; weights that one file cannot hold go beside it."""
-    onnx.save(model, path, save_as_external_data=model.ByteSize() > _ONE_FILE, location=f"{path.name}.data")
+    onnx.save(model, path, save_as_external_data=model.ByteSize() > _ONE_FILE, location=_beside(path))
 
 
 def _dynamic_shapes(contract: StageContract) -> tuple[dict[int, Any], ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 from x2sam_rt.errors import BundleError
 from x2sam_rt.media.atomic import AtomicOutput, naming_write_errors, nothing
 from x2sam_rt.runtime.bundle import MANIFEST
+
+_log = logging.getLogger(__name__)
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -43,7 +47,31 @@ def bundle_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     check_output(output, overwrite)
     with naming_write_errors(output, BundleError):
         output.parent.mkdir(parents=True, exist_ok=True)
+        _mention_others(output)
         folder = AtomicOutput(output, folder=True, replaces=_is_bundle if overwrite else nothing, error=BundleError)
         with folder.discarded_on_error():
             yield folder.temporary
         folder.publish()
+
+
+def _mention_others(output: Path) -> None:
+    """What killed processes left beside this name, under others, takes space until somebody removes it."""
+    for hidden in output.parent.glob(".*.partial"):
+        if hidden.name != f".{output.name}.partial" and _is_left(hidden):
+            size = sum(path.stat().st_size for path in hidden.rglob("*") if path.is_file())
+            _log.warning("%s: %.2f GB that a killed process left there. Remove it.", hidden, size / 1e9)
+
+
+def _is_left(hidden: Path) -> bool:
+    """Whether nobody holds its lock (see `AtomicOutput`)."""
+    try:
+        lock = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # gone, or another user's
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True

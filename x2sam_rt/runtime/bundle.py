@@ -123,6 +123,11 @@ def load_manifest(folder: Path, *, check_hashes: bool = False) -> Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest alone; no file it lists is looked at. Raises BundleError."""
     if not os.path.isfile(folder / MANIFEST):  # unlike the method, takes any name
+        if os.path.isdir(folder) and not os.access(folder, os.X_OK, effective_ids=True):
+            raise BundleError(
+                f"{folder}: this user may not read it. Ask its owner for read access, as with `chmod -R a+rX`, or for "
+                "a copy."
+            )
         raise BundleError(
             f"{folder}: found no {MANIFEST}, wanted a finished export: `x2sam-rt export CHECKPOINT -o DIR`."
         )

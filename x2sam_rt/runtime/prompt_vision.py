@@ -21,7 +21,7 @@ from x2sam_rt.tasks.table import Media
 RegionSource = Callable[[Tensor], Tensor]  # (1, 3, S, S) → (1, S/16, S/16, C): what the mask encoder sees of a frame
 
 # Pairs of frames that go through the visual tower at once: what it takes beside its results is bounded by them.
-_PAIRS_AT_ONCE = 8
+PAIRS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +107,8 @@ class PromptVision:
 
     def _run_tower(self, pairs: Sequence[FramePair], target: tuple[int, int]) -> VisualTokens:
         parts = []
-        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            frames = [frame for pair in pairs[start : start + _PAIRS_AT_ONCE] for frame in pair.frames]
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            frames = [frame for pair in pairs[start : start + PAIRS_AT_ONCE] for frame in pair.frames]
             shown = [frame.to(self._encoder.device) for frame in frames]
             parts.append(self._encoder.see(vision_patches(shown, target)))
             require_finite("stage vision_encoder", parts[-1].tokens)

@@ -23,6 +23,7 @@ from x2sam_rt.errors import CheckpointError, ConfigError
 
 # Where a folder's index names its shards, in the hub's two forms.
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_NESTED = ("state_dict", "model")  # where training scripts put the tensors beside other things
 _INDEX_END = ".index.json"
 # Of a file's own table of contents, in bytes: a hundred thousand tensors.
 _MOST_HEADER = 16 * 10**6
@@ -41,9 +42,9 @@ class _Entry:
 
 
 def read_tensor_file(path: Path) -> dict[str, Tensor]:
-    """Tensors of one `.safetensors` file, of a `.bin`/`.pt`/`.pth` state dict (or `{"state_dict": …}`), or of the
-    shards that an `.index.json` names. They are mapped from disk, in their own type: memory is taken when they are
-    changed (only `.bin` files from before torch 1.6 are read whole).
+    """Tensors of one `.safetensors` file, of a `.bin`/`.pt`/`.pth` state dict (or one under "state_dict" or
+    "model"), or of the shards that an `.index.json` names. They are mapped from disk, in their own type: memory is
+    taken when they are changed (only `.bin` files from before torch 1.6 are read whole).
 
     Raises CheckpointError when the file is missing, damaged, of another kind, or holds anything but tensors of
     floating-point numbers.
@@ -136,9 +137,10 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             f"{path}: not a readable weights-only torch file ({type(error).__name__}: {shown(str(error))}). "
             "Save a plain state dict with torch.save, or convert it to safetensors."
         ) from error
-    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    nested = [key for key in _NESTED if key in loaded] if isinstance(loaded, dict) else []
+    tensors = loaded[nested[0]] if nested else loaded
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise CheckpointError(f"{path}: wanted a dictionary of named tensors, or one under 'state_dict'.")
+        raise CheckpointError(f"{path}: wanted a dictionary of named tensors, or one under {' or '.join(_NESTED)}.")
     _check_plain(tensors, path)
     return dict(tensors)
 

@@ -24,6 +24,7 @@ from x2sam_rt.model.checkpoint.published import (
     read_budgets,
     read_published_config,
 )
+from x2sam_rt.model.checkpoint.sam2 import read_sam2_encoder
 from x2sam_rt.model.checkpoint.stored import StoredWeight, StoredWeights, fill
 from x2sam_rt.model.x2sam import X2SAM
 
@@ -73,7 +74,12 @@ def empty_model(config: ModelConfig) -> X2SAM:
 
 
 def load_checkpoint(
-    path: Path | str, *, vlm: str | None = None, config: Path | None = None, tokenizer: Path | None = None
+    path: Path | str,
+    *,
+    vlm: str | None = None,
+    config: Path | None = None,
+    tokenizer: Path | None = None,
+    sam2: Path | None = None,
 ) -> Checkpoint:
     """Opens a trained model. Names and shapes are checked here; numbers are read when they are needed.
 
@@ -81,7 +87,7 @@ def load_checkpoint(
     training (with `base_layer`), a single `.safetensors` file, an index of shards, or a folder or hub name of any of
     these. vlm: folder or hub name of the base Qwen3-VL. config: the model's configuration; default `config.json` beside
     the checkpoint, else the published sizes. tokenizer: folder; default `tokenizer/` beside the checkpoint, else the
-    base folder.
+    base folder. sam2: an original SAM 2.1 checkpoint, whose image encoder takes the mask encoder's place.
 
     Raises CheckpointError naming every missing, unexpected and mis-shaped tensor at once; ConfigError.
     """
@@ -93,14 +99,16 @@ def load_checkpoint(
     if base is not None or not any(name.startswith(_WRAPPED) for name in tensors.found):
         check_extent(resolved, [*tensors.found.values(), *under.values()], file)
     model = empty_model(resolved)
-    tensors = replace(tensors, found=_without_historic(tensors.found, model, file))
+    encoder = {} if sam2 is None else read_sam2_encoder(sam2, _shapes(model))
+    tensors = replace(tensors, found=_without_historic(tensors.found, model, file) | encoder)
     weights = _share_table(_complete(model, tensors, base, under, file))
     return Checkpoint(resolved, weights, file, _tokenizer_folder(file.parent, tokenizer, base))
 
 
 @dataclass(frozen=True, eq=False)
 class _Tensors:
-    """found: by the names of a training checkpoint, or of a single file. full: the wrapped language model is whole."""
+    """found: by the names of a training checkpoint, or of a single file. full: what is adapted has the name that the
+    adapters' library gives it where it holds the wrapped language model whole."""
 
     found: dict[str, Tensor]
     full: bool
@@ -160,7 +168,7 @@ def _complete(
         whole = _tie(found, model)
         _check_fit(whole, wanted, wanted, file)
         return {name: StoredWeight(value) for name, value in whole.items()}
-    if tensors.full:
+    if tensors.full or _holds_whole(model, found):
         return _complete_full(model, found, file)
     if base is None:
         raise CheckpointError(
@@ -170,6 +178,13 @@ def _complete(
     required = _required(model, found)
     _check_fit(found, required, required | {_wrap(n): s for n, s in wanted.items() if n.startswith(_TRAINED)}, file)
     return _on_base(model, found, under, base)
+
+
+def _holds_whole(model: X2SAM, found: Mapping[str, Tensor]) -> bool:
+    """Whether nothing of the wrapped language model is wanted of a base, as in files of the library's first versions,
+    which had no name of their own for what is adapted."""
+    wrapped = {_wrap(name) for name in _shapes(model) if name.startswith(_TRAINED)}
+    return wrapped - found.keys() <= ({_wrap(_HEAD)} if _tied(model) else set())
 
 
 def _required(model: X2SAM, found: Mapping[str, Tensor]) -> Shapes:

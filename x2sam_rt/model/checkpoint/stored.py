@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -39,3 +40,14 @@ def fill(model: nn.Module, weights: StoredWeights, names: Iterable[str], dtype: 
     values = {name: read[id(weights[name])] for name in names}
     model.load_state_dict(values, strict=False, assign=True)
     model.requires_grad_(False)
+
+
+def empty(model: nn.Module) -> None:
+    """Gives the memory of a model's weights back to the system now. Exporters keep the parameters of finished graphs,
+    and the allocator what lies between others."""
+    for parameter in model.parameters():
+        if not parameter.is_meta:
+            parameter.data = parameter.data.new_empty(0)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the GNU library has it
+    if trim is not None:
+        trim(0)

@@ -50,7 +50,7 @@ _ROWS = (
     Backend(
         name="onnxruntime",
         module="x2sam_rt.runtime.engines.onnxruntime_engine",
-        precisions=("fp32",),
+        precisions=("fp32", "int8"),
         file="stages/{stage}.onnx",
         packages=("onnxruntime",),
     ),

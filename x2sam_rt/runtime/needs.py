@@ -1,0 +1,97 @@
+"""What a bundle at work takes of memory beside the files it maps, known before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from x2sam_rt.config import ModelConfig
+from x2sam_rt.model.language import CHUNK
+from x2sam_rt.model.precision import dtype_of
+from x2sam_rt.model.preprocess import tokens_per_pair, vision_size
+from x2sam_rt.runtime.bundle import Manifest
+from x2sam_rt.runtime.engines import STAGE_WEIGHTS
+from x2sam_rt.runtime.prompt_vision import PAIRS_AT_ONCE
+from x2sam_rt.tasks.table import Media
+
+# Libraries, their threads and what the allocator keeps.
+PROCESS_BYTES = 3 * 2**29
+_WORKSPACE = 2**28
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class AskedFrames:
+    """What an instruction is answered on: frames of one size."""
+
+    media: Media
+    count: int
+    height: int
+    width: int
+
+
+def loaded_bytes(manifest: Manifest) -> int:
+    """Of a loaded bundle on a CPU before anything is asked: engines lay their weights out anew, the language side's
+    stay mapped, and the key-value cache takes memory only as far as it is filled."""
+    return PROCESS_BYTES + manifest.files[STAGE_WEIGHTS].size
+
+
+def cache_bytes(config: ModelConfig, tokens: int, itemsize: int) -> int:
+    """Keys and values of `tokens` tokens."""
+    text = config.language["text_config"]
+    per_token = int(2 * text["num_hidden_layers"] * text["num_key_value_heads"] * text["head_dim"])
+    return per_token * tokens * itemsize
+
+
+def answer_bytes(manifest: Manifest, shown: AskedFrames) -> int:
+    """Most that one question with a known answer takes beside a loaded bundle, its share of the cache included."""
+    config, words = manifest.model, CHUNK
+    language, stages = (dtype_of(name).itemsize for name in (manifest.language_precision, manifest.precision))
+    budget = config.video_budget if shown.media == "video" else config.image_budget
+    target = vision_size(shown.height, shown.width, shown.count if shown.media == "video" else 1, budget)
+    pairs = -(-shown.count // 2)
+    tokens = pairs * tokens_per_pair(target) + words
+    tower = _tower_bytes(config, min(pairs, PAIRS_AT_ONCE) * tokens_per_pair(target), stages)
+    kept = _seen_bytes(config, tokens, stages) + cache_bytes(config, tokens, language)
+    return _WORKSPACE + kept + max(tower, _prefill_bytes(config, tokens, language))
+
+
+def _seen_bytes(config: ModelConfig, tokens: int, itemsize: int) -> int:
+    """Visual tokens and their deep-stack levels, once by parts and once joined; the prompt's embeddings."""
+    levels = 1 + len(config.language["vision_config"]["deepstack_visual_indexes"])
+    return (2 * levels + 2) * tokens * config.language_dim * itemsize
+
+
+def _tower_bytes(config: ModelConfig, tokens: int, itemsize: int) -> int:
+    """tokens: of the pairs that go through at once. The frames as floats and as patches; a block's hidden states, its
+    queries, keys and values, these turned in fp32, and its wider layer before and after the activation."""
+    vision = config.language["vision_config"]
+    patches = tokens * vision["spatial_merge_size"] ** 2
+    pixels = 3 * vision["temporal_patch_size"] * vision["patch_size"] ** 2
+    hidden, wide = vision["hidden_size"], vision["intermediate_size"]
+    return int(patches * (4 * pixels * _FLOAT + (5 * hidden + 2 * wide) * itemsize + 6 * hidden * _FLOAT))
+
+
+def _prefill_bytes(config: ModelConfig, tokens: int, itemsize: int) -> int:
+    """One chunk's hidden states, heads and wider layer, its mask and (where no kernel does without) its scores; the
+    largest weight as the matrix product lays it out."""
+    text, chunk = config.language["text_config"], min(CHUNK, tokens)
+    hidden, wide, heads = text["hidden_size"], text["intermediate_size"], text["num_attention_heads"]
+    rows = chunk * (6 * hidden + 3 * wide + 4 * heads * text["head_dim"])
+    scores = chunk * tokens * (1 + heads) * _FLOAT
+    return int((rows + hidden * wide) * itemsize + scores)
+
+
+def frame_bytes(config: ModelConfig) -> int:
+    """Most that a frame takes beside a loaded bundle: the memory bank, and for every stage its widest layer on the
+    finest map, before and after the activation, with the maps it reads and writes. Attention goes piece by piece."""
+    tokens = sum(side**2 for side in config.grids)
+    wide = (
+        4 * config.mask_encoder.embed_dims[0],
+        config.pixel_decoder.feedforward_dim,
+        config.memory.attention_feedforward_dim,
+        config.memory.fuser_feedforward_dim,
+    )
+    stages = sum(2 * layer + 4 * config.dim for layer in wide)
+    masks = 4 * config.mask_decoder.queries * config.grids[-1] ** 2
+    bank = config.memory.slots * len(config.grids) * config.slot_tokens * config.dim
+    return _WORKSPACE + _FLOAT * (tokens * stages + masks + bank)
