@@ -34,8 +34,8 @@ from x2sam_rt.config import (
     MemoryConfig,
     ModelConfig,
     PixelDecoderConfig,
-    read_json,
 )
+from x2sam_rt.documents import read_json
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.export.verify import mask_iou
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint

@@ -37,8 +37,8 @@ VALUES: dict[str, Any] = {
     "foreign": {"attn_implementation": "someone/kernels", "auto_map": {"AutoModel": "x--y.Z"}},
     "deep": DEEP,
 }
-# Work of the process, which does not depend on what else the machine does.
-MOST_SECONDS = 1.0
+# Of work of the process: a second, and room for a machine whose other work slows this one's.
+MOST_SECONDS = 5.0
 
 
 def fields(document: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:

@@ -56,7 +56,7 @@ def test_polygons() -> None:
         ({"size": [4, 3], "counts": "0é"}, "'é' in packed run lengths"),
         ({"size": [4, 3], "counts": "0o"}, "break off"),
         ({"size": [4, 3]}, "counts"),
-        ({"size": [4, 3], "counts": [6.5, 5.5]}, "reshape"),
+        ({"size": [4, 3], "counts": [6.5, 5.5]}, "no whole numbers"),
         ([[1, 2, 3, 4]], "at least three"),
         ([[1, 2, 3, 4, 5, 6, 7]], "at least three"),
         ([1, 2, 3, 4, 5, 6], "at least three"),

@@ -117,13 +117,14 @@ class Block:
         memory, places = self._places(space, np.where(active, address, address[active][0]), size)
         return memory[places]
 
-    def store(self, space: str, address: Lanes, data: Lanes, active: Lanes) -> None:
+    def store(self, space: str, address: Lanes, data: Lanes, active: Lanes, *, copied: bool = False) -> None:
+        """copied: by cp.async, which products see without a fence: Triton's compiler relies on it."""
         memory, places = self._places(space, np.broadcast_to(address, active.shape)[active], data.shape[1])
         if memory is self.shared:
             self._check_unread(
                 int(places.min()) + self.shared_base, int(places.max()) + 1 + self.shared_base, "a store"
             )
-            self.unfenced[places] = self.running + 1
+            self.unfenced[places] = 0 if copied else self.running + 1
         memory[places] = data[active]
 
     def _places(self, space: str, address: Lanes, size: int) -> tuple[Lanes, Lanes]:

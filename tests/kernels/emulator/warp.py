@@ -35,7 +35,7 @@ class ThreadCopies:
         self.groups: deque[list[tuple[Lanes, Lanes, Lanes]]] = deque()
 
     def start(self, warp: Warp, target: Lanes, data: Lanes) -> None:
-        warp.block.store("shared", target, np.full_like(data, POISON), warp.active)
+        warp.block.store("shared", target, np.full_like(data, POISON), warp.active, copied=True)
         self.open.append((target, data, warp.active))
 
     def commit(self) -> None:
@@ -45,7 +45,7 @@ class ThreadCopies:
     def wait(self, warp: Warp, most: int) -> None:
         while len(self.groups) > most:
             for target, data, lanes in self.groups.popleft():
-                warp.block.store("shared", target, data, lanes)
+                warp.block.store("shared", target, data, lanes, copied=True)
 
 
 class BoxCopies:
