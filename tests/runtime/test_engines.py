@@ -42,7 +42,8 @@ def test_names_and_precisions_that_are_not_there() -> None:
     with pytest.raises(EngineError, match="no backend 'abacus'"):
         find_backend("abacus")
     with pytest.raises(
-        EngineError, match=r"onnxruntime computes in fp32 or int8; found 'bf16'\. Export with --engine torch or tensorrt"
+        EngineError,
+        match=r"onnxruntime computes in fp32 or int8; found 'bf16'\. Export with --engine torch or tensorrt",
     ):
         check_precision("onnxruntime", "bf16")
     with pytest.raises(EngineError, match=r"found 'fp4'\. No backend here computes in it"):
