@@ -121,8 +121,7 @@ def run_demo(folder: Path) -> None:
     console.print(f"times: {folder}/profile.png, {folder}/profile.json")
     console.print("In the middle the colours go for a second: only the memory knows then which object was meant.")
     console.print(
-        f"next: .venv/bin/x2sam-rt run {bundle} {clip} --task gcg -o {folder}/told.mp4   "
-        "(the model names what it sees, and draws it)",
+        f'next: .venv/bin/x2sam-rt run {bundle} {clip} --prompt "the red square" -o {folder}/other.mp4',
         markup=False,
         soft_wrap=True,
     )
