@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import EngineError, SessionError, X2SamError
-from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
+from x2sam_rt.model.frame_layout import RGB, Frame, Layout, as_frame
+from x2sam_rt.model.preprocess import SegmentorInput, segmentor_input
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.background_asks import Taken
 from x2sam_rt.runtime.engines.engine import Engines
@@ -165,38 +165,38 @@ class VideoSession:
         with self._in_use() as pipeline:
             self._take_over(pipeline, self._asker.finish())
 
-    def step(self, frame: np.ndarray[Any, Any] | Tensor) -> FrameResult:
-        """Segments the next frame: (H, W, 3) uint8 RGB of any size; results come back in that size. A tensor on the
-        runtime's GPU stays there.
+    def step(self, frame: Frame, layout: Layout = RGB) -> FrameResult:
+        """Segments the next frame: (H, W, 3) uint8 RGB of any size, or an array that lies as `layout` says, or an image
+        (`model.frame_layout.as_frame`); results come back in its size. A tensor on the runtime's GPU stays there.
 
-        Raises FrameError for a frame that cannot be segmented (the stream goes on with the next one), SessionError
-        after `close`, before any instruction or during another call; EngineError, naming the stage, for results with
-        NaN or infinity; what an instruction asked with wait=False ran into (the frame can then be given again, and is
-        segmented under the answer in force).
+        Raises FrameError or (of image files) VideoError for a frame that cannot be segmented (the stream goes on with
+        the next one), SessionError after `close`, before any instruction or during another call; EngineError, naming
+        the stage, for results with NaN or infinity; what an instruction asked with wait=False ran into (the frame can
+        then be given again, and is segmented under the answer in force).
         """
         with self._in_use() as pipeline:
-            return self._step(pipeline, self._prepare(frame))
+            return self._step(pipeline, self._prepare(frame, layout))
 
-    def steps(self, frames: Iterable[np.ndarray[Any, Any] | Tensor]) -> Iterator[FrameResult]:
+    def steps(self, frames: Iterable[Frame], layout: Layout = RGB) -> Iterator[FrameResult]:
         """`step` for frames that need not be waited for, as those of a file or a queue. Where a GPU can, one frame is
         read ahead: while it works on one frame's memory, the next is fetched, brought there and encoded.
 
         Raises as `step`.
         """
         if not self._require_open().looks_ahead:
-            yield from map(self.step, frames)
+            yield from (self.step(frame, layout) for frame in frames)
             return
-        source = _ReadAhead(frames, self._prepare)
+        source = _ReadAhead(frames, lambda frame: self._prepare(frame, layout))
         while (frame := source.take()) is not None:
             with self._in_use() as pipeline:
                 result = self._step(pipeline, frame, source.look)
             yield result
 
-    def _prepare(self, frame: np.ndarray[Any, Any] | Tensor) -> _PreparedFrame:
-        """Raises FrameError, SessionError."""
+    def _prepare(self, frame: Frame, layout: Layout) -> _PreparedFrame:
+        """Raises FrameError, VideoError, SessionError."""
         pipeline = self._require_open()
-        pixels = check_frame(frame)
         with pipeline.timer("preprocess"):
+            pixels = as_frame(frame, layout)
             there = self._upload(pixels)
             return _PreparedFrame(pixels, segmentor_input(there, self._config.image_size, self._config.resize))
 
@@ -329,8 +329,8 @@ class _ReadAhead:
 
     def __init__(
         self,
-        frames: Iterable[np.ndarray[Any, Any] | Tensor],
-        prepare: Callable[[np.ndarray[Any, Any] | Tensor], _PreparedFrame],
+        frames: Iterable[Frame],
+        prepare: Callable[[Frame], _PreparedFrame],
     ) -> None:
         self._frames, self._prepare = iter(frames), prepare
         self._seen: _PreparedFrame | X2SamError | None = None
