@@ -122,7 +122,7 @@ def test_tracking_a_source(torch_bundle: Path, folder: Path) -> None:
     with Runtime.load(torch_bundle) as runtime:
         results = list(runtime.track(folder / "clip.mp4", "the red circle", Part(most=3)))
         still = next(iter(runtime.track(folder / "clip.mp4", "the red circle", live=True)))
-            with open_source(folder / "clip.mp4", Part(most=3)) as source:
+        with open_source(folder / "clip.mp4", Part(most=3)) as source:
             given = [frame.pixels[..., ::-1] for frame in source]
         listed = list(runtime.track(given, "the red circle", layout=Layout(colors="BGR")))
         with pytest.raises(FrameError, match="CHW"):

@@ -18,6 +18,7 @@ from x2sam_rt.model.frame_layout import RGB, Frame, Layout, as_frame
 from x2sam_rt.model.preprocess import SegmentorInput, segmentor_input
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.background_asks import Taken
+from x2sam_rt.runtime.device import one_thread
 from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
@@ -195,7 +196,7 @@ class VideoSession:
     def _prepare(self, frame: Frame, layout: Layout) -> _PreparedFrame:
         """Raises FrameError, VideoError, SessionError."""
         pipeline = self._require_open()
-        with pipeline.timer("preprocess"):
+        with pipeline.timer("preprocess"), one_thread():
             pixels = as_frame(frame, layout)
             there = self._upload(pixels)
             return _PreparedFrame(pixels, segmentor_input(there, self._config.image_size, self._config.resize))
