@@ -463,10 +463,13 @@ def test_half_characters_are_no_prompt(text: str) -> None:
 )
 def test_frames_of_other_kinds(kind: str) -> None:
     from x2sam_rt.errors import FrameError
-    from x2sam_rt.model.preprocess import check_frame
+    from x2sam_rt.model.frame_layout import Layout, as_frame
 
     with pytest.raises(FrameError, match="wanted uint8"):
-        check_frame(np.zeros((4, 5, 3), dtype=kind))
+        as_frame(np.zeros((4, 5, 3), dtype=kind))
+    if kind != "int64":
+        with pytest.raises(FrameError, match="wanted numbers from 0 to 1"):
+            as_frame(np.zeros((4, 5, 3), dtype=kind), Layout(white=1))
 
 
 def test_a_text_longer_than_any_context() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from x2sam_rt.config import ModelConfig
+    from x2sam_rt.model.frame_layout import Layout
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.results import FrameResult, Segment
     from x2sam_rt.runtime.runtime import Runtime
@@ -15,11 +16,22 @@ if TYPE_CHECKING:
     from x2sam_rt.tasks.instruction import Instruction
     from x2sam_rt.tasks.regions import Prompt
 
-__all__ = ["FrameResult", "Instruction", "ModelConfig", "Prompt", "ReAsk", "Runtime", "Segment", "VideoSession"]
+__all__ = [
+    "FrameResult",
+    "Instruction",
+    "Layout",
+    "ModelConfig",
+    "Prompt",
+    "ReAsk",
+    "Runtime",
+    "Segment",
+    "VideoSession",
+]
 
 _HOME = {
     "Instruction": "x2sam_rt.tasks.instruction",
     "FrameResult": "x2sam_rt.runtime.results",
+    "Layout": "x2sam_rt.model.frame_layout",
     "ModelConfig": "x2sam_rt.config",
     "Prompt": "x2sam_rt.tasks.regions",
     "ReAsk": "x2sam_rt.runtime.asking",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import os
 import re
 import reprlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,12 @@ _SHORT.maxstring = _SHORT.maxother = 120
 def shown(value: object) -> str:
     """A value in a message, however large it is."""
     return _SHORT.repr(value)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " Did you mean 'this'?" for a message, where one of the known names is like what was given; else nothing."""
+    alike = difflib.get_close_matches(str(name), list(known), 1)
+    return f" Did you mean {alike[0]!r}?" if alike else ""
 
 
 @dataclass(frozen=True)

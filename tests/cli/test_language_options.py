@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from x2sam_rt.cli.app import app
+from x2sam_rt.errors import BundleError
 from x2sam_rt.media.video import VideoWriter
 
 
@@ -52,6 +54,35 @@ def test_what_cannot_be_is_said(torch_bundle: Path, video: Path, options: tuple[
     result = invoke("run", torch_bundle, "--video", video, "-p", "dog", *options)
     assert result.exit_code == 1
     assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "command", [("run", "-p", "dog", "--video"), ("profile", "--video"), ("verify",), ("eval", "--limit", 1)]
+)
+def test_threads_are_those_asked_for(
+    torch_bundle: Path, video: Path, command: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, found = torch.get_num_threads(), list[int]()
+
+    def load(*_: object, **__: object) -> None:
+        found.append(torch.get_num_threads())
+        raise BundleError("enough was seen")
+
+    monkeypatch.setattr("x2sam_rt.runtime.bundle.read_manifest", load)
+    monkeypatch.setattr("x2sam_rt.runtime.runtime.read_manifest", load)
+    monkeypatch.setattr("x2sam_rt.runtime.bundle.load_manifest", load)
+    name, *options = command
+    media = [video] if "--video" in command else []
+    try:
+        for count in (1, 3):
+            result = CliRunner().invoke(
+                app, [str(a) for a in (name, torch_bundle, *options, *media, "--threads", count)]
+            )
+            assert "enough was seen" in result.stderr, result.output
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == 1
+    assert found[-1] == 3
 
 
 def test_a_profile_states_the_memory(torch_bundle: Path, video: Path) -> None:

@@ -9,8 +9,7 @@ from recordings import FIXTURES
 from safetensors.torch import load_file
 
 from x2sam_rt.config import PixelBudget
-from x2sam_rt.errors import FrameError
-from x2sam_rt.model.preprocess import check_frame, region_input, segmentor_input, vision_input, vision_size
+from x2sam_rt.model.preprocess import region_input, segmentor_input, vision_input, vision_size
 
 RECORDED = load_file(FIXTURES / "preprocess.safetensors")
 CASES = json.loads((FIXTURES / "preprocess.json").read_text())["cases"]
@@ -69,27 +68,3 @@ def test_vision_size_keeps_the_budget(size: tuple[int, int], frames: int, budget
     rows, columns = vision_size(*size, frames, budget)
     assert rows % 32 == columns % 32 == 0
     assert frames * rows * columns <= max(budget.max_pixels, (frames + 1) * 32 * 32)
-
-
-@pytest.mark.parametrize(
-    ("frame", "found"),
-    [
-        (np.zeros((5, 7), np.uint8), r"shape \(5, 7\)"),
-        (np.zeros((3, 5, 7), np.uint8), r"shape \(3, 5, 7\)"),
-        (np.zeros((5, 7, 4), np.uint8), r"shape \(5, 7, 4\)"),
-        (np.zeros((0, 7, 3), np.uint8), r"shape \(0, 7, 3\)"),
-        (np.zeros((5, 7, 3), np.float32), "float32;"),
-        (np.full((5, 7, 3), np.nan, np.float32), "float32 with 105 NaN"),
-        (torch.zeros(5, 7, 3, dtype=torch.int64), "int64"),
-        ("frame.png", "str"),
-    ],
-    ids=["gray", "channels first", "alpha", "empty", "float", "nan", "int64", "path"],
-)
-def test_foreign_frames_are_refused(frame: object, found: str) -> None:
-    with pytest.raises(FrameError, match=found):
-        check_frame(frame)
-
-
-def test_strided_frames_are_accepted() -> None:
-    base = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
-    assert torch.equal(check_frame(base[::-1, ::2]), torch.from_numpy(base[::-1, ::2].copy()))

@@ -103,7 +103,7 @@ def test_writes_the_likeliest_tokens_across_the_steps_of_reading(
 def test_an_answer_ends_where_the_context_does(language: LanguageModel, tokenizer: Tokenizer) -> None:
     cache = language.new_cache(len(PROMPTS[0]) + 3)
     answer = begun(language, tokenizer, cache, PROMPTS[0], limit=4)
-    with pytest.raises(PromptError, match="larger --context"):
+    with pytest.raises(PromptError, match="larger context="):
         GreedyDecoder(language, cache, None).write(answer)
 
 

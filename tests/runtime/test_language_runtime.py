@@ -327,7 +327,7 @@ def test_a_context_that_does_not_fit_is_refused_before_anything_runs(
             Runtime.load(torch_bundle, context=context)
     with Runtime.load(torch_bundle, context=140) as small:
         counted = Counted(small, monkeypatch)
-        with pytest.raises(PromptError, match=r"the context holds 140.*larger --context"):
+        with pytest.raises(PromptError, match=r"the context holds 140.*larger context="):
             counted.answer(QUESTIONS[0], prompt_frames(clip(16)))
         assert (counted.tokens, counted.pairs) == (0, 0)
         small.language.answer(QUESTIONS[0], "video", prompt_frames(clip(2)))

@@ -7,15 +7,19 @@ from collections import Counter
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from x2sam_rt.cli.app import app
 from x2sam_rt.data.synthetic import ClipSettings, make_clip
+from x2sam_rt.errors import FrameError
 from x2sam_rt.media import containers
 from x2sam_rt.media.image import write_image
 from x2sam_rt.media.source import Part
+from x2sam_rt.media.sources import open_source
 from x2sam_rt.media.video import VideoReader, VideoWriter
+from x2sam_rt.model.frame_layout import Layout
 from x2sam_rt.runtime.runtime import Runtime
 
 FRAMES = 20  # more than the language model sees
@@ -118,7 +122,16 @@ def test_tracking_a_source(torch_bundle: Path, folder: Path) -> None:
     with Runtime.load(torch_bundle) as runtime:
         results = list(runtime.track(folder / "clip.mp4", "the red circle", Part(most=3)))
         still = next(iter(runtime.track(folder / "clip.mp4", "the red circle", live=True)))
+        with open_source(folder / "clip.mp4", Part(most=3)) as source:
+            given = [frame.pixels[..., ::-1] for frame in source]
+        listed = list(runtime.track(given, "the red circle", layout=Layout(colors="BGR")))
+        with pytest.raises(FrameError, match="CHW"):
+            next(runtime.track([given[0].transpose(2, 0, 1)], "the red circle"))
+    for ours, theirs in zip(listed, results, strict=True):
+        np.testing.assert_array_equal(ours.masks, theirs.masks)
+    assert listed[2].timestamp == pytest.approx(2 / 25)
     assert [result.index for result in results] == [0, 1, 2]
+
     assert [result.timestamp for result in results] == pytest.approx([0, 0.1, 0.2])
     assert results[0].plot().shape == (64, 64, 3)
     assert still.index == 0

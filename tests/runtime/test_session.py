@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from x2sam_rt.errors import FrameError, NoMasksError, PromptError, SessionError
+from x2sam_rt.model.frame_layout import RGB, Layout
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.session import VideoSession
 from x2sam_rt.tasks.instruction import Instruction
@@ -49,6 +51,19 @@ def test_numpy_and_torch_frames_agree(runtime: Runtime) -> None:
         for frame in clip:
             ours, theirs = one.step(frame), other.step(torch.from_numpy(frame))
             assert np.array_equal(ours.segmentation.map, theirs.segmentation.map)
+
+
+def test_frames_lie_as_is_said(runtime: Runtime) -> None:
+    frame = frames(1)[0]
+    floats = torch.from_numpy(frame).flip(-1).permute(2, 0, 1).double() / 255
+    with runtime.stream("dog") as session, runtime.stream("dog") as other:
+        plain = session.step(frame)
+        np.testing.assert_array_equal(plain.masks, other.step(floats, Layout("CHW", "BGR", 1.0)).masks)
+        (said,) = other.steps([floats], Layout("CHW", "BGR", 1.0))
+        np.testing.assert_array_equal(session.step(frame).masks, said.masks)
+    still = runtime.segment_image(frame, "dog")
+    for image, layout in ((Image.fromarray(frame), RGB), (frame[..., ::-1], Layout(colors="BGR"))):
+        np.testing.assert_array_equal(still.masks, runtime.segment_image(image, "dog", layout=layout).masks)
 
 
 def test_a_bad_frame_costs_nothing(runtime: Runtime) -> None:

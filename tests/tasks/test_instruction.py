@@ -143,7 +143,7 @@ def test_words_never_become_marks() -> None:
         ("referring", {"phrases": ["dog", " DOG"]}, "Doubled phrases"),
         ("referring", {"phrases": ["dog"], "regions": [POINT]}, "0 regions"),
         ("referring", {"phrases": ["dog"], "things": ["cat"]}, "takes no things"),
-        ("referring", {"phrases": ["dog"], "explain": True}, "cannot explain"),
+        ("referring", {"phrases": ["dog"], "explain": True}, "cannot be explained"),
         ("referring", {"phrases": ["dog"], "answer": "a dog"}, "has no <SEG>"),
         ("referring", {"phrases": ["dog"], "max_new_tokens": 0}, "at least 1"),
         ("reasoning", {}, "empty question"),

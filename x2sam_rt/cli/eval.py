@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
-from x2sam_rt.cli.options import Device
+from x2sam_rt.cli.options import Device, Threads, use_threads
 from x2sam_rt.cli.terminal import console, print_text, progress_bar, reporting
 from x2sam_rt.errors import ConfigError, require_extra
 
@@ -57,6 +57,7 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Folder for results, which a killed run goes on from.")
     ] = None,
     device: Device = None,
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
 ) -> None:
     """Measure accuracy and speed, per bundle, backend and knob, in one table.
@@ -70,6 +71,7 @@ def evaluate(
     from x2sam_rt.evaluation.variants import plan_variants
 
     with reporting():
+        use_threads(threads)
         if output is not None and table is None:
             require_extra("plot")
         how = Protocol(protocol_name(protocol), limit, skip_bad)

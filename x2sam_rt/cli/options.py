@@ -59,6 +59,19 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs th
 Truncated = Annotated[bool, typer.Option("--allow-truncated", help="Keep the frames before a break in the file.")]
 
 
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Of the processor, for engines and language model; default: all its cores.")
+]
+
+
+def use_threads(threads: int | None) -> None:
+    """None = as it is: what PyTorch found, or OMP_NUM_THREADS says. Engines ask PyTorch for the number."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
 def asked(
     task_name: str,
     prompt: list[str] | None,

@@ -22,8 +22,10 @@ from x2sam_rt.cli.options import (
     Phrases,
     Regions,
     TaskName,
+    Threads,
     Truncated,
     asked,
+    use_threads,
 )
 from x2sam_rt.cli.terminal import console, reporting, with_progress
 
@@ -58,6 +60,7 @@ def profile(
     overwrite: Overwrite = False,
     allow_truncated: Truncated = False,
     device: Device = None,
+    threads: Threads = None,
 ) -> None:
     """Measure a stream: percentiles per stage, work and rates beside the machine's ceilings, first mask, memory.
 
@@ -74,6 +77,7 @@ def profile(
     from x2sam_rt.runtime.runtime import Runtime
 
     with reporting():
+        use_threads(threads)
         if picture is not None or html is not None:
             require_extra("plot")
         for written in (json_path, picture, html, trace):

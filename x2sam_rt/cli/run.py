@@ -22,10 +22,12 @@ from x2sam_rt.cli.options import (
     Phrases,
     Regions,
     TaskName,
+    Threads,
     Threshold,
     Truncated,
     Video,
     asked,
+    use_threads,
 )
 from x2sam_rt.cli.terminal import console, error_console, linked_text, print_text, reporting, with_progress
 from x2sam_rt.tasks.table import task
@@ -129,6 +131,7 @@ def run(
         bool, typer.Option("--allow-playlists", help="Read files that open others on this machine (.m3u8, ffconcat).")
     ] = False,
     device: Device = None,
+    threads: Threads = None,
 ) -> None:
     """Segment a video, images, a camera or a stream.
 
@@ -147,6 +150,7 @@ def run(
         raise typer.BadParameter(f"give one source, as SOURCE, --video or --image; {len(given)} were given")
     address = given[0]
     with reporting():
+        use_threads(threads)
         instruction = replace(
             asked(task_name, prompt, things, stuff, region, threshold),
             explain=explain,

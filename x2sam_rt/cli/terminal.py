@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 import threading
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
 
 FAILED, OUT_OF_BOUNDS = 1, 3
 _SIGNALLED = 128  # plus the signal's number, as shells have it
+_OPTIONS = {"phrases": "--prompt", "question": "--prompt", "regions": "--region", "most": "--max-frames"}
+_ARGUMENT = re.compile(
+    r"\b(?P<name>phrases|question|regions|things|stuff|explain|answer|max_new_tokens|stop|threshold|context|"
+    r"allow_truncated|allow_playlists|stride|most|alpha|outline)=(True\b)?(?P<value>(?=[\w'\"(\[-]))?"
+)
 console, error_console = Console(), Console(stderr=True)
 
 
@@ -48,6 +54,16 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
+def with_options(message: str) -> str:
+    """A message for who types commands: it names the arguments of Python as `name=`; these are options here."""
+
+    def option(found: re.Match[str]) -> str:
+        name = _OPTIONS.get(found["name"], "--" + found["name"].replace("_", "-"))
+        return name + (" " if found["value"] else "")
+
+    return _ARGUMENT.sub(option, message)
+
+
 @contextlib.contextmanager
 def reporting() -> Iterator[None]:
     """Ends the command with a message instead of a traceback for every error a user can meet, and for signals."""
@@ -55,7 +71,7 @@ def reporting() -> Iterator[None]:
         with _raising_signals():
             yield
     except X2SamError as error:
-        error_console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        error_console.print(f"[red]error:[/red] {escape(with_options(str(error)))}", soft_wrap=True)
         code = OUT_OF_BOUNDS if isinstance(error, VerificationError) else FAILED
         raise typer.Exit(code) from error
     except KeyboardInterrupt as stop:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import TimeRemainingColumn
 
-from x2sam_rt.cli.options import Bundle, Device
+from x2sam_rt.cli.options import Bundle, Device, Threads, use_threads
 from x2sam_rt.cli.terminal import console, progress_bar, reporting
 from x2sam_rt.errors import VerificationError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def verify(
     bundle: Bundle,
     device: Device = None,
+    threads: Threads = None,
     quick: Annotated[bool, typer.Option("--quick", help="Every stage alone, at fewer sizes; no clips.")] = False,
 ) -> None:
     """Check a bundle's engines against PyTorch on this machine, stage by stage and over a whole clip."""
@@ -28,6 +29,7 @@ def verify(
     from x2sam_rt.runtime.bundle import load_manifest
 
     with reporting():
+        use_threads(threads)
         manifest = load_manifest(bundle)
         bounds = bounds_of(manifest)
         with progress_bar(TimeRemainingColumn()) as progress:

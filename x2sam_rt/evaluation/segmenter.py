@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from x2sam_rt.data.example import Example
 from x2sam_rt.errors import DataError, EngineError, FrameError, NoMasksError, PromptError
+from x2sam_rt.model.frame_layout import RGB, Frame, Layout
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult, Segmentation
@@ -112,9 +112,9 @@ class ForgetfulSession(VideoSession):
     """Empties the mask memory before every frame. What post-processing carries from frame to frame (ids, and the
     likeness to earlier results of the object task) stays, so that the difference is the memory's alone."""
 
-    def step(self, frame: np.ndarray[Any, Any] | Tensor) -> FrameResult:
+    def step(self, frame: Frame, layout: Layout = RGB) -> FrameResult:
         self.forget()
-        return super().step(frame)
+        return super().step(frame, layout)
 
 
 def shown_frames(example: Example, language_frames: tuple[int, ...]) -> PromptFrames:

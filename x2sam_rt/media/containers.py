@@ -58,7 +58,7 @@ def open_container(path: Path) -> av.container.InputContainer:
         if error.errno == _NOT_LISTED:
             raise PlaylistError(
                 f"{path}: is of a kind that opens other files or devices and may never end (a playlist?). Give the "
-                "video itself, or pass --allow-playlists (allow_playlists=True)."
+                "video itself, or pass allow_playlists=True."
             ) from error
         raise VideoError(
             f"{path}: cannot be opened as a video ({error.strerror}). It is not a video, or was cut off "

@@ -54,6 +54,14 @@ def read_image(path: str | Path, *, background: tuple[int, int, int] = _WHITE) -
         return np.array(_rgb(ImageOps.exif_transpose(image), Path(path), background))
 
 
+def image_pixels(image: Image.Image) -> Pixels:
+    """An image that Pillow has, as `read_image` gives it. Raises VideoError."""
+    try:
+        return np.array(_rgb(ImageOps.exif_transpose(image), Path("the image"), _WHITE))
+    except _DAMAGES as error:  # it is read when its pixels are asked for
+        raise VideoError(f"The image is damaged ({error}).") from error
+
+
 def decode_image(data: bytes, formats: Sequence[str], most_pixels: int) -> Pixels:
     """An image from another's hands, as `read_image` gives it. formats: Pillow's names of those allowed. most_pixels:
     of the size it says it has, which is read before anything is unpacked. Raises VideoError."""

@@ -31,7 +31,7 @@ class Part:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
             raise VideoError(f"From {self.start:g} to {self.end} seconds lies no frame; wanted 0 ≤ start < end.")
         if self.stride < 1 or (self.most is not None and self.most < 1):
-            raise VideoError(f"Every {self.stride}th frame, {self.most} at most: wanted 1 or more of both.")
+            raise VideoError(f"stride={self.stride}, most={self.most}: wanted frames, so 1 or more of both.")
 
     @property
     def is_whole(self) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from glob import glob
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from PIL import Image
 
@@ -26,8 +27,10 @@ from x2sam_rt.media.live import (
     open_playlist,
 )
 from x2sam_rt.media.source import WHOLE, FrameSource, Part
+from x2sam_rt.media.types import Pixels
 from x2sam_rt.media.video import PickedFrames, Shrink, VideoFrame, VideoReader, keeping, pick_frames, spread
 
+T = TypeVar("T")
 _IMAGE_RATE = Fraction(25)  # frames per second of a folder of images, which says none
 
 
@@ -64,7 +67,7 @@ def open_source(
         return LiveStream(name, open_address(name, scheme), part, newest_only=newest_only)
     images = _images(name)
     if images is not None:
-        return ImageSequence(name, images, part, look_ahead=not live)
+        return ImageSequence(name, images, part, read=read_image, look_ahead=not live)
     try:
         return VideoFile(Path(name), part, allow_truncated=allow_truncated, look_ahead=not live)
     except PlaylistError:
@@ -140,25 +143,35 @@ class VideoFile(FrameSource):
             raise VideoError(f"{self._path}: has no frame from {self._part.start:g} to {self._part.end} seconds.")
 
 
-class ImageSequence(FrameSource):
-    """Images as frames, 25 in a second; they may be of different sizes."""
+class ImageSequence(FrameSource, Generic[T]):
+    """Images as frames, 25 in a second; they may be of different sizes. read: gets an image, each time it is needed."""
 
-    def __init__(self, name: str, paths: Sequence[Path], part: Part = WHOLE, *, look_ahead: bool = True) -> None:
-        self.name, self._look_ahead = name, look_ahead
+    def __init__(
+        self,
+        name: str,
+        images: Sequence[T],
+        part: Part = WHOLE,
+        *,
+        read: Callable[[T], Pixels],
+        look_ahead: bool = True,
+    ) -> None:
+        self.name, self._read_image, self._look_ahead = name, read, look_ahead
         self.frame_rate = _IMAGE_RATE / part.stride
-        numbers = part.numbers([float(n / _IMAGE_RATE) for n in range(len(paths))])
-        self.paths = [paths[n] for n in numbers]
-        self.num_frames = len(self.paths)
-        if not self.paths:
-            raise VideoError(f"{name}: none of its {len(paths)} images lies from {part.start:g} to {part.end} seconds.")
+        numbers = part.numbers([float(n / _IMAGE_RATE) for n in range(len(images))])
+        self.images = [images[n] for n in numbers]
+        self.num_frames = len(self.images)
+        if not self.images:
+            raise VideoError(
+                f"{name}: none of its {len(images)} images lies from {part.start:g} to {part.end} seconds."
+            )
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        return (self._read(index) for index in range(len(self.paths)))
+        return (self._read(index) for index in range(len(self.images)))
 
     def pick(self, count: int, chosen: Collection[int] = (), shrink: Shrink | None = None) -> PickedFrames | None:
         if not self._look_ahead:
             return None
-        total = len(self.paths)
+        total = len(self.images)
         wanted = sorted(spread(total, count) | {n for n in chosen if n < total})
         keep = keeping(shrink, min(count, total), chosen)
         return PickedFrames.of([keep(self._read(index)) for index in wanted], total, count, chosen)
@@ -167,7 +180,7 @@ class ImageSequence(FrameSource):
         """Nothing stays open."""
 
     def _read(self, index: int) -> VideoFrame:
-        return VideoFrame(index, float(index / self.frame_rate), read_image(self.paths[index]))
+        return VideoFrame(index, float(index / self.frame_rate), self._read_image(self.images[index]))
 
 
 def _images(name: str) -> list[Path] | None:

@@ -250,7 +250,7 @@ class VideoReader:
         if not self.allow_truncated:
             raise VideoError(
                 f"{found}. Fetch the file again, re-mux it (ffmpeg -i IN -c copy OUT), or pass "
-                f"allow_truncated=True (--allow-truncated) to keep the {count} frames before the break."
+                f"allow_truncated=True to keep the {count} frames before the break."
             ) from reason
         _log.warning("%s; the %d frames before are kept.", found, count)
 

@@ -61,7 +61,7 @@ class KeyValueCache:
         if length > self.context:
             raise PromptError(
                 f"The prompt reaches {length} tokens; the context holds {self.context}. "
-                "Ask with fewer frames, regions or words, or load the bundle with a larger --context."
+                "Ask with fewer frames, regions or words, or load the bundle with a larger context=."
             )
 
     def rollback(self, length: int) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, get_args
 
 from x2sam_rt.config import SCALES, MemoryConfig, ModelConfig, PixelBudget, Scale, Turns
+from x2sam_rt.documents import did_you_mean
 from x2sam_rt.errors import ConfigError
 
 
@@ -35,7 +36,8 @@ class ModelKnobs:
         for text in texts:
             name, _, value = text.partition("=")
             if name not in PARSERS:
-                raise ConfigError(f"There is no knob {name!r}; there are {', '.join(PARSERS)}. Write knob=value.")
+                alike, there = did_you_mean(name, PARSERS), ", ".join(PARSERS)
+                raise ConfigError(f"There is no knob {name!r}.{alike} There are {there}. Write knob=value.")
             found[name] = PARSERS[name](value)
         return cls(**found)
 

@@ -42,24 +42,6 @@ class VisionInput:
     width: int
 
 
-def check_frame(frame: Any) -> Tensor:
-    """A frame as an (H, W, 3) uint8 tensor, on the device it came on.
-
-    frame: numpy array or tensor. Raises FrameError for other shapes and types, and names the conversion needed.
-    """
-    if not isinstance(frame, np.ndarray | Tensor):
-        raise FrameError(f"A frame is {type(frame).__name__}; pass a numpy array or tensor, (H, W, 3) uint8 RGB.")
-    shape, kind = tuple(frame.shape), str(frame.dtype).removeprefix("torch.")
-    if len(shape) != 3 or shape[-1] != 3 or 0 in shape:
-        hint = "repeat a gray frame over three channels; drop an alpha channel; put channels last"
-        raise FrameError(f"A frame has shape {shape}; wanted (height, width, 3) RGB ({hint}).")
-    if kind != "uint8":
-        raise FrameError(
-            f"A frame is {kind}{_non_finite(frame)}; wanted uint8, 0…255. Scale and round it, after removing NaN."
-        )
-    return frame if isinstance(frame, Tensor) else torch.from_numpy(np.ascontiguousarray(frame))
-
-
 def segmentor_input(frame: Tensor, size: int, mode: ResizeMode) -> SegmentorInput:
     """frame: (H, W, 3) uint8. Bilinear with antialiasing, /255, ImageNet mean and std; zeros pad right and bottom."""
     height, width = frame.shape[:2]
@@ -180,9 +162,3 @@ def _resize(frame: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 def _resize_rounded(maps: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     """One axis at a time: Pillow rounds and clamps between its two passes, which shows where bicubic overshoots."""
     return F.interpolate(maps, size=size, mode=mode, antialias=True, align_corners=False).round_().clamp_(0, 255)
-
-
-def _non_finite(frame: Any) -> str:
-    values = frame if isinstance(frame, Tensor) else frame if frame.dtype.kind == "f" else np.zeros(0)
-    bad = int((~torch.as_tensor(values).isfinite()).sum())
-    return f" with {bad} NaN or infinite values" if bad else ""

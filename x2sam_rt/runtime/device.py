@@ -114,3 +114,19 @@ def _what_is_missing() -> str:
         f"PyTorch {torch.__version__} is built for CUDA {torch.version.cuda} and sees no driver or no GPU. Check that "
         "`nvidia-smi` lists it, that its driver is new enough for that CUDA, and CUDA_VISIBLE_DEVICES."
     )
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Without PyTorch's thread pool, for many small operations on a CPU, some milliseconds each at most.
+
+    A second thread saves little of them, and where an engine's own threads or other programs keep the cores busy,
+    waiting for it at the end of every operation costs many times as much (`benchmarks/bench_preprocess.py`). The
+    setting is the calling thread's own (OpenMP); it is put back.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

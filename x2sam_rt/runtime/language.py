@@ -110,7 +110,7 @@ def _check_cache(encoder: PromptEncoder, context: int) -> None:
     if size > max(_ANY_CACHE, _CACHE_SHARE * held):
         raise ConfigError(
             f"The longest prompt would take {context:,} tokens and {size:,} bytes of cache, beside {held:,} bytes of "
-            "weights. Pass context= (--context) with the tokens you need."
+            "weights. Pass context= with the tokens you need."
         )
 
 

@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 from weakref import WeakSet
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from x2sam_rt.errors import SessionError, X2SamError
 from x2sam_rt.media.source import WHOLE, FrameSource, Part
-from x2sam_rt.media.sources import open_source
+from x2sam_rt.media.sources import ImageSequence, open_source
+from x2sam_rt.media.types import Pixels
+from x2sam_rt.model.frame_layout import RGB, Frame, Layout, as_frame
 from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.prompt_encoder import PromptEncoder
 from x2sam_rt.model.tokenizer import Tokenizer
@@ -133,20 +132,22 @@ class Runtime:
 
     def track(
         self,
-        source: str | Path | int | FrameSource,
+        source: str | Path | int | FrameSource | Sequence[Frame],
         prompt: str | Instruction,
         part: Part = WHOLE,
         *,
         live: bool | None = None,
+        layout: Layout = RGB,
         again: ReAsk = ONCE,
     ) -> Iterator[FrameResult]:
         """Results of a source's frames, each with its `timestamp` and `frame`. source: what `open_source` takes, or one
-        that is open (then part and live are its own). Where the source can be read twice, the prompt is answered on
+        that is open (then part and live are its own), or a list of frames, which lie as `layout` says (those that come
+        one by one are for `VideoSession.step`). Where the source can be read twice, the prompt is answered on
         frames of all of it.
 
-        Raises VideoError, PromptError, NoMasksError.
+        Raises VideoError, FrameError, PromptError, NoMasksError.
         """
-        opened = source if isinstance(source, FrameSource) else open_source(source, part, live=live)
+        opened = _opened(source, part, live, layout)
         instruction = as_instruction(prompt)
         with opened:
             frames = read_prompt_frames(opened, instruction, self.manifest.model.video_budget)
@@ -171,11 +172,11 @@ class Runtime:
         return session
 
     def segment_image(
-        self, image: np.ndarray[Any, Any] | Tensor, prompt: str | Instruction, *, on_text: OnText | None = None
+        self, image: Frame, prompt: str | Instruction, *, layout: Layout = RGB, on_text: OnText | None = None
     ) -> FrameResult:
-        """One still image, (H, W, 3) uint8 RGB."""
+        """One still image: a file, an image of Pillow, (H, W, 3) uint8 RGB, or an array that lies as `layout` says."""
         with self._open("image", prompt, None, on_text) as session:
-            return session.step(image)
+            return session.step(image, layout)
 
     def answer_all(
         self, prompts: Sequence[str | Instruction], frames: PromptFrames, media: Media = "video"
@@ -242,3 +243,18 @@ class Runtime:
             session.close()
             raise
         return session
+
+
+def _opened(
+    source: str | Path | int | FrameSource | Sequence[Frame], part: Part, live: bool | None, layout: Layout
+) -> FrameSource:
+    if isinstance(source, FrameSource):
+        return source
+    if isinstance(source, str | Path | int):
+        return open_source(source, part, live=live)
+
+    def pixels(frame: Frame) -> Pixels:
+        taken: Pixels = as_frame(frame, layout).cpu().numpy()
+        return taken
+
+    return ImageSequence(f"a list of {len(source)} frames", source, part, read=pixels, look_ahead=not live)

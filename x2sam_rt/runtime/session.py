@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +14,11 @@ from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import EngineError, SessionError, X2SamError
-from x2sam_rt.model.preprocess import SegmentorInput, check_frame, segmentor_input
+from x2sam_rt.model.frame_layout import RGB, Frame, Layout, as_frame
+from x2sam_rt.model.preprocess import SegmentorInput, segmentor_input
 from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.background_asks import Taken
+from x2sam_rt.runtime.device import one_thread
 from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
@@ -165,40 +166,41 @@ class VideoSession:
         with self._in_use() as pipeline:
             self._take_over(pipeline, self._asker.finish())
 
-    def step(self, frame: np.ndarray[Any, Any] | Tensor) -> FrameResult:
-        """Segments the next frame: (H, W, 3) uint8 RGB of any size; results come back in that size. A tensor on the
-        runtime's GPU stays there.
+    def step(self, frame: Frame, layout: Layout = RGB) -> FrameResult:
+        """Segments the next frame: (H, W, 3) uint8 RGB of any size, or an array that lies as `layout` says, or an image
+        (`model.frame_layout.as_frame`); results come back in its size. A tensor on the runtime's GPU stays there.
 
-        Raises FrameError for a frame that cannot be segmented (the stream goes on with the next one), SessionError
-        after `close`, before any instruction or during another call; EngineError, naming the stage, for results with
-        NaN or infinity; what an instruction asked with wait=False ran into (the frame can then be given again, and is
-        segmented under the answer in force).
+        Raises FrameError or (of image files) VideoError for a frame that cannot be segmented (the stream goes on with
+        the next one), SessionError after `close`, before any instruction or during another call; EngineError, naming
+        the stage, for results with NaN or infinity; what an instruction asked with wait=False ran into (the frame can
+        then be given again, and is segmented under the answer in force).
         """
         with self._in_use() as pipeline:
-            return self._step(pipeline, self._given(frame))
+            return self._step(pipeline, self._given(frame, layout))
 
-    def steps(self, frames: Iterable[np.ndarray[Any, Any] | Tensor]) -> Iterator[FrameResult]:
+    def steps(self, frames: Iterable[Frame], layout: Layout = RGB) -> Iterator[FrameResult]:
         """`step` for frames that need not be waited for, as those of a file or a queue. Where a GPU can, one frame is
         read ahead: while it works on one frame's memory, the next is fetched, brought there and encoded.
 
         Raises as `step`.
         """
         if not self._require_open().looks_ahead:
-            yield from map(self.step, frames)
+            yield from (self.step(frame, layout) for frame in frames)
             return
-        source = _ReadAhead(frames, self._given)
+        source = _ReadAhead(frames, lambda frame: self._given(frame, layout))
         while (frame := source.take()) is not None:
             with self._in_use() as pipeline:
                 result = self._step(pipeline, frame, source.look)
             yield result
 
-    def _given(self, frame: np.ndarray[Any, Any] | Tensor) -> _GivenFrame:
-        """Raises FrameError."""
-        return _GivenFrame(check_frame(frame), self._prepare)
+    def _given(self, frame: Frame, layout: Layout) -> _GivenFrame:
+        """Raises FrameError, VideoError, SessionError."""
+        with self._require_open().timer("preprocess"), one_thread():
+            return _GivenFrame(as_frame(frame, layout), self._prepare)
 
     def _prepare(self, pixels: Tensor) -> SegmentorInput:
         """Raises SessionError."""
-        with self._require_open().timer("preprocess"):
+        with self._require_open().timer("preprocess"), one_thread():
             return segmentor_input(self._upload(pixels), self._config.image_size, self._config.resize)
 
     def _step(
@@ -334,8 +336,8 @@ class _ReadAhead:
 
     def __init__(
         self,
-        frames: Iterable[np.ndarray[Any, Any] | Tensor],
-        given: Callable[[np.ndarray[Any, Any] | Tensor], _GivenFrame],
+        frames: Iterable[Frame],
+        given: Callable[[Frame], _GivenFrame],
     ) -> None:
         self._frames, self._given = iter(frames), given
         self._seen: _GivenFrame | X2SamError | None = None

@@ -87,7 +87,7 @@ class Instruction:
         for name in ("phrases", "things", "stuff", "regions", "stop"):
             object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
         if self.explain and self.row.wording.explained is None:
-            raise PromptError(f"{self.task} cannot explain: explain=True is for reasoning.")
+            raise PromptError(f"{self.task} cannot be explained: explain=True is for reasoning.")
         self._check_texts()
         if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
             raise PromptError(f"max_new_tokens={shown(self.max_new_tokens)}: a whole number of at least 1 is wanted.")
@@ -171,21 +171,22 @@ class Instruction:
         takes = self.row.takes
         for name, present in given.items():
             if present and name not in takes:
-                raise PromptError(f"{self.task} takes no {name}; it takes {', '.join(takes) or 'nothing'}.")
+                wanted = ", ".join(f"{argument}=" for argument in takes) or "nothing"
+                raise PromptError(f"{self.task} takes no {name}=; it takes {wanted}.")
 
     def _check_regions(self) -> None:
         values, _ = self._filling
         places = sum(piece is Mark.REGION for marked in values.values() for piece in marked)
         if places != len(self.regions):
             raise PromptError(
-                f"The text refers to {places} regions ({Mark.REGION.value}), but {len(self.regions)} were given."
+                f"The text refers to {places} regions ({Mark.REGION.value}), but regions= holds {len(self.regions)}. "
+                "Write the mark where one is meant; interactive, object and vgd take them without a text."
             )
 
     def _check_answer(self) -> None:
         if self.answer is not None and self.row.draws_masks and Mark.SEG not in parse_marks(self.answer):
             raise PromptError(
-                f"The given answer {self.answer!r} has no {Mark.SEG.value}, which masks are drawn for; "
-                "put it at the end."
+                f"answer={shown(self.answer)} has no {Mark.SEG.value}, which masks are drawn for; put it at the end."
             )
 
 

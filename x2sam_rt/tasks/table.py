@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from x2sam_rt.documents import did_you_mean, shown
 from x2sam_rt.errors import PromptError
 from x2sam_rt.tasks.marks import Mark, MarkedText, listed, parse_regions, spell
 from x2sam_rt.tasks.wording import TaskWording, Wording
@@ -94,7 +95,7 @@ def _require_distinct(texts: Sequence[str], what: str) -> None:
 def _categories(instruction: Instruction) -> Filling:
     labels = instruction.things + instruction.stuff
     if not labels:
-        raise PromptError("An empty category list: give things, stuff or both.")
+        raise PromptError("An empty category list: give things=, stuff= or both.")
     names = [category_name(label) for label in labels]
     _require_distinct(names, "categories")
     is_thing = (True,) * len(instruction.things) + (False,) * len(instruction.stuff)
@@ -107,7 +108,7 @@ def _categories(instruction: Instruction) -> Filling:
 
 def _thing_categories(instruction: Instruction) -> Filling:
     if not instruction.things:
-        raise PromptError("No things in the category list: only things have instances.")
+        raise PromptError("No things in the category list: only things have instances; give things=.")
     return _categories(instruction)
 
 
@@ -124,7 +125,7 @@ def _lowered(marked: MarkedText) -> MarkedText:
 
 def _phrases(instruction: Instruction) -> Filling:
     if not instruction.phrases:
-        raise PromptError("No phrase to look for: give at least one.")
+        raise PromptError("No phrase to look for: give phrases= at least one.")
     return {"phrases": listed(_phrase_texts(instruction))}, Conditions.of_things(instruction.phrases)
 
 
@@ -148,13 +149,15 @@ def _nothing(instruction: Instruction) -> Filling:
 
 def _one_region(instruction: Instruction) -> Filling:
     if len(instruction.regions) != 1:
-        raise PromptError(f"{len(instruction.regions)} visual prompts; exactly one is wanted (vgd takes several).")
+        raise PromptError(
+            f"{len(instruction.regions)} visual prompts; exactly one is wanted, as regions= (vgd takes several)."
+        )
     return {"region": listed([(Mark.REGION,)])}, Conditions.of_things(["region 1"])
 
 
 def _regions(instruction: Instruction) -> Filling:
     if not instruction.regions:
-        raise PromptError("No visual prompt: give at least one point, box, scribble or mask.")
+        raise PromptError("No visual prompt: give regions= at least one point, box, scribble or mask.")
     labels = [f"region {number + 1}" for number in range(len(instruction.regions))]
     marked = listed([(Mark.REGION,)] * len(labels) + _phrase_texts(instruction))
     return {"regions": marked}, Conditions.of_things([*labels, *instruction.phrases])
@@ -278,5 +281,5 @@ DEFAULT_WORDING = Wording({row.name: row.wording for row in _ROWS})
 def task(name: str) -> Task:
     """The task of this name. Raises PromptError, with the names there are."""
     if name not in TASKS:
-        raise PromptError(f"There is no task {name!r}; the tasks are {', '.join(TASKS)}.")
+        raise PromptError(f"There is no task {shown(name)}.{did_you_mean(name, TASKS)} There are {', '.join(TASKS)}.")
     return TASKS[name]

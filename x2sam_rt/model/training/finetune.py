@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from x2sam_rt.errors import ConfigError
 from x2sam_rt.media.atomic import atomic_file
 from x2sam_rt.model.checkpoint.adapters import adapter_rank
 from x2sam_rt.model.checkpoint.files import base_folder, read_tensor_file, read_tensor_folder
 from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
+from x2sam_rt.model.checkpoint.tensor_file import write_state
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.adapters import add_adapters, continue_adapters, merged_state_dict, training_state_dict
 from x2sam_rt.model.training.launch import CHECKPOINT_FILE, Run, write_config
@@ -157,7 +157,7 @@ class Finetuning:
         learnt_on_base = self._on_base and not self.plan.full
         tensors = training_state_dict(model) if learnt_on_base else merged_state_dict(model)
         with atomic_file(folder / CHECKPOINT_FILE) as temporary:
-            save_file(tensors, temporary)
+            write_state(tensors, temporary)
         write_config(model, folder)
 
 

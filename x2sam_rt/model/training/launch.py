@@ -17,11 +17,11 @@ from types import FrameType, TracebackType
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from safetensors.torch import save_file
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, ProcessRaisedException, start_processes
 
 from x2sam_rt.errors import TrainingError, X2SamError
 from x2sam_rt.media.atomic import atomic_file
+from x2sam_rt.model.checkpoint.tensor_file import write_state
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.recipe import Recipe
 from x2sam_rt.model.training.state import STATE_FILE
@@ -43,7 +43,7 @@ def write_checkpoint(model: X2SAM, folder: Path) -> None:
     if model.config.language.get("tie_word_embeddings", False):
         del tensors["vlm.lm_head.weight"]
     with atomic_file(folder / CHECKPOINT_FILE) as temporary:
-        save_file(tensors, temporary)
+        write_state(tensors, temporary)
     write_config(model, folder)
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from x2sam_rt.runtime.device import one_thread
 from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.runtime.results import Segmentation
 
@@ -60,23 +61,14 @@ def one_mask(masks: Tensor | None) -> Tensor:
 
 
 class OneThread(PostProcessor):
-    """Runs a post-processor without PyTorch's thread pool.
-
-    The work is many small operations, tens of milliseconds in all: a second thread saves little, and where an engine's
-    own threads keep the cores busy, waiting for it at the end of every operation has been seen to take seconds.
-    The setting is the calling thread's own (OpenMP); it is put back after the call.
-    """
+    """Runs a post-processor in `one_thread`."""
 
     def __init__(self, post: PostProcessor) -> None:
         self._post = post
 
     def __call__(self, frame: FrameLogits) -> Segmentation:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             return self._post(frame)
-        finally:
-            torch.set_num_threads(threads)
 
     def state(self) -> RuleState:
         return self._post.state()

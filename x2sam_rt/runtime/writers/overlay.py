@@ -39,9 +39,9 @@ class OverlayStyle:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
-            raise VideoError(f"The overlay's strength alpha is {self.alpha}; wanted 0 to 1.")
+            raise VideoError(f"alpha={self.alpha}, the overlay's strength: wanted 0 to 1.")
         if self.outline is not None and self.outline < 0:
-            raise VideoError(f"The overlay's outline is {self.outline} pixels wide; wanted 0 (none) or more.")
+            raise VideoError(f"outline={self.outline}, pixels: wanted 0 (none) or more.")
 
 
 PLAIN_STYLE = OverlayStyle()

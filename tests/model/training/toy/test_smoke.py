@@ -17,7 +17,8 @@ def test_a_tiny_model_learns(tmp_path: Path) -> None:
     Run(tmp_path, tiny.model, tiny.recipe, 10).start(lambda _: lambda step, losses: None)
     found = courses(read_curve(tmp_path / LOG_FILE))
     assert learnt(found), found
-    assert (tmp_path / "checkpoint.safetensors").is_file()
+    checkpoint, config = tmp_path / "checkpoint.safetensors", tmp_path / "config.json"
+    assert checkpoint.stat().st_mode == config.stat().st_mode, "others may read it, as they may other files"
     assert (tmp_path / "losses.svg").is_file()
 
 
