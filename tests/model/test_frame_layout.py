@@ -76,7 +76,7 @@ def test_images_say_it_themselves(tmp_path: Path) -> None:
         (PIXELS / 255, RGB, r"float64; wanted uint8.*Layout\(white=1.0\)"),
         (torch.zeros(5, 7, 3, dtype=torch.int64), RGB, "int64"),
         (PIXELS.astype(np.float32), Layout(white=1.0), "from 0 to 248; its layout says 0 to 1"),
-        (-PIXELS.astype(np.float32), Layout(white=1.0), "values from -255 to"),
+        (-PIXELS.astype(np.float32), Layout(white=1.0), "values from -248 to"),
         (np.full((5, 7, 3), np.nan), Layout(white=1.0), "NaN"),
         (np.full((5, 7, 3), np.inf), Layout(white=1.0), "inf"),
         (PIXELS > 3, Layout(white=1.0), "bool; wanted numbers"),

@@ -79,6 +79,7 @@ def asked(
     stuff: str,
     region: list[str] | None,
     threshold: float | None,
+    avoid: list[str] | None = None,
 ) -> Instruction:
     """The options of a command as an instruction. A task that takes a question gets the prompt as one."""
     from x2sam_rt.errors import PromptError
@@ -98,7 +99,10 @@ def asked(
         phrases=texts,
         things=_split(things),
         stuff=_split(stuff),
-        regions=tuple(parse_region(text) for text in region or ()),
+        regions=(
+            *(parse_region(text) for text in region or ()),
+            *(parse_region(text).negative() for text in avoid or ()),
+        ),
         question=question,
         options=PostProcessOptions(threshold=threshold),
     )

@@ -60,6 +60,9 @@ def run(
     things: Names = "",
     stuff: Names = "",
     region: Regions = None,
+    avoid: Annotated[
+        list[str] | None, typer.Option(help="What is not meant, as --region (interactive, object, vgd).")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Have the answer explained (reasoning).")] = False,
     generate: Annotated[bool, typer.Option("--generate", help="Let the model write its answer.")] = False,
     answer: Annotated[
@@ -76,6 +79,9 @@ def run(
     context: Context = None,
     knob: ModelKnob = None,
     threshold: Threshold = None,
+    presence: Annotated[
+        float | None, typer.Option(help="Show nothing that scores less, 0…1: nothing here looks like that.")
+    ] = None,
     output: Annotated[
         list[Path] | None,
         typer.Option(
@@ -151,8 +157,10 @@ def run(
     address = given[0]
     with reporting():
         use_threads(threads)
+        meant = asked(task_name, prompt, things, stuff, region, threshold, avoid)
         instruction = replace(
-            asked(task_name, prompt, things, stuff, region, threshold),
+            meant,
+            options=replace(meant.options, presence=presence),
             explain=explain,
             generate=generate,
             answer=answer,

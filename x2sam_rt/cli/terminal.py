@@ -41,7 +41,7 @@ FAILED, OUT_OF_BOUNDS = 1, 3
 _SIGNALLED = 128  # plus the signal's number, as shells have it
 _OPTIONS = {"phrases": "--prompt", "question": "--prompt", "regions": "--region", "most": "--max-frames"}
 _ARGUMENT = re.compile(
-    r"\b(?P<name>phrases|question|regions|things|stuff|explain|answer|max_new_tokens|stop|threshold|context|"
+    r"\b(?P<name>phrases|question|regions|things|stuff|explain|answer|max_new_tokens|stop|threshold|presence|context|"
     r"allow_truncated|allow_playlists|stride|most|alpha|outline)=(True\b)?(?P<value>(?=[\w'\"(\[-]))?"
 )
 console, error_console = Console(), Console(stderr=True)

@@ -20,7 +20,7 @@ OnAnswer = Callable[[Answer, int], None]
 @dataclass(frozen=True, eq=False)
 class Question:
     """An instruction with all that was said when it was asked. frames: None = those of the stream. again: the policy's
-    own, not a user's."""
+    own, not a user's. corrects: is the one in force with other visual prompts."""
 
     instruction: Instruction
     frames: PromptFrames | None = None
@@ -28,6 +28,7 @@ class Question:
     on_text: OnText | None = None
     on_answer: OnAnswer | None = None
     again: bool = False
+    corrects: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class QuestionState:
     drawn_on: tuple[RecentFrame, ...]
     keep_memory: bool
     again: bool
+    corrects: bool = False
 
     @classmethod
     def of(cls, question: Question, *, answered: bool = False) -> QuestionState:
@@ -52,6 +54,7 @@ class QuestionState:
             tuple(RecentFrame(index, frames.by_index[index]) for index in sorted(at_hand)),
             question.keep_memory,
             question.again,
+            question.corrects,
         )
 
     def question(self, place: torch.device) -> Question:
@@ -62,7 +65,7 @@ class QuestionState:
         frames = None
         if self.shown is not None:
             frames = PromptFrames(tuple(pixels.to(place) for pixels in self.shown), by_index)
-        return Question(self.instruction, frames, self.keep_memory, again=self.again)
+        return Question(self.instruction, frames, self.keep_memory, again=self.again, corrects=self.corrects)
 
     def asked(self, place: torch.device) -> Question:
         """One that knows its frames, since it was asked. Raises SnapshotError where it has none."""

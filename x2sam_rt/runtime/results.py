@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -131,6 +131,20 @@ class Segmentation:
         index; then `segments` holds one segment per category present.)"""
         return np.asarray(self.drawn.draw().cpu().numpy()) if isinstance(self.drawn, OnDevice) else self.drawn
 
+    def only(self, kept: Callable[[Segment], bool], *, first_on_top: bool) -> Segmentation:
+        """Without the other segments; what lay beneath them shows. first_on_top: how the map is painted."""
+        segments = tuple(filter(kept, self.segments))
+        if len(segments) == len(self.segments):
+            return self
+        order = segments[::-1] if first_on_top else segments
+        if isinstance(self.drawn, OnDevice):
+            repainted = OnDevice(partial(_repainted, self.drawn, order, self.empty), self.size)
+            return replace(self, segments=segments, drawn=repainted)
+        painted = np.full_like(self.drawn, self.empty)
+        for segment in order:
+            painted[segment.mask] = segment.id
+        return replace(self, segments=segments, drawn=painted)
+
     def covered(self) -> Tensor:
         """(H, W) bool, where the map is: the pixels that belong to any segment."""
         if isinstance(self.drawn, OnDevice):
@@ -144,6 +158,15 @@ class Segmentation:
             return self.drawn.size
         height, width = self.drawn.shape
         return height, width
+
+
+def _repainted(before: OnDevice, segments: Sequence[Segment], empty: int) -> Tensor:
+    """(H, W) int32, where it was painted before."""
+    canvas = torch.full_like(before.draw(), empty)
+    for segment in segments:
+        mask = segment.drawn.draw() if isinstance(segment.drawn, OnDevice) else torch.from_numpy(segment.drawn)
+        canvas.masked_fill_(mask.to(canvas.device), segment.id)
+    return canvas
 
 
 @dataclass(frozen=True, eq=False, repr=False)

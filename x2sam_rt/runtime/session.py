@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from types import TracebackType
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.errors import EngineError, SessionError, X2SamError
+from x2sam_rt.errors import EngineError, PromptError, SessionError, X2SamError
 from x2sam_rt.model.frame_layout import RGB, Frame, Layout, as_frame
 from x2sam_rt.model.preprocess import SegmentorInput, segmentor_input
 from x2sam_rt.runtime.asking import ONCE, ReAsk
@@ -22,60 +21,20 @@ from x2sam_rt.runtime.device import one_thread
 from x2sam_rt.runtime.engines.engine import Engines
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
+from x2sam_rt.runtime.one_caller import CLOSED, OneCaller
 from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
-from x2sam_rt.runtime.postprocess import FrameLogits, PostProcessor, make_postprocessor
+from x2sam_rt.runtime.postprocess import FIRST_ON_TOP, FrameLogits, PostProcessor, make_postprocessor
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.question import OnAnswer, Question
 from x2sam_rt.runtime.results import FrameResult, Segmentation
 from x2sam_rt.runtime.snapshot import StreamState, write_snapshot
 from x2sam_rt.runtime.stream_asker import StreamAsker
 from x2sam_rt.runtime.upload import FrameUpload
-from x2sam_rt.tasks.instruction import Instruction, as_instruction
+from x2sam_rt.tasks.instruction import Instruction, as_instruction, corrected
+from x2sam_rt.tasks.regions import RegionPrompt
 from x2sam_rt.tasks.table import Media
 
 _NOTHING = -1
-_CLOSED = "This session is closed; open another with Runtime.stream(…)."
-
-
-class OneCaller:
-    """Lets one call in at a time: another one meanwhile, from any thread, is refused; who closes waits."""
-
-    def __init__(self) -> None:
-        self._lock, self._caller, self._closed = threading.Lock(), 0, False
-
-    @contextlib.contextmanager
-    def call(self) -> Iterator[None]:
-        """Raises SessionError while another call is in progress, and once it is being closed."""
-        if self._closed:
-            raise SessionError(_CLOSED)
-        if not self._lock.acquire(blocking=False):
-            raise SessionError(
-                "This session is in use by another call. Use a session from one thread at a time, and not from its own "
-                "on_text or on_answer; sessions of one runtime may run in different threads."
-            )
-        with self._held():
-            yield
-
-    @property
-    def is_this_thread(self) -> bool:
-        """Whether the call in progress is further up."""
-        return self._caller == threading.get_ident()
-
-    @contextlib.contextmanager
-    def closing(self) -> Iterator[None]:
-        self._closed = True
-        self._lock.acquire()
-        with self._held():
-            yield
-
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        self._caller = threading.get_ident()
-        try:
-            yield
-        finally:
-            self._caller = 0
-            self._lock.release()
 
 
 class VideoSession:
@@ -104,6 +63,8 @@ class VideoSession:
         self._answer: Answer | None = None
         self._postprocess: PostProcessor | None = None
         self._one = OneCaller()
+        self._last_ids: tuple[int, ...] = ()
+        self._removed: frozenset[int] = frozenset()
 
     @property
     def answer(self) -> Answer | None:
@@ -159,6 +120,31 @@ class VideoSession:
                 self._take_over(pipeline, self._asker.use(question, prompt))
             else:
                 self._take_over(pipeline, self._asker.ask(question, wait=wait))
+
+    def correct(self, *regions: RegionPrompt, keep_memory: bool = True, wait: bool = True) -> None:
+        """Asks again with other visual prompts, on frames seen: a wanted one takes the place of that of `object` and
+        `interactive`, whose id stays; negative ones (`RegionPrompt.negative`) are added, also in `vgd`, where the
+        others' ids stay. The mask memory is kept unless keep_memory is False. What a click is worth:
+        `python benchmarks/bench_interaction.py`.
+
+        Raises PromptError for tasks without visual prompts and for what `ask` refuses, SessionError before the first
+        frame; then nothing has changed.
+        """
+        with self._in_use() as pipeline:
+            if self._answer is None:
+                raise SessionError("correct before the first frame: give the regions to ask(…).")
+            instruction = corrected(self._answer.instruction, regions)
+            question = Question(instruction, self._asker.frames_to_correct(), keep_memory, corrects=True)
+            self._take_over(pipeline, self._asker.ask(question, wait=wait))
+
+    def remove(self, segment: int) -> None:
+        """Shows the segment of this id no more, until something else is asked; the others, and their ids, stay. An
+        object that loses its id, as when it was away, comes back under another one. Raises PromptError for an id that
+        the last frame does not show."""
+        with self._in_use():
+            if segment not in self._last_ids:
+                raise PromptError(f"The last frame shows no id {segment}; it shows {list(self._last_ids)}.")
+            self._removed |= {segment}
 
     def wait_for_answer(self) -> None:
         """Returns when nothing that was asked with wait=False is left to be answered; the answer then is in force.
@@ -217,6 +203,8 @@ class VideoSession:
         with self._frames_first.frame():
             index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, frame.taken, following)
             self._asker.observe(segmentation)
+        segmentation = self._shown(self._answer, segmentation)
+        self._last_ids = tuple(segment.id for segment in segmentation.segments)
         return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())
 
     def state(self) -> StreamState:
@@ -227,7 +215,9 @@ class VideoSession:
     def _state(self, pipeline: Pipeline) -> StreamState:
         remembered = None if self._postprocess is None else self._postprocess.state()
         asker, bank = self._asker.state(), pipeline.bank.state()
-        return StreamState(self._media, pipeline.next_frame, bank, asker, self._answer, remembered)
+        return StreamState(
+            self._media, pipeline.next_frame, bank, asker, self._answer, remembered, tuple(sorted(self._removed))
+        )
 
     def restore(self, state: StreamState) -> None:
         """Takes the place of the session that had this state; of a session that has seen nothing yet. Raises
@@ -242,9 +232,21 @@ class VideoSession:
         self._answer = answer
         self._postprocess = None if answer is None else _postprocessor(answer, pipeline.device)
         if self._postprocess is not None and state.rule is not None:
-            side = self._config.image_size // 4
-            logits = torch.Size((self._config.mask_decoder.queries, side, side))
-            self._postprocess.restore(state.rule.to(pipeline.device), logits)
+            self._postprocess.restore(state.rule.to(pipeline.device), self._logits)
+        self._removed = frozenset(state.removed)
+
+    @property
+    def _logits(self) -> torch.Size:
+        side = self._config.image_size // 4
+        return torch.Size((self._config.mask_decoder.queries, side, side))
+
+    def _shown(self, answer: Answer, segmentation: Segmentation) -> Segmentation:
+        """Without what was removed, and what scores less than is asked for."""
+        least = answer.instruction.options.presence
+        return segmentation.only(
+            lambda one: one.id not in self._removed and (least is None or one.score >= least),
+            first_on_top=answer.instruction.row.rule in FIRST_ON_TOP,
+        )
 
     def snapshot(self) -> bytes:
         """The session as bytes, for `Runtime.resume`: memory, frame numbers, instruction, its answer, what
@@ -282,7 +284,7 @@ class VideoSession:
 
     def _require_open(self) -> Pipeline:
         if self._pipeline is None:
-            raise SessionError(_CLOSED)
+            raise SessionError(CLOSED)
         return self._pipeline
 
     @contextlib.contextmanager
@@ -297,7 +299,12 @@ class VideoSession:
         self._answer = answer
         # Asked again for the same things, segments keep their numbers.
         if not (question.again and before is not None and answer.conditions == before.conditions):
+            remembered = self._postprocess.state() if question.corrects and self._postprocess is not None else None
             self._postprocess = _postprocessor(answer, pipeline.device)
+            if remembered is not None and self._postprocess is not None and remembered.ids is not None:
+                self._postprocess.restore(remembered, self._logits)
+            elif not question.corrects:
+                self._removed = frozenset()
         if not question.keep_memory:
             pipeline.forget()
         if question.on_answer is not None:
@@ -371,7 +378,9 @@ def _postprocessor(answer: Answer, device: torch.device) -> PostProcessor | None
     if instruction.row.rule is None:
         return None
     options = instruction.options_in_force
-    return make_postprocessor(instruction.row.rule, answer.conditions, options, answer.region_masks, device)
+    masks, wanted = answer.region_masks, [k for k, region in enumerate(instruction.regions) if region.wanted]
+    shown_masks = None if masks is None else masks[wanted]
+    return make_postprocessor(instruction.row.rule, answer.conditions, options, shown_masks, device)
 
 
 def _frame_logits(prediction: MaskPrediction, taken: SegmentorInput, side: int) -> FrameLogits:

@@ -37,7 +37,7 @@ _HEADER = 8  # bytes that say how long the JSON behind them is
 @dataclass(frozen=True, eq=False)
 class StreamState:
     """next_frame: number of the frame that comes next. answer: in force, None before the first. rule: what its
-    post-processing remembers, None where it has none."""
+    post-processing remembers, None where it has none. removed: ids that are not shown."""
 
     media: Media
     next_frame: int
@@ -45,6 +45,7 @@ class StreamState:
     asker: AskerState
     answer: Answer | None
     rule: RuleState | None
+    removed: tuple[int, ...] = ()
 
     def answer_on(self, device: torch.device, side: int) -> Answer | None:
         """The answer with its tensors there. side: S, of the segmentor's input. Raises SnapshotError for tensors of

@@ -172,8 +172,15 @@ class StreamAsker:
 
     def _asked_again(self, question: Question) -> Question:
         """On the frames seen last; what its regions were drawn on stays at hand."""
+        return replace(question, frames=self._now(question), keep_memory=self._again.policy.keep_memory, again=True)
+
+    def frames_to_correct(self) -> PromptFrames:
+        """Those seen last, and those that regions of the question in force are drawn on."""
+        assert self._in_force is not None, "there is an answer in force"
+        return self._now(self._in_force)
+
+    def _now(self, question: Question) -> PromptFrames:
         assert question.frames is not None, "answered questions know their frames"
-        now = self._recent.prompt_frames()
-        drawn_on = {region.frame: question.frames.frame_of(region) for region in question.instruction.regions}
-        frames = replace(now, by_index={**now.by_index, **drawn_on})
-        return replace(question, frames=frames, keep_memory=self._again.policy.keep_memory, again=True)
+        now, before = self._recent.prompt_frames(), question.frames
+        drawn_on = {region.frame: before.frame_of(region) for region in question.instruction.regions}
+        return replace(now, by_index={**now.by_index, **drawn_on})

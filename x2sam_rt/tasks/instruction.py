@@ -14,6 +14,7 @@ from x2sam_rt.tasks.table import TASKS, Argument, Conditions, Filling, Media, Ta
 from x2sam_rt.tasks.wording import Wording, fill
 
 _LONGEST = 2**20  # characters of an instruction: more than the largest context holds
+_TAKE_NEGATIVE = ("interactive", "object", "vgd")
 MAX_NEW_TOKENS = 2048  # of a generated answer (X2SAM)
 
 
@@ -27,6 +28,7 @@ class PostProcessOptions:
     number can mean two things; otherwise a number is never given twice in a stream. anchored: the object task compares
     results with the visual prompt itself too, and not only with earlier results. together: phrases take all queries
     whose class probability reaches this, or is the highest, as one mask (several objects); None = the best one alone.
+    presence: the reported score below which a segment is not shown ("nothing here looks like that"); None = off.
     The defaults are the published ones; the tasks' own thresholds are those of the published recordings.
     """
 
@@ -36,6 +38,7 @@ class PostProcessOptions:
     restart_ids: bool = False
     anchored: bool = True
     together: float | None = None
+    presence: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -43,6 +46,7 @@ class PostProcessOptions:
             ("mask_threshold", self.mask_threshold),
             ("overlap", self.overlap),
             ("together", self.together),
+            ("presence", self.presence),
         ):
             if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 1):
                 raise ConfigError(f"{name}={shown(value)}: a number from 0 to 1 is wanted.")
@@ -175,6 +179,8 @@ class Instruction:
                 raise PromptError(f"{self.task} takes no {name}=; it takes {wanted}.")
 
     def _check_regions(self) -> None:
+        if not all(region.wanted for region in self.regions) and self.task not in _TAKE_NEGATIVE:
+            raise PromptError(f"{self.task} takes no negative region; {', '.join(_TAKE_NEGATIVE)} do.")
         values, _ = self._filling
         places = sum(piece is Mark.REGION for marked in values.values() for piece in marked)
         if places != len(self.regions):
@@ -200,6 +206,20 @@ def as_instruction(prompt: str | Instruction) -> Instruction:
             f"task ({', '.join(TASKS)})."
         )
     return Instruction(phrases=(prompt,))
+
+
+def corrected(instruction: Instruction, regions: Sequence[RegionPrompt]) -> Instruction:
+    """The instruction with a wanted region in place of its only one, and with negative ones added. Raises PromptError
+    where that is none."""
+    if instruction.task not in _TAKE_NEGATIVE or not regions:
+        raise PromptError(
+            f"{len(regions)} regions correct {instruction.task}; give one or more, of {', '.join(_TAKE_NEGATIVE)}."
+        )
+    wanted = [region for region in regions if region.wanted]
+    if wanted and instruction.task == "vgd":
+        raise PromptError("vgd is corrected by negative regions; to replace others, ask(…) with all that are wanted.")
+    kept = [region for region in instruction.regions if not (wanted and region.wanted)]
+    return replace(instruction, regions=(*wanted, *kept, *(region for region in regions if not region.wanted)))
 
 
 def _as_tuple(name: str, values: object) -> tuple[object, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -42,10 +42,11 @@ def _check_numbers(kind: str, numbers: Sequence[object], count: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class RegionPrompt(ABC):
-    """A region of one frame. frame: its number in the stream, from 0."""
+    """A region of one frame. frame: its number in the stream, from 0. wanted: False of what is not meant."""
 
     kind: ClassVar[PromptKind]
     frame: int
+    wanted: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.frame, int | np.integer) or self.frame < 0:
@@ -58,6 +59,15 @@ class RegionPrompt(ABC):
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """As `region_from_json` reads it."""
+
+    def _head(self) -> dict[str, Any]:
+        return {"kind": self.kind, "frame": self.frame} | ({} if self.wanted else {"wanted": False})
+
+    def negative(self) -> Self:
+        """The same region, as what is not meant: a condition of its own, whose masks are not shown. Of candidates that
+        are more like it than like what is meant, none is taken; no mask is cut. That is this package's rule: the
+        model was trained with several regions at once, but not with negative ones."""
+        return replace(self, wanted=False)
 
     def require_frame(self, seen: range) -> None:
         """Raises PromptError unless the prompt's frame is one of `seen`, the frames a stream can still show."""
@@ -93,7 +103,7 @@ class StrokePrompt(RegionPrompt):
 
     def to_json(self) -> dict[str, Any]:
         vertices = [[float(x), float(y)] for x, y in self.vertices]
-        return {"kind": self.kind, "frame": self.frame, "vertices": vertices, "radius": self.radius}
+        return {**self._head(), "vertices": vertices, "radius": self.radius}
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,11 +144,7 @@ class BoxPrompt(RegionPrompt):
         return mask
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "frame": self.frame,
-            "corners": [float(edge) for edge in (self.x0, self.y0, self.x1, self.y1)],
-        }
+        return {**self._head(), "corners": [float(edge) for edge in (self.x0, self.y0, self.x1, self.y1)]}
 
     def _corners(self) -> str:
         return f"({self.x0:g}, {self.y0:g}, {self.x1:g}, {self.y1:g})"
@@ -165,7 +171,7 @@ class MaskPrompt(RegionPrompt):
         return self.pixels
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "frame": self.frame, "rle": dict(encode_mask(self.pixels))}
+        return {**self._head(), "rle": dict(encode_mask(self.pixels))}
 
 
 class Prompt:
@@ -224,23 +230,30 @@ def parse_region(text: str) -> RegionPrompt:
 def region_from_json(data: Mapping[str, Any]) -> RegionPrompt:
     """A visual prompt from another's hands, as `RegionPrompt.to_json` writes it. Raises PromptError for all else."""
     try:
-        match data["kind"]:
-            case "point" | "scribble" as kind:
-                make = PointPrompt if kind == "point" else ScribblePrompt
-                vertices = tuple((_number(x), _number(y)) for x, y in data["vertices"])
-                return make(_whole(data["frame"]), vertices, _whole(data["radius"]))
-            case "box":
-                x0, y0, x1, y1 = map(_number, data["corners"])
-                return BoxPrompt(_whole(data["frame"]), x0, y0, x1, y1)
-            case "mask":
-                height, width = map(_whole, data["rle"]["size"])
-                if not 0 < height * width <= MOST_PIXELS:
-                    raise ValueError(f"a mask of {height}×{width} pixels; wanted up to {MOST_PIXELS}")
-                return MaskPrompt(_whole(data["frame"]), decode_mask(data["rle"], height, width))
-            case kind:
-                raise ValueError(f"the kind is {kind!r}; wanted one of {', '.join(PROMPT_KINDS)}")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        region, wanted = _region_from_json(data), data.get("wanted", True)
+        if not isinstance(wanted, bool):
+            raise ValueError(f"wanted is {wanted!r}; true or false is meant")
+        return region if wanted else region.negative()
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise PromptError(f"Not a visual prompt: {error!r}. Write it as `RegionPrompt.to_json` does.") from error
+
+
+def _region_from_json(data: Mapping[str, Any]) -> RegionPrompt:
+    match data["kind"]:
+        case "point" | "scribble" as kind:
+            make = PointPrompt if kind == "point" else ScribblePrompt
+            vertices = tuple((_number(x), _number(y)) for x, y in data["vertices"])
+            return make(_whole(data["frame"]), vertices, _whole(data["radius"]))
+        case "box":
+            x0, y0, x1, y1 = map(_number, data["corners"])
+            return BoxPrompt(_whole(data["frame"]), x0, y0, x1, y1)
+        case "mask":
+            height, width = map(_whole, data["rle"]["size"])
+            if not 0 < height * width <= MOST_PIXELS:
+                raise ValueError(f"a mask of {height}×{width} pixels; wanted up to {MOST_PIXELS}")
+            return MaskPrompt(_whole(data["frame"]), decode_mask(data["rle"], height, width))
+        case kind:
+            raise ValueError(f"the kind is {kind!r}; wanted one of {', '.join(PROMPT_KINDS)}")
 
 
 def _whole(value: object) -> int:

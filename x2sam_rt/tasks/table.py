@@ -24,7 +24,8 @@ Rule = Literal["panoptic", "semantic", "instance", "grounded", "phrases", "inter
 @dataclass(frozen=True)
 class Conditions:
     """What the columns of the class logits stand for: one label per condition, without the background; is_thing says
-    which are countable things. An answer without phrases has none."""
+    which are countable things, or visual prompts of what is wanted: the others compete, and are left out. An
+    answer without phrases has none."""
 
     labels: tuple[str, ...] = ()
     is_thing: tuple[bool, ...] = ()
@@ -148,19 +149,29 @@ def _nothing(instruction: Instruction) -> Filling:
 
 
 def _one_region(instruction: Instruction) -> Filling:
-    if len(instruction.regions) != 1:
-        raise PromptError(
-            f"{len(instruction.regions)} visual prompts; exactly one is wanted, as regions= (vgd takes several)."
-        )
-    return {"region": listed([(Mark.REGION,)])}, Conditions.of_things(["region 1"])
+    given = sum(region.wanted for region in instruction.regions)
+    if given != 1:
+        raise PromptError(f"{given} visual prompts; exactly one is wanted, as regions= (vgd takes several).")
+    labels = _region_labels(instruction)
+    return {"region": listed([(Mark.REGION,)] * len(labels))}, _wanted(instruction, labels)
 
 
 def _regions(instruction: Instruction) -> Filling:
-    if not instruction.regions:
+    if not any(region.wanted for region in instruction.regions):
         raise PromptError("No visual prompt: give regions= at least one point, box, scribble or mask.")
-    labels = [f"region {number + 1}" for number in range(len(instruction.regions))]
+    labels = _region_labels(instruction)
     marked = listed([(Mark.REGION,)] * len(labels) + _phrase_texts(instruction))
-    return {"regions": marked}, Conditions.of_things([*labels, *instruction.phrases])
+    return {"regions": marked}, _wanted(instruction, [*labels, *instruction.phrases])
+
+
+def _region_labels(instruction: Instruction) -> list[str]:
+    return [f"region {number + 1}" for number in range(len(instruction.regions))]
+
+
+def _wanted(instruction: Instruction, labels: Sequence[str]) -> Conditions:
+    """The regions first, then what is always wanted."""
+    wanted = tuple(region.wanted for region in instruction.regions)
+    return Conditions(tuple(labels), wanted + (True,) * (len(labels) - len(wanted)))
 
 
 ANY_MEDIA: tuple[Media, ...] = ("image", "video")

@@ -16,7 +16,9 @@ from x2sam_rt.runtime.postprocess.semantic import SemanticPostProcessor
 from x2sam_rt.tasks.instruction import PostProcessOptions
 from x2sam_rt.tasks.table import Conditions, Rule
 
-__all__ = ["FrameLogits", "PostProcessor", "make_postprocessor"]
+FIRST_ON_TOP: frozenset[Rule] = frozenset({"instance", "grounded"})  # of maps whose segments overlap
+
+__all__ = ["FIRST_ON_TOP", "FrameLogits", "PostProcessor", "make_postprocessor"]
 
 
 def make_postprocessor(

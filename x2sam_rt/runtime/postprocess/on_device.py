@@ -338,7 +338,7 @@ class InteractiveOnDevice(PostProcessor):
         grid, logits = TileGrid.of(frame), frame.mask_logits
         prompt = at_frame_size(self._prompt, frame)
         measured = measure(grid, logits, references=prompt[None])
-        probability = frame.probabilities(len(self._conditions)).amax(1)
+        probability = frame.wanted_probability(self._conditions)
         iou = measured.common[:, 0] / (measured.inside + prompt.count_nonzero() - measured.common[:, 0]).clamp_min(1)
         scores, ious, area = to_host(probability.double() * measured.confidence.double(), iou, measured.area)
         good = np.flatnonzero(scores >= self._options.least_score)
@@ -363,7 +363,7 @@ class ObjectOnDevice(PostProcessor):
         measured = measure(grid, logits, self._cut, references)
         either = measured.inside[:, None] + references.flatten(1).count_nonzero(1)[None]
         iou = measured.common / (either - measured.common).clamp_min(1)
-        probability = frame.probabilities(len(self._conditions)).amax(1)
+        probability = frame.wanted_probability(self._conditions)
         possible = likely(probability, self._options.least_score)
         best, score, area = self._choose(*to_host(possible, probability, iou, measured.area))
         mask = mask_of(grid, logits[best].clone(), self._cut, area)

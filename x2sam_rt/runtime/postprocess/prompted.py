@@ -39,7 +39,7 @@ class InteractivePostProcessor(PostProcessor):
         self._conditions, self._options, self._prompt = conditions, options, prompt
 
     def __call__(self, frame: FrameLogits) -> Segmentation:
-        probability = frame.probabilities(len(self._conditions)).amax(1)
+        probability = frame.wanted_probability(self._conditions)
         bound = probability * greatest_confidence(frame.mask_logits)
         best, score = self._fitting(frame, probability, bound) or _highest(frame, probability, bound)
         segments = (Segment(best.mask, self._conditions.labels[0], 0, score, OBJECT),) if best.confidence else ()
@@ -87,7 +87,7 @@ class ObjectPostProcessor(PostProcessor):
         self._accepted: deque[tuple[BoolMask, float]] = deque(maxlen=REMEMBERED)
 
     def __call__(self, frame: FrameLogits) -> Segmentation:
-        probability = frame.probabilities(len(self._conditions)).amax(1)
+        probability = frame.wanted_probability(self._conditions)
         references = [(self._anchor(frame), 1.0), *self._remembered(frame.original_size)]
         best, score = max(
             (

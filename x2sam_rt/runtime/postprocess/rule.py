@@ -11,6 +11,7 @@ from torch import Tensor
 from x2sam_rt.runtime.device import one_thread
 from x2sam_rt.runtime.postprocess.state import RuleState
 from x2sam_rt.runtime.results import Segmentation
+from x2sam_rt.tasks.table import Conditions
 
 Size = tuple[int, int]
 
@@ -36,6 +37,11 @@ class FrameLogits:
     def probabilities(self, labels: int) -> Tensor:
         """(Q, labels): softmax over the conditions and the background; background and padding left out."""
         return self.class_logits.softmax(-1)[:, :-1][:, :labels]
+
+    def wanted_probability(self, conditions: Conditions) -> Tensor:
+        """(Q,): of the wanted conditions the most probable one's."""
+        probabilities = self.probabilities(len(conditions))
+        return torch.stack([probabilities[:, k] for k, wanted in enumerate(conditions.is_thing) if wanted]).amax(0)
 
 
 class PostProcessor(Protocol):
