@@ -59,7 +59,7 @@ def with_options(message: str) -> str:
 
     def option(found: re.Match[str]) -> str:
         name = _OPTIONS.get(found["name"], "--" + found["name"].replace("_", "-"))
-        return name + (" " if found["value"] else "")
+        return name if found["value"] is None else f"{name} "
 
     return _ARGUMENT.sub(option, message)
 
