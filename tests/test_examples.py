@@ -66,8 +66,8 @@ def test_the_notebook(
         exec(compile(cell, f"cell {number}", "exec"), there)
     assert "is there already" in capsys.readouterr().out
     assert [result.index for result in there["results"]] == list(range(6))
-    assert [result.labels for result in there["found"][:3]] == [("the red circle",)] * 3
-    assert all("red circle" not in label for result in there["found"][3:] for label in result.labels)
+    assert [result.labels for result in there["found"][:3]] == [(there["prompt"],)] * 3
+    assert all(there["prompt"] not in label for result in there["found"][3:] for label in result.labels)
     with VideoReader(tmp_path / "notebook/cut.mov") as video:
         assert len(list(video)) == 6
 
