@@ -84,8 +84,8 @@ def test_a_task_of_the_table_on_a_part_of_the_film(folder: Path) -> None:
     command = TASK.replace("--video clip.mp4", "demo/clip.mp4 --start 1 --end 1.3")
     typed(command, folder)
     lines = [json.loads(line) for line in (folder / "clip_referring.jsonl").read_text().splitlines()]
-    assert [line["frame"] for line in lines] == list(range(7))
-    assert len(list(read_coco_rle(folder / "clip_referring.jsonl"))) == 7
+    assert [line["frame"] for line in lines] == list(range(8))
+    assert len(list(read_coco_rle(folder / "clip_referring.jsonl"))) == 8
 
 
 def test_the_snippet(folder: Path) -> None:
