@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.model.language import CHUNK
@@ -95,3 +96,16 @@ def frame_bytes(config: ModelConfig) -> int:
     masks = 4 * config.mask_decoder.queries * config.grids[-1] ** 2
     bank = config.memory.slots * len(config.grids) * config.slot_tokens * config.dim
     return _WORKSPACE + _FLOAT * (tokens * stages + masks + bank)
+
+
+def free_memory() -> int | None:
+    """Bytes this process may take: what the system can free, at most what its control group leaves. None: unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    known = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").is_file() and (limit := (group / "memory.max").read_text().strip()) != "max":
+        known.append(int(limit) - int((group / "memory.current").read_text()))
+    return min(known, default=None)
