@@ -21,6 +21,7 @@ from x2sam_rt.serve.hub import Hub
 from x2sam_rt.serve.image import segment_image
 from x2sam_rt.serve.messages import Asked, explained
 from x2sam_rt.serve.settings import Settings
+from x2sam_rt.serve.snapshots import Snapshots
 from x2sam_rt.serve.stream import serve_stream
 from x2sam_rt.serve.videos import VideoJob, Videos
 
@@ -75,9 +76,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 _OF_A_VIDEO: dict[int | str, dict[str, Any]] = {404: {"model": Problem}, 409: {"model": Problem}}
 
 
-def make_app(settings: Settings) -> FastAPI:
-    """The application; its workers start and end with its lifespan."""
-    hub = Hub(settings)
+def make_app(settings: Settings, snapshots: Snapshots | None = None) -> FastAPI:
+    """The application; its workers start and end with its lifespan. snapshots: see `Hub`."""
+    hub = Hub(settings, snapshots)
     videos = Videos(hub)
 
     @asynccontextmanager

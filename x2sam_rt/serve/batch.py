@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from x2sam_rt import errors
 from x2sam_rt.documents import MOST_BYTES, parse_object, read_json, read_plain_file, shown
 from x2sam_rt.errors import ConfigError, EngineError, X2SamError
 from x2sam_rt.media.atomic import AtomicOutput, atomic_file, naming_write_errors, nothing
@@ -36,13 +37,12 @@ _MOST_NAME = 200  # characters of a file's name, beside its suffix
 
 @dataclass(frozen=True)
 class Segmenter:
-    """What workers load. threads: PyTorch's, of each; None = its choice."""
+    """What workers load."""
 
     bundle: Path
     context: int | None = None
     knobs: ModelKnobs = ModelKnobs()  # noqa: RUF009 (frozen)
     again: ReAsk = ONCE
-    threads: int | None = None
 
     def load(self, device: str | None) -> Runtime:
         """Raises as `Runtime.load`."""
@@ -73,6 +73,22 @@ class Outcome:
     frames: int = 0
     seconds: float = 0.0
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error of ours that crosses processes by its name."""
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of(cls, error: X2SamError) -> Failure:
+        return cls(type(error).__name__, str(error))
+
+    def error(self) -> X2SamError:
+        found: X2SamError = getattr(errors, self.kind)(self.message)
+        return found
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,7 @@ class Batch:
     """
 
     def __init__(self, segmenter: Segmenter, videos: Sequence[BatchVideo], folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.segmenter = folder, segmenter
         with naming_write_errors(folder):
             folder.mkdir(exist_ok=True)
         self._report_file = AtomicOutput(folder / _REPORT)

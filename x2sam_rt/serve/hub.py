@@ -12,13 +12,14 @@ from collections.abc import Iterator
 
 import psutil
 
-from x2sam_rt.errors import ServeError
+from x2sam_rt.errors import ProtocolError, ServeError
 from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES
 from x2sam_rt.serve.link import framed, read_packet
 from x2sam_rt.serve.live_session import LiveSession
-from x2sam_rt.serve.messages import FROM_WORKER, Close, Failed, Packet, Ready
+from x2sam_rt.serve.messages import FROM_WORKER, Close, Failed, Packet, Ready, Resume
 from x2sam_rt.serve.metrics import Metrics
 from x2sam_rt.serve.settings import Settings, WorkerConfig
+from x2sam_rt.serve.snapshots import Snapshots, SnapshotsHere, going_on
 
 log = logging.getLogger("x2sam_rt.serve")
 _RESTART_SECONDS = (0.0, 1.0, 5.0, 15.0)  # before a worker is started again that ended so often in a row
@@ -88,8 +89,10 @@ class WorkerProcess:
 class Hub:
     """Begins and ends with the server: `start`, `stop`. Between them `admit`, `open` and `close` for each session."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, snapshots: Snapshots | None = None) -> None:
+        """snapshots: where they are kept for clients who come back; None = here."""
         self.settings = settings
+        self.snapshots = snapshots or SnapshotsHere(settings.most_kept, settings.keep_seconds)
         self.workers = [WorkerProcess(settings.worker(device)) for device in settings.devices]
         self.metrics = Metrics(lambda: len(self.sessions), self.resident_bytes, lambda: len(self._working))
         self.sessions: dict[int, LiveSession] = {}
@@ -134,13 +137,28 @@ class Hub:
             self._admitted -= 1
 
     async def open(self, first: Packet) -> LiveSession:
-        """first: an `Open` or `Resume`."""
+        """first: an `Open` or `Resume`. Raises ServeError for a session that is not kept."""
+        found = await self._found(first)
         worker = await self._place()
         self._numbers += 1
-        saved = self.settings.save_every > 0
-        session = LiveSession(self._numbers, secrets.token_hex(8), first, worker, self.metrics, saved=saved)
+        name, snapshots = secrets.token_hex(16), self.snapshots if self.settings.save_every > 0 else None
+        session = LiveSession(self._numbers, name, found, worker, self.metrics, snapshots)
+        if found is not first:
+            session.come_back()
         worker.sessions[session.number] = self.sessions[session.number] = session
         return session
+
+    async def _found(self, first: Packet) -> Packet:
+        """With the snapshot of a session that is asked for by name."""
+        message = first.message
+        if not isinstance(message, Resume) or message.session is None:
+            return first
+        if first.payload or message.frames:
+            raise ProtocolError("A stream is resumed by its session's name or by its snapshot, not by both.")
+        kept = await self.snapshots.find(message.session)
+        if kept is None:
+            raise ServeError("snapshot", "No snapshot of that session is kept here; begin anew, or bring one.")
+        return going_on(first, kept)
 
     def close(self, session: LiveSession) -> None:
         """Gives back what it has, wherever it lives."""

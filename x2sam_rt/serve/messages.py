@@ -141,9 +141,11 @@ class Open(_Message):
 
 
 class Resume(_Message):
-    """The first message of a stream that was saved. Bytes: the snapshot. frames: as `Saved` has them."""
+    """The first message of a stream that was saved. Bytes: the snapshot. frames: as `Saved` has them. session: instead
+    of both, the name of one whose last snapshot the server keeps; `Resumed` then says where it goes on."""
 
     type: Literal["resume"] = "resume"
+    session: Annotated[str, Field(max_length=64)] | None = None
     frames: Annotated[tuple[FramePair, ...], Field(max_length=64)] = ()
     drop: Drop = "oldest"
     masks: Masks = "rle"

@@ -8,30 +8,32 @@ import shutil
 import signal
 import threading
 from collections.abc import Sequence
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import torch
 
-from x2sam_rt import errors
 from x2sam_rt.errors import X2SamError
 from x2sam_rt.runtime.bundle import Manifest
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.needs import AskedFrames, answer_bytes, frame_bytes, free_memory, loaded_bytes
 from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES
-from x2sam_rt.serve.batch import BatchVideo, Heard, Outcome, Segmenter, segment_file
+from x2sam_rt.serve.batch import BatchVideo, Failure, Heard, Outcome, Segmenter, segment_file
 
 _LARGEST = (1080, 1920)  # of frames whose answers have to fit
 _SPAWN = get_context("spawn")  # engines and their threads do not survive a fork
 
 
 class Processes:
-    """Workers on these devices, one for each. folder: where they write."""
+    """Workers on these devices, one for each, which share the cores. folder: where they write."""
 
     def __init__(self, segmenter: Segmenter, devices: Sequence[str | None], folder: Path) -> None:
-        self._segmenter, self._folder = segmenter, folder
-        self._workers = [_Process(segmenter, device, folder) for device in devices]
+        self._folder = folder
+        threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
+        self._start = [partial(_Process, segmenter, device, folder, threads) for device in devices]
+        self._workers = [start() for start in self._start]
 
     def give(self, worker: int, video: BatchVideo) -> None:
         with contextlib.suppress(OSError):  # one that has just ended is heard of next
@@ -46,10 +48,8 @@ class Processes:
             return self._replace(number)
         if isinstance(said, Outcome):
             return Heard(number, "done", said)
-        if said is not None:
-            kind, message = said
-            error: X2SamError = getattr(errors, kind)(message)
-            raise error
+        if isinstance(said, Failure):
+            raise said.error()
         return Heard(number, "ready")
 
     def collect(self, worker: int, video: BatchVideo, target: Path) -> None:
@@ -62,16 +62,16 @@ class Processes:
     def _replace(self, number: int) -> Heard:
         lost = self._workers[number]
         lost.end()
-        self._workers[number] = _Process(self._segmenter, lost.device, self._folder)
+        self._workers[number] = self._start[number]()
         code = lost.process.exitcode or 0
         return Heard(number, "lost", why=signal.Signals(-code).name if code < 0 else f"exit code {code}")
 
 
 class _Process:
-    def __init__(self, segmenter: Segmenter, device: str | None, folder: Path) -> None:
-        self.device = device
+    def __init__(self, *work: object) -> None:
+        """work: the arguments of `_work` behind its end of the wire."""
         self.wire, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_work, args=(theirs, segmenter, device, folder), daemon=True)
+        self.process = _SPAWN.Process(target=_work, args=(theirs, *work), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -81,16 +81,15 @@ class _Process:
         self.process.join()
 
 
-def _work(wire: Connection, segmenter: Segmenter, device: str | None, folder: Path) -> None:
+def _work(wire: Connection, segmenter: Segmenter, device: str | None, folder: Path, threads: int) -> None:
     """The other process: one video after the other, until nobody gives any."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is meant for the one that gives
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if segmenter.threads is not None:
-        torch.set_num_threads(segmenter.threads)
+    torch.set_num_threads(threads)
     try:
         runtime = segmenter.load(device)
     except X2SamError as error:
-        wire.send((type(error).__name__, str(error)))
+        wire.send(Failure.of(error))
         return
     wire.send(None)
     with runtime:
@@ -127,8 +126,3 @@ def process_bytes(manifest: Manifest) -> int:
     """Most that a process takes for a video of 1080p."""
     asked = AskedFrames("video", PROMPT_FRAMES, *_LARGEST)
     return loaded_bytes(manifest) + answer_bytes(manifest, asked) + frame_bytes(manifest.model)
-
-
-def segmenter_threads(devices: Sequence[str | None]) -> int:
-    """Cores, shared out."""
-    return max(1, len(os.sched_getaffinity(0)) // len(devices))
