@@ -84,7 +84,7 @@ def test_one_result_each_and_failures_are_named(onnx_bundle: Path, clips: list[P
 
     other = run(onnx_bundle, *clips, "-p", "cat", "-o", out)
     assert other.exit_code == 1
-    assert "result clip0 is there of" in other.stderr
+    assert "result clip0 is there of another instruction.phrases: ['dog']; this run has ['cat']" in other.stderr
 
 
 def batch_children(process: subprocess.Popen) -> list[psutil.Process]:

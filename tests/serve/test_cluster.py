@@ -161,11 +161,8 @@ def test_requests_of_a_client_stay_at_their_server(deployed: tuple[str, Any], tm
     clip = (tmp_path / "clip.mp4").read_bytes()
     for session in range(4):
         headers = {"Authorization": f"Bearer {TOKEN}", "X-Session-Id": f"client {session}"}
-        with (
-            httpx.Client(base_url=url, headers=headers, timeout=30) as http,
-            (tmp_path / "clip.mp4").open("rb") as file,
-        ):
-            sent = {"files": {"video": file}, "data": {"instruction": '{"phrases": ["dog"]}'}}
+        sent = {"files": {"video": clip}, "data": {"instruction": '{"phrases": ["dog"]}'}}
+        with httpx.Client(base_url=url, headers=headers, timeout=30) as http:
             name = http.post("/v1/videos", **sent).json()["id"]
             until = time.monotonic() + 60
             while (state := http.get(f"/v1/videos/{name}").raise_for_status().json())["state"] == "running":

@@ -287,8 +287,8 @@ def _record(path: Path, segmenter: Segmenter, videos: Sequence[BatchVideo]) -> N
     for name, value in wanted.items():
         if found.get(name, value) != value:
             raise ConfigError(
-                f"{path}: {name} is there of {shown(found[name])}; this run is of {shown(value)}. Choose another "
-                "folder, or for a video another name, in a manifest."
+                f"{path}: {name} is there of another {_difference(found[name], value)}. Choose another folder, or for "
+                "a video another name, in a manifest."
             )
     with atomic_file(path) as file:
         file.write_text(json.dumps({**found, **wanted}, ensure_ascii=False) + "\n", "utf-8")
@@ -298,3 +298,12 @@ def _described(segmenter: Segmenter, videos: Sequence[BatchVideo]) -> Iterator[t
     yield "all", segmenter.described()
     for video in videos:
         yield f"result {video.name}", video.described()
+
+
+def _difference(found: Any, wanted: Any, where: str = "") -> str:
+    """The first place where two documents differ, with what is there."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in [*wanted, *found]:
+            if found.get(name) != wanted.get(name):
+                return _difference(found.get(name), wanted.get(name), f"{where}.{name}".lstrip("."))
+    return f"{where}: {shown(found)}; this run has {shown(wanted)}"

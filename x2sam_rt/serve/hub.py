@@ -6,15 +6,13 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import socket
-import sys
 from collections.abc import Iterator
 
 import psutil
 
 from x2sam_rt.errors import ProtocolError, ServeError
 from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES
-from x2sam_rt.serve.link import framed, read_packet
+from x2sam_rt.serve.link import ChildProcess
 from x2sam_rt.serve.live_session import LiveSession
 from x2sam_rt.serve.messages import FROM_WORKER, Close, Failed, Packet, Ready, Resume
 from x2sam_rt.serve.metrics import Metrics
@@ -33,25 +31,17 @@ class WorkerProcess:
         self.config = config
         self.ready: Ready | None = None
         self.sessions: dict[int, LiveSession] = {}
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._process: ChildProcess | None = None
 
     @property
     def pid(self) -> int | None:
-        return None if self._process is None or self._process.returncode is not None else self._process.pid
+        return None if self._process is None else self._process.pid
 
     async def start(self) -> Ready:
         """Raises ServeError when it ends before its engines run; what it wrote to stderr says why."""
-        ours, theirs = socket.socketpair()
-        arguments = ["-m", "x2sam_rt.serve.worker", f"--wire={theirs.fileno()}", *self.config.arguments()]
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-            )
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._process = await ChildProcess.start("x2sam_rt.serve.worker", self.config.arguments())
         try:
-            packet = await read_packet(self._reader, FROM_WORKER)
+            packet = await self._process.receive(FROM_WORKER)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise ServeError("worker_lost", "A worker ended before it could work; it says why above.") from error
         assert isinstance(packet.message, Ready), "the first that a worker says"
@@ -60,30 +50,23 @@ class WorkerProcess:
 
     def send(self, packet: Packet) -> None:
         """Never waits: what is on its way is a frame of each session, and few messages beside."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(framed(packet))
+        if self._process is not None:
+            self._process.send(packet)
 
     async def listen(self) -> None:
         """Hands what the worker says to its sessions, until it ends."""
-        assert self._reader is not None, "started"
+        assert self._process is not None, "started"
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
-                packet = await read_packet(self._reader, FROM_WORKER)
+                packet = await self._process.receive(FROM_WORKER)
                 if packet.session in self.sessions:
                     self.sessions[packet.session].hear(packet)
         await self.stop()
 
     async def stop(self) -> None:
-        """A worker ends when its wire does; one that does not is killed."""
         self.ready = None
-        if self._writer is not None:
-            self._writer.close()
         if self._process is not None:
-            try:
-                await asyncio.wait_for(self._process.wait(), 5)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
+            await self._process.stop()
 
 
 class Hub:

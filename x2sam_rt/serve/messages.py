@@ -185,7 +185,7 @@ class Close(_Message):
 
 class Clip(_Message):
     """Of the server alone, for a file: what its instruction is answered on. Bytes: the frames, raw RGB of one size,
-    `shown` of them for the language model, then those of `drawn_on`."""
+    `shown` of them for the language model, then those of `drawn_on`. total: frames of the file, where it is known."""
 
     type: Literal["clip"] = "clip"
     instruction: Asked
@@ -193,6 +193,16 @@ class Clip(_Message):
     width: int
     shown: int
     drawn_on: tuple[int, ...]
+    total: int | None = None
+
+
+class Decoded(_Message):
+    """Of the server alone, the next frame of a file. Bytes: raw RGB."""
+
+    type: Literal["decoded"] = "decoded"
+    height: int
+    width: int
+    timestamp: float | None
 
 
 # ---- what a server says
@@ -292,12 +302,14 @@ FromServer = Annotated[
 ]
 ToWorker = Annotated[Open | Resume | Frame | Ask | Save | Close | Clip, Field(discriminator="type")]
 FromWorker = Annotated[Ready | Result | Answered | Saved | Failed, Field(discriminator="type")]
-AnyMessage = Open | Resume | Frame | Ask | Save | Close | Clip | Opened | Result | Answered | Saved | Resumed
-Message = AnyMessage | Draining | Failed | Closed | Ready
+AnyMessage = Open | Resume | Frame | Ask | Save | Close | Clip | Decoded | Opened | Result | Answered | Saved
+Message = AnyMessage | Resumed | Draining | Failed | Closed | Ready
+FromReader = Annotated[Clip | Decoded | Close | Failed, Field(discriminator="type")]
 FROM_CLIENT: TypeAdapter[FromClient] = TypeAdapter(FromClient)
 FROM_SERVER: TypeAdapter[FromServer] = TypeAdapter(FromServer)
 TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(ToWorker)
 FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
+FROM_READER: TypeAdapter[FromReader] = TypeAdapter(FromReader)
 
 
 @dataclass(frozen=True, eq=False)
