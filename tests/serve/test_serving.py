@@ -263,7 +263,7 @@ def test_a_video_is_segmented_as_run_does(served: Served, runtime: Runtime, tmp_
 def test_a_crash_while_reading_a_video_is_that_videos_alone(served: Served, client: Client, tmp_path: Path) -> None:
     with client.stream("dog", drop="never") as stream:
         stream.step(frames(1)[0])
-        name = upload(served, video_of(tmp_path, 60))
+        name = upload(served, video_of(tmp_path, 60)).json()["id"]
         until = time.monotonic() + 60
         while served.get(f"/v1/videos/{name}").json()["frames"] == 0:
             assert time.monotonic() < until
