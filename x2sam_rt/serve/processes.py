@@ -92,7 +92,7 @@ def _work(wire: Connection, segmenter: Segmenter, device: str | None, folder: Pa
         wire.send(Failure.of(error))
         return
     wire.send(None)
-    with runtime:
+    with runtime, contextlib.suppress(EOFError):
         while True:
             video = wire.recv()
             wire.send(segment_file(runtime, video, segmenter.again, _unfinished(folder, video)))
