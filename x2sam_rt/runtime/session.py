@@ -98,7 +98,7 @@ class VideoSession:
         """bundle: SHA-256 of its manifest, which snapshots are bound to."""
         self._pipeline: Pipeline | None = Pipeline(engines, config)
         self._upload = FrameUpload(engines.device)
-        self._asker, self._frames_first = StreamAsker(language, media, again), language.frames_first
+        self._asker, self._frames_first = StreamAsker(language, config, media, again), language.frames_first
         self._config, self._media, self._bundle = config, media, bundle
         self._answer: Answer | None = None
         self._postprocess: PostProcessor | None = None
