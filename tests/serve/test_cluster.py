@@ -35,8 +35,7 @@ NODE: dict[str, Any] = {"num_cpus": 1, "memory": 4 * 2**30, "object_store_memory
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    # Workers of the cluster find what these tests import.
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to anyone
     found = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     yield found
     found.shutdown()

@@ -191,6 +191,7 @@ def deploy(settings: Settings, replicas: int, proxies: Literal["EveryNode", "Hea
         num_replicas=replicas,
         max_ongoing_requests=settings.sessions + _MANY_NOTES,
         ray_actor_options={"num_cpus": settings.threads or 1, "num_gpus": int(on_gpu)},
+        max_constructor_retry_count=3,
         health_check_period_s=5,
         graceful_shutdown_timeout_s=settings.drain_seconds,
         # What a client began with one replica, such as a video, only that one knows: no fallback.
