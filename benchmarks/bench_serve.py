@@ -198,16 +198,16 @@ def measure(bundle: Path, options: argparse.Namespace) -> int:
     clip = make_clip(0, ClipSettings(frames=24)).frames
     table = Table("sessions", "frames/s each", "all", "plain loop", "p50 ms", "p99 ms", "dropped", "slowest/mean")
     loads, held_unfairly = [], False
-    with Runtime.load(bundle) as runtime:
-        with served(bundle) as url:
-            cost = overhead(url, runtime, clip, options.rounds)
+    with Runtime.load(bundle) as runtime, served(bundle) as url:
+        cost = overhead(url, runtime, clip, options.rounds)
+        Console().print(cost)
         for rate in (5.0, 10.0):
             for sessions in range(1, options.most + 1):
-                with served(bundle) as url:
-                    found = load(url, clip, sessions, rate, options.seconds)
+                found = load(url, clip, sessions, rate, options.seconds)
                 found["plain_loop_frames_per_second"] = plain_loop(runtime, clip, sessions, max(4, 60 // sessions))
                 loads.append(found)
                 table.add_row(*_cells(found))
+                Console().print(*_cells(found))  # as it goes; the table comes at the end
                 held_unfairly |= found["slowest_of_mean"] < FAIR
                 if found["dropped_share"] > 0.2:
                     break

@@ -125,23 +125,52 @@ def test_every_message_is_one_or_is_refused(data: str | bytes) -> None:
     read(data)
 
 
+ODD = [None, True, -1, 0, 1, 2.5, 2**31, 2**53, 1e300, "", "x", "x" * 5000, "\ud800", "open", [], [[]], [1, 2], {}]
+
+
 def bent_messages(seed: int) -> Iterator[str | bytes]:
-    """Sound ones with bytes changed, doubled, left out and exchanged with others."""
-    chance, sound = random.Random(seed), [*map(encode, SOUND), *(one.model_dump_json().encode() for one in SOUND)]
+    """Sound ones, half of them with bytes changed, half with parts of their JSON; as packets, and as text."""
+    chance = random.Random(seed)
+    texts, payloads = [one.model_dump_json() for one in SOUND], [b"", b"\xff\xd8\xff", bytes(18)]
     while True:
-        bent = bytearray(chance.choice(sound))
-        for _ in range(chance.randint(1, 4)):
-            at, to = sorted(chance.randrange(len(bent) + 1) for _ in range(2))
-            match chance.randrange(4):
-                case 0 if at < len(bent):
-                    bent[at] = chance.randrange(256)
-                case 1:
-                    bent[at:at] = bent[at:to][:50]
-                case 2:
-                    del bent[at : at + chance.randrange(8)]
-                case _:
-                    bent[at : at + 8] = chance.choice(sound)[at : at + 8]
-        yield bytes(bent) if chance.random() < 0.5 else bent.decode("utf-8", "replace")
+        text, payload = chance.choice(texts), chance.choice(payloads)
+        if chance.random() < 0.5:
+            text = json.dumps(bent_object(json.loads(text), chance))
+        as_bytes = chance.random() < 0.7
+        packet = len(text).to_bytes(4, "big") + text.encode() + payload if as_bytes else text.encode()
+        if chance.random() < 0.5:
+            packet = bent_bytes(packet, chance)
+        yield packet if as_bytes else packet.decode("utf-8", "replace")
+
+
+def bent_object(found: Any, chance: random.Random) -> Any:
+    """With one part, somewhere, replaced, left out or added."""
+    if isinstance(found, dict | list) and found and chance.random() < 0.8:
+        key = chance.choice(list(found)) if isinstance(found, dict) else chance.randrange(len(found))
+        match chance.randrange(8):
+            case 0:
+                del found[key]
+            case 1 if isinstance(found, dict):
+                found[chance.choice(WORDS.split())] = chance.choice(ODD)
+            case _:
+                found[key] = bent_object(found[key], chance)
+        return found
+    return chance.choice(ODD)
+
+
+def bent_bytes(packet: bytes, chance: random.Random) -> bytes:
+    """With a few bytes changed, doubled or left out."""
+    bent = bytearray(packet)
+    for _ in range(chance.randint(1, 3)):
+        at, to = sorted(chance.randrange(len(bent) + 1) for _ in range(2))
+        match chance.randrange(3):
+            case 0 if at < len(bent):
+                bent[at] = chance.randrange(256)
+            case 1:
+                bent[at:at] = bent[at:to][:50]
+            case _:
+                del bent[at : at + chance.randrange(8)]
+    return bytes(bent)
 
 
 def test_messages_that_were_bent() -> None:

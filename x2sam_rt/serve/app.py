@@ -19,7 +19,7 @@ from x2sam_rt.errors import ServeError, X2SamError
 from x2sam_rt.serve.body_limit import BodyLimit
 from x2sam_rt.serve.hub import Hub
 from x2sam_rt.serve.image import segment_image
-from x2sam_rt.serve.messages import Asked, explained
+from x2sam_rt.serve.messages import Asked, explained, in_few_words
 from x2sam_rt.serve.settings import Settings
 from x2sam_rt.serve.snapshots import Snapshots
 from x2sam_rt.serve.stream import serve_stream
@@ -122,8 +122,7 @@ def _add_errors(app: FastAPI, hub: Hub) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
-        return problem(422, "invalid", found)
+        return problem(422, "invalid", in_few_words(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def http(_request: Request, error: HTTPException) -> JSONResponse:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ PixelFormat = Literal["jpeg", "png", "rgb"]
 _LENGTH = struct.Struct(">I")
 MOST_JSON = 2**20  # of the JSON of a client's message; a drawn mask is the largest part it can have
 MOST_SIDE = 2**14
+_FEW = 200  # characters of what is said of a message
 
 FrameNumber = Annotated[int, Field(ge=0, lt=2**53)]  # JSON's whole numbers, in a browser too
 Text = Annotated[str, Field(max_length=4096)]
@@ -348,9 +350,13 @@ def _parts(data: bytes) -> tuple[bytes, bytes]:
 
 
 def explained(error: ValidationError) -> str:
-    """The first things that are wrong, without what was given."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'message'}: {one['msg']}" for one in found[:3])
+    """The first things that are wrong."""
+    return in_few_words(error.errors(include_url=False, include_input=False, include_context=False))
+
+
+def in_few_words(found: Sequence[Any]) -> str:
+    """found: pydantic's errors. Names and tags in them are the client's own, of any length."""
+    return "; ".join(f"{'.'.join(map(str, one['loc']))[:_FEW] or 'message'}: {one['msg'][:_FEW]}" for one in found[:3])
 
 
 def code_of(error: X2SamError) -> str:
