@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import secrets
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from types import TracebackType
@@ -180,6 +181,8 @@ class _Address:
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url.rstrip("/")
         self.headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        # On a cluster, requests of one client reach one server; streams go wherever there is room.
+        self.pinned = {**self.headers, "X-Session-Id": secrets.token_hex(8)}
 
     @property
     def stream(self) -> str:
@@ -200,12 +203,15 @@ class Client:
         prompt: Prompt | None = None,
         *,
         snapshot: bytes | None = None,
+        session: str | None = None,
         drop: Drop = "oldest",
         masks: Masks = "rle",
         again: str = "once",
     ) -> Stream:
-        """A new stream, or one that goes on from a snapshot. drop: "oldest" segments the newest frame where they come
-        faster than they are segmented; "never" makes `send` wait. Raises ServeError where the server refuses."""
+        """A new stream, or one that goes on: from a snapshot, or from the last one that the server kept of a session by
+        its name (`Stream.session`; `resumed[-1]` is the last frame it remembers). drop: "oldest" segments the newest
+        frame where they come faster than they are segmented; "never" makes `send` wait. Raises ServeError where the
+        server refuses."""
         wire = ExitStack()
         try:
             connecting = connect_sync(self._at.stream, **self._at.connecting(), open_timeout=self._seconds)
@@ -213,18 +219,20 @@ class Client:
         except (InvalidHandshake, OSError) as error:
             raise _refused(error) from error
         stream = Stream(connection, wire, self._seconds)
-        stream._say(first_message(prompt, snapshot, drop, masks, again))
+        stream._say(first_message(prompt, snapshot, session, drop, masks, again))
+        while session is not None and not stream.resumed:
+            stream._hear(None)
         return stream
 
     def segment_image(self, image: Pixels | bytes, prompt: Prompt) -> RemoteResult:
         """One still image: (H, W, 3) uint8 RGB, or an encoded JPEG or PNG."""
-        with httpx.Client(headers=self._at.headers, timeout=self._seconds) as http:
+        with httpx.Client(headers=self._at.pinned, timeout=self._seconds) as http:
             answer = http.post(f"{self._at.url}/v1/image", **_image(image, prompt))
         return _image_result(answer)
 
     def info(self) -> dict[str, Any]:
         """The server's limits."""
-        return _body(httpx.get(f"{self._at.url}/v1/info", headers=self._at.headers, timeout=self._seconds))
+        return _body(httpx.get(f"{self._at.url}/v1/info", headers=self._at.pinned, timeout=self._seconds))
 
 
 class AsyncClient:
@@ -238,6 +246,7 @@ class AsyncClient:
         prompt: Prompt | None = None,
         *,
         snapshot: bytes | None = None,
+        session: str | None = None,
         drop: Drop = "oldest",
         masks: Masks = "rle",
         again: str = "once",
@@ -249,11 +258,13 @@ class AsyncClient:
         except (InvalidHandshake, OSError) as error:
             raise _refused(error) from error
         stream = AsyncStream(connection, wire)
-        await stream._say(first_message(prompt, snapshot, drop, masks, again))
+        await stream._say(first_message(prompt, snapshot, session, drop, masks, again))
+        while session is not None and not stream.resumed:
+            await stream._hear()
         return stream
 
     async def segment_image(self, image: Pixels | bytes, prompt: Prompt) -> RemoteResult:
-        async with httpx.AsyncClient(headers=self._at.headers, timeout=self._seconds) as http:
+        async with httpx.AsyncClient(headers=self._at.pinned, timeout=self._seconds) as http:
             return _image_result(await http.post(f"{self._at.url}/v1/image", **_image(image, prompt)))
 
 
