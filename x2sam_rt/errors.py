@@ -93,7 +93,6 @@ EXTRAS = {
     "vgd": ("scipy",),
     "quant": ("torchao",),
     "serve": ("fastapi", "uvicorn", "websockets", "httpx", "prometheus_client"),
-    "ray": ("ray",),
 }
 
 
