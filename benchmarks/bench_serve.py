@@ -136,8 +136,8 @@ def plain_loop(runtime: Runtime, clip: list[Pixels], sessions: int, steps: int) 
 
 
 def overhead(url: str, runtime: Runtime, clip: list[Pixels], rounds: int) -> dict[str, float]:
-    """The same frames, here and there by turns: ms at the median, and their difference. Of which in_worker_ms: unpacking
-    the frame, its step and packing its result; in_server_ms: these, and the ways between server and worker."""
+    """The same frames, here and there by turns: ms at the median, and their difference. in_worker_ms: unpacking one,
+    its step, packing its result; in_server_ms: these, and the ways between server and worker."""
     here, there, server, worker = [], [], [], []
     with Client(url).stream(PROMPT, drop="never") as stream, runtime.stream(PROMPT) as session:
         for number in range(rounds):
