@@ -227,8 +227,8 @@ class LanguageRuntime:
         runtime was closed, EngineError when what the model computes holds NaN or infinity.
         """
         with self._one_at_a_time(), self._pace(given_up) as between:
-            shown = self.vision.show(frames, media)
-            asked = self._ask(instruction, media, frames, shown)
+            shown = self.vision.show(frames, media, between)
+            asked = self._ask(instruction, media, frames, shown, between)
             answer = self._read(asked, self._run(asked, shown, on_text, between))
         self._side.hand_over(answer.tensors)
         return answer
@@ -268,7 +268,14 @@ class LanguageRuntime:
             between()
             yield between
 
-    def _ask(self, instruction: Instruction, media: Media, frames: PromptFrames, shown: ShownFrames) -> _Asked:
+    def _ask(
+        self,
+        instruction: Instruction,
+        media: Media,
+        frames: PromptFrames,
+        shown: ShownFrames,
+        between: Between | None = None,
+    ) -> _Asked:
         question = instruction.question_text(media, self._wording)
         answer = instruction.answer_text(self._wording)
         prompt = prompt_tokens(self.tokenizer, media, len(shown.pairs), shown.tokens_per_pair, question, answer)
@@ -280,7 +287,7 @@ class LanguageRuntime:
             prompt,
             token_keys(ids, shown.pairs, shown.tokens_per_pair),
             read_positions(ids, prompt.answer_start, self.tokenizer),
-            self.vision.see_regions(instruction.regions, masks, frames),
+            self.vision.see_regions(instruction.regions, masks, frames, between),
             masks,
             generate=answer is None,
         )

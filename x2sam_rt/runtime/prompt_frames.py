@@ -15,6 +15,7 @@ from x2sam_rt.config import PixelBudget
 from x2sam_rt.errors import PromptError, SnapshotError
 from x2sam_rt.media.source import FrameSource
 from x2sam_rt.media.types import Pixels
+from x2sam_rt.model.language import Between
 from x2sam_rt.model.preprocess import shown_frame
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import RegionPrompt
@@ -35,9 +36,15 @@ class PromptFrames:
     by_index: Mapping[int, Tensor]
     own: tuple[RecentFrame, ...] = ()
 
-    def pixel_digests(self) -> tuple[bytes, ...]:
-        """What tells frames of different pixels apart."""
-        return tuple(frame.digest for frame in self.own) or tuple(pixel_digest(frame) for frame in self.frames)
+    def pixel_digests(self, between: Between | None = None) -> tuple[bytes, ...]:
+        """What tells frames of different pixels apart. between: called before each."""
+
+        def digest(frame: RecentFrame | Tensor) -> bytes:
+            if between is not None:
+                between()
+            return frame.digest if isinstance(frame, RecentFrame) else pixel_digest(frame)
+
+        return tuple(map(digest, self.own or self.frames))
 
     def frame_of(self, region: RegionPrompt) -> Tensor:
         """Raises PromptError when the region's frame is not at hand."""
