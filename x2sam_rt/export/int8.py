@@ -82,9 +82,9 @@ def _record(folder: Path, manifest: Manifest, calibration: Calibration, samples:
         recorder = Runtime.assemble(files, manifest, load_model(manifest, files), engines)
         with open_source(calibration.video) as source:
             shown = read_prompt_frames(source, instruction)
-        if len(shown.frames) < 2:
+        if shown is None or len(shown.frames) < 2:
             raise VideoError(
-                f"{calibration.video}: one frame; calibration wants at least 2, so that the memory is used."
+                f"{calibration.video}: calibration wants a file of at least 2 frames, so that the memory is used."
             )
         with recorder.stream(instruction, frames=shown) as session:
             for frame in shown.frames:
