@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from recordings import RANDOM_TOY
 
 from x2sam_rt.config import MemoryConfig, ModelConfig
 from x2sam_rt.errors import ConfigError
+from x2sam_rt.model.checkpoint.loading import empty_model
 from x2sam_rt.model.checkpoint.published import PUBLISHED, read_published_config
 
 
@@ -47,3 +49,21 @@ def test_another_architecture_is_refused() -> None:
         read_published_config({"config": {"sam2": {"use_mask_guidance": False}, "mask2former": {}, "vlm": {}}})
     with pytest.raises(ConfigError, match="lacks 'config'"):
         read_published_config({})
+
+
+@pytest.mark.parametrize(
+    "at",
+    [("vision_end_token_id",), ("text_config", "rope_theta"), ("text_config", "rope_scaling", "rope_theta")],
+    ids=lambda at: at[-1],
+)
+def test_null_is_an_absent_key(at: tuple[str, ...]) -> None:
+    """As in Qwen3-VL's own files; the library would fail in the middle of the model."""
+    document = json.loads((RANDOM_TOY / "config.json").read_text())
+    inner = document["language"]
+    for key in at[:-1]:
+        inner = inner[key]
+    inner.pop(at[-1], None)
+    absent = ModelConfig.from_json(document)
+    inner[at[-1]] = None
+    assert ModelConfig.from_json(document) == absent
+    empty_model(absent)

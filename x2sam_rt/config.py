@@ -220,14 +220,24 @@ class LanguageConfig(_Checked):
 
 
 def _known(cls: type, data: object) -> object:
-    """A mapping's entries that a dataclass has fields for, with the fields' defaults; those of inner mappings too."""
+    """A mapping's entries that a dataclass has fields for, with the fields' defaults; those of inner mappings too. null
+    stands for an absent key where the default is None: for its own default the library wants the key gone."""
     if not isinstance(data, Mapping):
         return data
-    inner = {"text_config": TextConfig, "vision_config": VisionConfig}
     fields = {f.name: f.default for f in dataclasses.fields(cls)}
     defaults = {name: value for name, value in fields.items() if value not in (None, dataclasses.MISSING)}
-    known = {key: _known(inner[key], value) if key in inner else value for key, value in data.items() if key in fields}
-    return defaults | known
+    given = {key: value for key, value in data.items() if key in fields}
+    given = {key: value for key, value in given.items() if value is not None or fields[key] is not None}
+    return defaults | {key: _inner_known(key, value) for key, value in given.items()}
+
+
+def _inner_known(key: str, value: object) -> object:
+    inner = {"text_config": TextConfig, "vision_config": VisionConfig}
+    if key in inner:
+        return _known(inner[key], value)
+    if isinstance(value, Mapping):  # of rotary positions, where an unknown key is refused
+        return {name: entry for name, entry in value.items() if entry is not None}
+    return value
 
 
 @dataclass(frozen=True)

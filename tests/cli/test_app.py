@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -119,6 +120,16 @@ def test_inspect_shows_the_stages(onnx_bundle: Path) -> None:
     result = call("inspect", onnx_bundle)
     assert result.exit_code == 0
     assert "memory_attention" in result.stdout
+
+
+def test_inspect_predicts_a_gpus_memory_for_other_knobs(torch_bundle: Path) -> None:
+    def peak(*options: str) -> float:
+        text = " ".join(call("inspect", torch_bundle, *options).stdout.split())
+        found = re.search(r"peak ([\d.,]+) MiB", text)
+        assert found is not None, text
+        return float(found[1].replace(",", ""))
+
+    assert 0 < peak("--knob", "image_size=32") < peak()
 
 
 def test_verify_passes_on_both_backends(onnx_bundle: Path, torch_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -85,6 +86,16 @@ def test_the_segmented_file_is_never_written_to(torch_bundle: Path, folder: Path
         (("--image", "photo.png", "-o", "new.jsonl", "-o", "photo.png"), "would be lost"),
         (("--image", "clip.mp4", "-o", "new.png"), "is not an image"),
         (("--video", "clip.mp4", "-t", "chat", "-o", "new.mp4"), "answers in words"),
+        (("--video", "clip.mp4", "-o", "new.webm", "--codec", "h264"), ".webm files hold no h264; wanted one of"),
+        (("--video", "clip.mp4", "-o", "new.mp4", "--crf", "70"), "h264 takes a crf from 0 to 51, not 70"),
+        (("--video", "clip.mp4", "-o", "new.jsonl", "--crf", "20"), "no output is a video of overlays or mattes"),
+        (("--video", "clip.mp4", "--cutout", "new.mp4"), "wanted one of .mov, .mkv, .webm"),
+        (("--video", "clip.mp4", "--cutout", "new.png"), "holds one image; wanted one of .mov, .mkv, .webm for"),
+        (("--video", "clip.mp4", "--cutout", "diary", "--overwrite"), "diary: exists already"),
+        (("--video", "clip.mp4", "--matte", "clip.mp4"), "would be lost"),
+        (("--video", "clip.mp4", "--matte", "new.mp4", "-o", "new.mp4"), "named as an output twice"),
+        (("--image", "photo.png", "--cutout", "new.jpg"), "wanted one of .png"),
+        (("--image", "photo.png", "--matte", "new"), "cannot write a file without suffix"),
         (("--video", "clip.mp4", "-o", "n" * 251 + ".mp4"), "File name too long"),
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(value[2:])[:40],
@@ -121,6 +132,80 @@ def test_outputs_are_replaced_on_request(torch_bundle: Path, folder: Path, monke
     with av.open("masked.mkv") as container:
         assert "matroska" in container.format.name
     assert [name for name in names(folder) if name.startswith(".")] == []
+
+
+def test_mattes_and_cut_outs(torch_bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    outputs = ("-o", "masked.webm", "--matte", "matte.mp4", "--cutout", "cut.mov", "--davis", "davis", "--crf", "10")
+    result = run(torch_bundle, "clip.mp4", *outputs)
+    assert result.exit_code == 0, result.output
+    with av.open("cut.mov") as container:
+        alpha = [np.frombuffer(frame.planes[3], np.uint16).reshape(64, -1)[:, :64] for frame in container.decode()]
+    with VideoReader("matte.mp4") as video:
+        white = [frame.pixels.mean(axis=2) for frame in video]
+    masks = [map >= 0 for map in read_davis("davis/clip")]
+    assert len(alpha) == len(white) == len(masks) == FRAMES
+    for index, mask in enumerate(masks):
+        np.testing.assert_array_equal(alpha[index] > 2000, mask)
+        assert (np.abs(white[index] - 255.0 * mask) > 60).mean() < 0.01
+    photo = run(torch_bundle, "photo.png", "--cutout", "cut.png")
+    assert photo.exit_code == 0, photo.output
+    assert Image.open("cut.png").mode == "RGBA"
+
+
+def test_sound_is_copied_or_said_to_be_left_out(
+    torch_bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    talking("talk.mp4")
+    outputs = ("-o", "masked.mp4", "-o", "masked.webm", "--matte", "matte.mp4", "--max-frames", "3")
+    result = run(torch_bundle, "talk.mp4", *outputs)
+    assert result.exit_code == 0, result.output
+    assert "masked.webm gets no sound: webm holds no aac" in said(result)
+    assert "masked.mp4" not in said(result)
+    for name, streams in (("masked.mp4", 2), ("masked.webm", 1), ("matte.mp4", 1)):
+        with av.open(name) as container:
+            assert len(container.streams) == streams
+    mute = run(torch_bundle, "talk.mp4", "-o", "mute.mp4", "--no-sound", "--max-frames", "2")
+    assert mute.exit_code == 0, mute.output
+    with av.open("mute.mp4") as container:
+        assert len(container.streams) == 1
+
+
+def talking(name: str) -> None:
+    with av.open(name, "w") as container:
+        picture, sound = container.add_stream("libx264", rate=10), container.add_stream("aac", rate=48_000)
+        picture.width, picture.height, picture.pix_fmt = 64, 64, "yuv420p"  # type: ignore[union-attr]
+        for index in range(5):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 40 * index, np.uint8))
+            frame.pts, frame.time_base = index, Fraction(1, 10)
+            container.mux(picture.encode(frame))  # type: ignore[union-attr, arg-type]
+            noise = np.random.default_rng(index).uniform(-0.5, 0.5, (2, 4800)).astype(np.float32)
+            waves = av.AudioFrame.from_ndarray(noise, format="fltp", layout="stereo")
+            waves.sample_rate, waves.pts, waves.time_base = 48_000, 4800 * index, Fraction(1, 48_000)
+            container.mux(sound.encode(waves))  # type: ignore[union-attr, arg-type]
+        for stream in (picture, sound):
+            container.mux(stream.encode(None))  # type: ignore[union-attr]
+
+
+def test_masks_can_be_followed_while_they_are_written(
+    torch_bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the file that the message names has every frame that is done, also after it took its name."""
+    monkeypatch.chdir(folder)
+    followed: list[int] = []
+
+    def follow() -> None:
+        with growing.open() as file:
+            followed.append(len(file.read().splitlines()))
+
+    growing = Path(".masks.jsonl.partial/masks.jsonl")
+    stopping_at(4, follow, monkeypatch)
+    result = run(torch_bundle, "clip.mp4", "-o", "masks.jsonl", "--live")  # without a frame read ahead
+    assert result.exit_code == 0, result.output
+    assert f"masks.jsonl can be followed: tail -f {growing}" in said(result)
+    assert followed == [4]  # frames 0 to 3, while 4 is worked on
+    assert not growing.exists()
 
 
 @pytest.mark.usefixtures("unloadable")

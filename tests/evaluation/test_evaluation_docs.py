@@ -1,7 +1,8 @@
-"""The example of docs/evaluation.md runs, and its tables are those of the code."""
+"""docs/evaluation.md: its example runs, its tables are the code's. docs/language.md: one table is its results'."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from x2sam_rt.data.readers import READERS
 from x2sam_rt.evaluation.synthetic import synthetic_parts
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs/evaluation.md").read_text()
 
 
 def test_the_example_of_own_data_runs(
@@ -41,3 +43,15 @@ def test_the_tables_name_what_there_is() -> None:
             ), kind
     for name in READERS:
         assert f"`{name}`" in DOCUMENT
+
+
+def test_the_policies_are_worth_what_was_measured() -> None:
+    results = json.loads((ROOT / "benchmarks/results/x2sam_toy/streams_asked_again.json").read_text())
+    measured = {}
+    for variant in results["variants"]:
+        (part,) = variant["parts"]
+        score, speed = part["scores"][0]["value"] * 100, part["speed"]
+        measured[variant["ask"]] = [f"{score:.1f}", f"{speed['asking_mean_ms']:.1f}", f"{speed['frame_p50_ms']:.1f}"]
+    table = (ROOT / "docs/language.md").read_text().partition("| policy | J&F |")[2].partition("\n\n")[0]
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert {policy: figures for policy, *figures in rows} == measured

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import weakref
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
 import tiny
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from x2sam_rt.export.onnx import OPSET, stage_graph
 from x2sam_rt.export.verify import stage_error
 from x2sam_rt.kernels import onnx_ops
-from x2sam_rt.model.checkpoint.loading import empty_model
 from x2sam_rt.model.checkpoint.published import PUBLISHED
+from x2sam_rt.model.cost import stage_costs
 from x2sam_rt.model.stages import STAGES, stage_contract, stage_module
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -83,83 +76,14 @@ def test_pieces_compute_the_same(name: str, tmp_path: Path, monkeypatch: pytest.
     assert stage_error(engine, module, sizes) < 1e-4
 
 
-class LiveMemory(TorchDispatchMode):
-    """Bytes of the tensors that are alive at once, at their most, and the largest one. It counts what an operation
-    gives back; what it needs within is the kernel's own affair."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._held: dict[int, list[int]] = {}  # by storage: tensors that share it, bytes
-        self._now = self.peak = self.largest = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self._hold(leaf)
-        return out
-
-    def _hold(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        held = self._held.setdefault(storage._cdata, [0, storage.nbytes()])
-        if not held[0]:
-            self._now += held[1]
-            self.peak, self.largest = max(self.peak, self._now), max(self.largest, held[1])
-        held[0] += 1
-        weakref.finalize(tensor, self._drop, storage._cdata)
-
-    def _drop(self, key: int) -> None:
-        held = self._held[key]
-        held[0] -= 1
-        if not held[0]:
-            self._now -= held[1]
-            del self._held[key]
+# Of the published model at its own resolution: a full memory, and a photo of 16 megapixels.
+FULL = {"slots": PUBLISHED.memory.slots, "conditions": 134, "tokens": 40, "pairs": 1, "merged": 2**14}
 
 
-@pytest.fixture(scope="module")
-def published() -> X2SAM:
-    return empty_model(PUBLISHED)
-
-
-@pytest.fixture
-def fake() -> Iterator[None]:
-    """Shapes are computed, numbers are not, and nothing has memory."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        yield
-
-
-def without_memory(module: torch.nn.Module) -> torch.nn.Module:
-    for part in module.modules():
-        for name, weight in part.named_parameters(recurse=False):
-            empty = torch.empty(weight.shape, dtype=torch.float32)
-            setattr(part, name, torch.nn.Parameter(empty, requires_grad=False))
-        for name, table in part.named_buffers(recurse=False):
-            setattr(part, name, torch.empty(table.shape, dtype=table.dtype))
-    return module
-
-
-def peak_of(model: X2SAM, name: str) -> LiveMemory:
-    """Of the published model's stage in PyTorch, at its own resolution, a full memory, and a photo of 16 megapixels."""
-    contract = stage_contract(name, PUBLISHED, torch.float32)
-    module = without_memory(stage_module(model, name))
-    sizes = {"slots": PUBLISHED.memory.slots, "conditions": 134, "tokens": 40, "pairs": 1, "merged": 2**14}
-    inputs = [torch.zeros(spec.sized(sizes), dtype=spec.torch_dtype) for spec in contract.inputs]
-    with LiveMemory() as live, torch.inference_mode():
-        module(*inputs)
-    return live
-
-
-@pytest.mark.parametrize("name", STAGES)
-@pytest.mark.usefixtures("fake")
-def test_pytorch_holds_no_scores_at_full_size(published: X2SAM, name: str) -> None:
+def test_pytorch_holds_no_scores_at_full_size() -> None:
     """The finest map has 65,536 tokens, the photo as many patches: their scores alone would be 17 GB a head."""
-    live = peak_of(published, name)
-    assert 10**7 < live.largest <= 2**31
-    assert live.peak <= 5 * 10**9
-
-
-@pytest.mark.usefixtures("fake")
-def test_a_frame_takes_what_was_said(published: X2SAM) -> None:
-    """All stages together, as where each engine keeps its own."""
-    frame = [name for name in STAGES if name != "vision_encoder"]
-    assert sum(peak_of(published, name).peak for name in frame) <= frame_bytes(PUBLISHED)
+    costs = stage_costs(PUBLISHED, STAGES, torch.float32, FULL)
+    assert {name for name, cost in costs.items() if 10**8 < cost.working_bytes < 5 * 10**9} == set(STAGES)
+    del costs["vision_encoder"]
+    # All stages together, as where each engine keeps its own.
+    assert sum(cost.working_bytes for cost in costs.values()) <= frame_bytes(PUBLISHED)

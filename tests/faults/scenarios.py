@@ -34,7 +34,7 @@ from x2sam_rt.runtime.writers.opening import OutputPlan, RunOutputs
 
 Judge = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p)
 FULL, READ_ONLY = errno.ENOSPC, errno.EROFS
-_KILLS = 3  # of an export, in processes of their own
+_KILLS = 3  # of an export in a quick check
 _FRAME = np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
 
 
@@ -47,10 +47,12 @@ class Scenario:
 
 
 class Checked(TypedDict):
-    """writes: of one run. tried: at how many of them it was made to fail. wrong: what was found then."""
+    """writes: of one run. tried: at how many of them it was made to fail. killed: at how many its process was killed.
+    wrong: what was found then."""
 
     writes: int
     tried: int
+    killed: int
     wrong: list[str]
 
 
@@ -235,7 +237,7 @@ def sites(folder: Path, scenario: Scenario, *, there: bool) -> list[int]:
 
 def check(folder: Path, name: str, *, every: bool) -> Checked:
     """every: at every write; else of an export, which has hundreds, at the last to each file."""
-    scenario, wrong, tried = SCENARIOS[name], list[str](), 0
+    scenario, wrong, tried, kills = SCENARIOS[name], list[str](), 0, 0
     quick = name == "export" and not every
     for there in (True,) if quick else (False, True):
         writes = count_writes(folder, scenario, there=there)
@@ -243,10 +245,11 @@ def check(folder: Path, name: str, *, every: bool) -> Checked:
         tried += len(moments)
         wrong += [f"full disk, {one}" for one in check_failing(folder, scenario, moments, there)]
         wrong += [f"read-only, {one}" for one in check_failing(folder, scenario, [0], there, READ_ONLY)]
-        killed = moments[:: max(1, len(moments) // _KILLS)] if name == "export" else moments
+        killed = moments[:: max(1, len(moments) // _KILLS)] if quick else moments
+        kills += len(killed)
         wrong += [f"killed, {one}" for one in check_kills(folder, scenario, killed, there)]
         wrong += [f"looked at, {one}" for one in check_every_moment(folder, scenario, there)]
-    return {"writes": writes, "tried": tried, "wrong": wrong}
+    return {"writes": writes, "tried": tried, "killed": kills, "wrong": wrong}
 
 
 def main(arguments: list[str]) -> None:

@@ -1,29 +1,49 @@
 """Fuzzing: `python tests/fuzz/fuzz.py [TARGET …] --seconds 60` (make fuzz: an hour over all of them).
 
-Where atheris is installed (extra [fuzz]) it chooses the mutants by what they reach; otherwise they are drawn at random.
-Every target runs in a process of its own. An error that is not promised, more than a second for one input, or more
-than 2 GiB of memory ends it with the input in `tests/fuzz/found/`, which then belongs into `tests/fuzz/corpus/TARGET/`.
+Where atheris is installed (extra [fuzz]) it chooses the mutants by what they reach; otherwise, and with --random, they
+are drawn at random. Every target runs in a process of its own. An error that is not promised, a crash, more than a
+second for one input or more than twice the memory it honestly needs (`Target.need`) leaves the input in
+`tests/fuzz/found/`; it then belongs into `tests/fuzz/corpus/TARGET/`. --result FILE keeps the counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib
+import json
 import random
 import resource
-import signal
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+from limits import Limits, Progress
 
+HERE = Path(__file__).parent
 CORPUS, FOUND = HERE / "corpus", HERE / "found"
-_MOST_SECONDS, _MOST_BYTES = 1.0, 2**31
+_MOST_ADDRESSES = 8 * 2**30  # FFmpeg's threads reserve much and use little
+_MOST_FOUND = 20  # of one target, in one run
+_MOST_WORK = 30.0  # seconds of work within one input, after which its process is ended
+_LONGEST = 10**4  # bytes of a mutant that is mutated further
 _INSTRUMENTED = ["x2sam_rt.documents", "x2sam_rt.config", "x2sam_rt.tasks", "x2sam_rt.media", "x2sam_rt.runtime.bundle"]
+
+
+@dataclass
+class Counts:
+    """One target's run. chosen: how mutants are, by "coverage" or by "chance". found: inputs that were trouble."""
+
+    target: str
+    chosen: str
+    executions: int = 0
+    seconds: float = 0.0
+    found: int = 0
 
 
 def corpus(name: str) -> list[bytes]:
@@ -31,8 +51,38 @@ def corpus(name: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
 
 
-def run_random(name: str, seconds: float, seed: int, most: int | None = None) -> int:
-    """Mutants of seeds and of mutants. Returns how many ran; an error that is not promised is raised, and kept."""
+def runner(name: str, begin: Callable[[bytes], None] = lambda data: None) -> Callable[[bytes], None]:
+    """Runs one input of a target; raises for what is not promised, and keeps the input. begin: told of each before."""
+    from targets import TARGETS
+
+    target = TARGETS[name]
+
+    def call(data: bytes) -> None:
+        with contextlib.suppress(*target.allowed):
+            target.run(data)
+
+    for data in [*target.seeds(), *corpus(name)]:  # what is imported and made at first use is no work of an input
+        call(data)
+    limits = Limits()
+
+    def run_one(data: bytes) -> None:
+        begin(data)
+        try:
+            limits.run(lambda: call(data), lambda: target.need(data))
+        except Exception:
+            _keep(name, data)
+            raise
+
+    return run_one
+
+
+def _keep(name: str, data: bytes) -> None:
+    FOUND.mkdir(exist_ok=True)
+    (FOUND / f"{name}-{hashlib.blake2b(data, digest_size=8).hexdigest()}").write_bytes(data)
+
+
+def run_random(name: str, run_one: Callable[[bytes], None], seconds: float, seed: int, most: int | None = None) -> int:
+    """Mutants of seeds and of mutants. Returns how many ran."""
     from targets import TARGETS
 
     mutations, target, rng = importlib.import_module("mutate"), TARGETS[name], random.Random(seed)
@@ -40,103 +90,144 @@ def run_random(name: str, seconds: float, seed: int, most: int | None = None) ->
     ran, until = 0, time.monotonic() + seconds
     while time.monotonic() < until and (most is None or ran < most):
         data = mutations.mutate(rng.choice(pool), rng, document=target.documents)
-        run_one(name, data)
-        if rng.random() < 0.02 and len(data) < 10**5 and len(pool) < 200:
+        run_one(data)
+        if rng.random() < 0.02 and len(data) < _LONGEST and len(pool) < 200:
             pool.append(data)
         ran += 1
     return ran
 
 
-def run_one(name: str, data: bytes) -> None:
-    """Raises for what is not promised, and keeps the input."""
-    from targets import TARGETS
-
-    target, began = TARGETS[name], time.process_time()
-    try:
-        with contextlib.suppress(*target.allowed):
-            target.run(data)
-        if time.process_time() - began > _MOST_SECONDS:
-            raise TimeoutError(f"{time.process_time() - began:.1f} s for one input")
-    except BaseException as error:
-        if not isinstance(error, (KeyboardInterrupt, SystemExit)):
-            _keep(name, data)
-        raise
-
-
-def _keep(name: str, data: bytes) -> None:
-    FOUND.mkdir(exist_ok=True)
-    (FOUND / f"{name}-{abs(hash(data)):x}").write_bytes(data)
-
-
-def run_guided(name: str, seconds: float, seed: int) -> None:
+def run_guided(name: str, begin: Callable[[bytes], None], options: argparse.Namespace) -> None:
     """With atheris, which ends the process."""
     import atheris
 
     with atheris.instrument_imports(include=_INSTRUMENTED):
         from targets import TARGETS
 
-    mutations = importlib.import_module("mutate")
-    target = TARGETS[name]
-    seeds = FOUND / "seeds" / name
-    seeds.mkdir(parents=True, exist_ok=True)
+    mutations, target = importlib.import_module("mutate"), TARGETS[name]
+    seeds = options.work / f"seeds-{options.seed}"
+    seeds.mkdir()
     for number, data in enumerate([*target.seeds(), *corpus(name)]):
         (seeds / str(number)).write_bytes(data)
 
     def mutant(data: bytes, most: int, seed: int) -> bytes:
         return mutations.mutate(data, random.Random(seed), document=target.documents)[:most]
 
-    options = [f"-max_total_time={int(seconds)}", f"-seed={seed + 1}", f"-rss_limit_mb={_MOST_BYTES >> 20}"]
-    options += [
-        "-max_len=65536",
-        "-verbosity=0",
-        "-print_final_stats=1",
-        f"-artifact_prefix={FOUND}/{name}-",
-        str(seeds),
-    ]
-    atheris.Setup([sys.argv[0], *options], lambda data: run_one(name, data), custom_mutator=mutant)
+    chosen = [f"-max_total_time={int(options.seconds) or 1}", f"-seed={options.seed + 1}", f"-max_len={_LONGEST}"]
+    chosen += ["-verbosity=0", "-rss_limit_mb=0", f"-artifact_prefix={options.work}/", str(seeds)]
+    chosen += [] if options.executions is None else [f"-runs={options.executions}"]
+    atheris.Setup([sys.argv[0], *chosen], runner(name, begin), custom_mutator=mutant)
     atheris.Fuzz()
+
+
+def fuzz_here(name: str, options: argparse.Namespace) -> None:
+    """In this process, until an input is trouble."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_ADDRESSES, _MOST_ADDRESSES))
+    warnings.simplefilter("ignore")
+    progress = Progress(options.work / "progress")
+    if options.random:
+        run_random(name, runner(name, progress.begin), options.seconds, options.seed, options.executions)
+    else:
+        run_guided(name, progress.begin, options)
+
+
+def fuzz(name: str, seconds: float, seed: int, executions: int | None = None, *, chance: bool = True) -> Counts:
+    """One target in processes of its own, begun anew after each input that was trouble. chance: without atheris."""
+    counts = Counts(name, "chance" if chance else "coverage")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as work:
+        progress = Progress(Path(work) / "progress")
+        while counts.found < _MOST_FOUND:
+            counts.seconds, counts.executions = time.monotonic() - began, progress.count
+            rest = None if executions is None else executions - counts.executions
+            if counts.seconds >= seconds or (rest is not None and rest <= 0):
+                break
+            command = [sys.executable, __file__, name, "--work", work, "--seconds", str(seconds - counts.seconds)]
+            command += ["--seed", str(seed + counts.found), *["--random"] * chance]
+            command += [] if rest is None else ["--executions", str(rest)]
+            if (trouble := _watched(command, progress)) is None:
+                counts.seconds, counts.executions = time.monotonic() - began, progress.count
+                break
+            counts.found += 1
+            _keep(name, progress.last)
+            print(f"{name}: {trouble}", file=sys.stderr)
+    return counts
+
+
+def _watched(command: list[str], progress: Progress) -> str | None:
+    """What the process ended of; None where it went through. Without progress it is ended."""
+    import psutil
+
+    with tempfile.TemporaryFile() as told:
+        process = subprocess.Popen(command, stdout=told, stderr=told)
+        count, worked = progress.count, 0.0
+        while process.poll() is None:
+            with contextlib.suppress(psutil.Error, subprocess.TimeoutExpired):
+                process.wait(0.2)
+                continue
+            with contextlib.suppress(psutil.Error):
+                times = psutil.Process(process.pid).cpu_times()
+                if progress.count != count or count == 0:
+                    count, worked = progress.count, times.user + times.system
+                elif times.user + times.system - worked > _MOST_WORK:
+                    process.kill()
+        told.seek(0)
+        lines = told.read().decode(errors="replace").strip().splitlines()
+    if process.returncode == 0:
+        return None
+    error = next((line for line in reversed(lines) if "Error" in line or "ERROR" in line), "")
+    return f"ended with {process.returncode}: {error[:300]}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*")
-    parser.add_argument("--seconds", type=float, default=360, help="of each target")
+    parser.add_argument("--seconds", type=float, default=360, help="of each target at most")
+    parser.add_argument("--executions", type=int, help="of each target at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--random", action="store_true", help="without atheris")
-    parser.add_argument("--here", action="store_true", help="in this process; one target")
+    parser.add_argument("--result", type=Path, help="JSON file whose rows of these targets are replaced")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # of the process that does the work
     options = parser.parse_args()
-    if not options.here:
-        return max(_in_a_process(name, options) for name in options.targets or _names())
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    (name,) = options.targets
-    guided = not options.random
-    if guided:
-        try:
-            run_guided(name, options.seconds, options.seed)
-        except ModuleNotFoundError:
-            guided = False
-    began = time.monotonic()
-    ran = run_random(name, options.seconds, options.seed)
-    print(f"{name}: {ran:,} inputs in {time.monotonic() - began:.0f} s")
-    return 0
+    if options.work is not None:
+        fuzz_here(options.targets[0], options)
+        return 0
+    chance, found = options.random or not _has_atheris(), 0
+    for name in options.targets or _names():
+        counts = fuzz(name, options.seconds, options.seed, options.executions, chance=chance)
+        print(
+            f"{name}: {counts.executions:,} inputs by {counts.chosen} in {counts.seconds:.0f} s, found {counts.found}"
+        )
+        found += counts.found
+        if options.result is not None:
+            _write(options.result, counts)
+    return int(found > 0)
+
+
+def _write(path: Path, counts: Counts) -> None:
+    from x2sam_rt.evaluation.results import this_machine, versions
+
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    row = {**asdict(counts), "seconds": round(counts.seconds)}
+    key = (counts.target, counts.chosen)
+    rows = [other for other in rows if (other["target"], other["chosen"]) != key]
+    content = {"machine": asdict(this_machine()), "versions": versions(), "rows": [*rows, row]}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _has_atheris() -> bool:
+    try:
+        import atheris  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def _names() -> list[str]:
     from targets import TARGETS
 
-    return [*TARGETS, "media"]
-
-
-def _in_a_process(name: str, options: argparse.Namespace) -> int:
-    if name == "media":
-        from media import fuzz_media
-
-        return fuzz_media(options.seconds, options.seed)
-    command = [sys.executable, __file__, name, "--here", "--seconds", str(options.seconds), "--seed", str(options.seed)]
-    done = subprocess.run([*command, *["--random"] * options.random])
-    if done.returncode < 0:
-        print(f"{name}: ended by {signal.Signals(-done.returncode).name}")
-    return abs(done.returncode)
+    return list(TARGETS)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import media as films
 import numpy as np
 
 from x2sam_rt.config import ModelConfig
@@ -28,14 +29,26 @@ TOKENIZER = FIXTURES / "random_toy" / "tokenizer" / "tokenizer.json"
 _ROWS = 600
 
 
+def as_objects(data: bytes) -> int:
+    """Bytes that an input needs as objects of Python: the costliest JSON, objects in a list, takes 36 for each."""
+    return 40 * len(data)
+
+
+def as_tensors(data: bytes) -> int:
+    """Tensors lie in the file; its names become objects."""
+    return len(data) + as_objects(data)
+
+
 @dataclass(frozen=True)
 class Target:
-    """run: raises `allowed` errors only. seeds: what is mutated, beside the corpus. documents: they are JSON."""
+    """run: raises `allowed` errors only. seeds: what is mutated, beside the corpus. documents: they are JSON. need:
+    bytes of memory that an input honestly needs: its own, and those of what it declares, within the limits."""
 
     run: Callable[[bytes], object]
     seeds: Callable[[], list[bytes]]
     allowed: tuple[type[Exception], ...] = (X2SamError,)
     documents: bool = True
+    need: Callable[[bytes], int] = as_objects
 
 
 def manifest(data: bytes) -> None:
@@ -133,6 +146,10 @@ def _tokenizer() -> Tokenizer:
     return _made[0]
 
 
+def media(data: bytes) -> None:
+    films.decode(_file(f"media{films.kind(data)}", data[1:]))
+
+
 def _small_tokenizer() -> bytes:
     document = json.loads(TOKENIZER.read_text())
     document["model"]["vocab"] = {k: v for k, v in document["model"]["vocab"].items() if v < 300}
@@ -184,8 +201,8 @@ TARGETS = {
     "tokenizer": Target(tokenizer, lambda: [_small_tokenizer()]),
     "wording": Target(wording, _wording_seeds),
     "index": Target(index, lambda: [b'{"metadata": {}, "weight_map": {"a": "model-1.safetensors", "b": "m.bin"}}']),
-    "safetensors": Target(safetensors, lambda: _saved(".safetensors"), documents=False),
-    "torch_file": Target(torch_file, lambda: _saved(".bin"), documents=False),
+    "safetensors": Target(safetensors, lambda: _saved(".safetensors"), documents=False, need=as_tensors),
+    "torch_file": Target(torch_file, lambda: _saved(".bin"), documents=False, need=as_tensors),
     "region": Target(
         region,
         lambda: [b"point:40,60@3", b"box:20,20,90,80@2", b"scribble:10,10;40,30;70,20", b"mask:m.png@1"],
@@ -193,4 +210,5 @@ TARGETS = {
     ),
     "prompt": Target(prompt, _prompt_seeds, documents=False),
     "run_lengths": Target(run_lengths, _run_length_seeds, (*_MALFORMED, RecursionError), documents=False),
+    "media": Target(media, films.seeds, documents=False, need=films.need),
 }

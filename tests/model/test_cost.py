@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import tiny
 import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.model.checkpoint.published import PUBLISHED
 from x2sam_rt.model.cost import frame_flop, stage_costs
 from x2sam_rt.model.knobs import ModelKnobs
-from x2sam_rt.model.stages import EXAMPLE_SIZES, STAGES, stage_module
+from x2sam_rt.model.precision import cast_weights
+from x2sam_rt.model.stages import EXAMPLE_SIZES, STAGES, example_inputs, stage_contract, stage_module
+from x2sam_rt.model.x2sam import X2SAM
 
 SLOTS = 5
 
@@ -70,3 +75,35 @@ def test_a_frame_costs_what_its_turns_cost() -> None:
     assert frame_flop(ModelKnobs(memory_every=2).turned(trained)) == encoder + attention + decoder + memory / 2
     both = ModelKnobs(memory_every=2, memory_reads="writes").turned(trained)
     assert frame_flop(both) == encoder + decoder + (attention + memory) / 2
+
+
+def allocator_peak(module: nn.Module, inputs: list[torch.Tensor]) -> int:
+    """Most bytes that a call holds at once, as PyTorch's allocator tells of each that it gives and gets back."""
+    with torch.inference_mode():
+        module(*inputs)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            kept = module(*inputs)
+    assert profiler.profiler is not None
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    del kept
+    return peak
+
+
+# CPUs unfold the memory encoder's convolutions: several times their maps, within the kernel.
+LEAST = {name: 0.25 if name == "memory_encoder" else 0.8 for name in STAGES}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_predicted_peaks_are_the_allocators(dtype: torch.dtype) -> None:
+    config = replace(tiny.config(512), image_size=256)
+    torch.manual_seed(0)
+    model = cast_weights(X2SAM(config).eval().requires_grad_(False), dtype)
+    sizes = {**EXAMPLE_SIZES, "merged": 64}
+    for name, cost in stage_costs(config, STAGES, dtype, sizes).items():
+        inputs = example_inputs(stage_contract(name, config, dtype), sizes).values()
+        measured = allocator_peak(stage_module(model, name), list(inputs))
+        assert LEAST[name] * measured <= cost.working_bytes <= 1.25 * measured, (name, measured)

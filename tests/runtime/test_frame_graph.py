@@ -27,6 +27,7 @@ from x2sam_rt.runtime.bundle import BundleFiles, load_manifest
 from x2sam_rt.runtime.engines import find_backend
 from x2sam_rt.runtime.engines.engine import load_engines
 from x2sam_rt.runtime.frame_graph import Beside, CudaBeside, CudaRecorder, FrameGraph, InTurn, Work
+from x2sam_rt.runtime.needs import gpu_frame_needs
 from x2sam_rt.runtime.pipeline import MaskPrediction, Pipeline
 from x2sam_rt.runtime.weights import load_model
 
@@ -121,6 +122,17 @@ def on_gpu(bundle: Path, beside: type[Beside] | None = None) -> Iterator[tuple[S
             yield gpu, Pipeline(engines, manifest.model)
         else:
             yield gpu, Pipeline(engines, manifest.model, record=lambda: CudaRecorder(GPU), beside=beside())
+
+
+def test_the_predicted_buffers_are_those_of_a_stream(torch_bundle: Path) -> None:
+    manifest = load_manifest(torch_bundle)
+    with on_gpu(torch_bundle) as (_, pipeline):
+        prediction = pipeline.step(
+            torch.zeros(1, 3, pipeline.side, pipeline.side, device=GPU), prompt(manifest.model.dim, GPU)
+        )
+        first, queries = 4, len(prediction.query_states)  # bytes of one number
+        buffers = pipeline.num_bytes + pipeline.bank.staged.nbytes + first
+    assert gpu_frame_needs(manifest).buffers == buffers + 4 * queries * 134
 
 
 @pytest.mark.parametrize("ahead", [True, False])

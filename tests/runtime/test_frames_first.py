@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from x2sam_rt.runtime import frames_first
 from x2sam_rt.runtime.frames_first import FramesFirst
 
 PATIENCE = 20  # seconds that nothing here takes unless it hangs
@@ -64,6 +65,61 @@ def test_an_answer_stands_back_while_a_frame_is_in_progress(pool: ThreadPoolExec
     for _ in range(2):
         answer.end_piece()
     answer.future.result(PATIENCE)
+
+
+def test_a_frame_waits_for_the_piece_at_work(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Side by side with it, it would be slower."""
+    monkeypatch.setattr(frames_first, "_SHARE", 1e6)
+    turns, began = FramesFirst(), threading.Event()
+    answer = Answer(turns, pool)
+    with turns.frame():  # nobody knows yet how long a frame takes, and how long one may wait
+        pass
+
+    def step() -> None:
+        with turns.frame():
+            began.set()
+
+    frame = pool.submit(step)
+    assert not began.wait(0.2)
+    answer.end_piece()
+    frame.result(PATIENCE)
+    for _ in range(2):
+        answer.end_piece()
+    answer.future.result(PATIENCE)
+
+
+def test_a_turn_is_one_piece_where_pieces_are_longer_than_the_share(pool: ThreadPoolExecutor) -> None:
+    """The turn begins as the frame ends, whichever thread is quicker then."""
+    turns, begun = FramesFirst(), 0
+
+    def work() -> None:
+        nonlocal begun
+        with turns.answer():
+            for _ in range(4):
+                begun += 1
+                time.sleep(0.05)
+                turns.stand_back()
+
+    found = []
+    with turns.frame():
+        answer = pool.submit(work)
+        time.sleep(0.1)
+        found.append(begun)
+    for _ in range(4):
+        with turns.frame():
+            time.sleep(0.1)
+            found.append(begun)
+    assert found == [0, 1, 2, 3, 4]
+    answer.result(PATIENCE)
+
+
+def test_a_frame_that_was_held_up_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames_first, "_SHARE", 1.0)
+    turns = FramesFirst()
+    for seconds in (0.0, 0.5, 0.0):
+        with turns.frame():
+            time.sleep(seconds)
+    assert turns._share < 0.25
 
 
 def test_a_frame_does_not_wait_for_a_piece_that_does_not_end(pool: ThreadPoolExecutor) -> None:

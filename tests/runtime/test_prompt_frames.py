@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from x2sam_rt.config import PixelBudget
+from x2sam_rt.errors import PromptError, SnapshotError
 from x2sam_rt.media.image import write_image
 from x2sam_rt.media.source import Part
 from x2sam_rt.media.sources import open_source
 from x2sam_rt.media.video import VideoWriter
 from x2sam_rt.model.preprocess import vision_input
-from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES, RecentFrames, read_prompt_frames
+from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES, RecentFrame, RecentFrames, read_prompt_frames
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import Prompt
 
@@ -45,6 +46,37 @@ def test_a_clip_has_one_size_and_regions_any() -> None:
     clip = recent.prompt_frames()
     assert [seen.shape[1] for seen in clip.frames] == [9, 9]
     assert clip.by_index[0].shape[1] == 7
+
+
+def test_large_frames_of_a_stream_are_kept_as_they_are_shown() -> None:
+    """In bounded memory; 16 of them are seen the same to the last bit, and regions are drawn on whole ones alone."""
+    budget, random = PixelBudget(min_pixels=64 * 64, max_pixels=16 * 96 * 128), torch.Generator().manual_seed(0)
+    clip = [torch.randint(0, 256, (240, 320, 3), dtype=torch.uint8, generator=random) for _ in range(40)]
+    size, shown = 240 * 320 * 3, 96 * 128 * 3
+    recent, whole = RecentFrames(budget, whole=2 * size + PROMPT_FRAMES * shown), RecentFrames()
+    for index, pixels in enumerate(clip):
+        recent.add(index, pixels)
+        whole.add(index, pixels)
+        assert recent.num_bytes <= 2 * size + PROMPT_FRAMES * shown
+        ours, theirs = recent.prompt_frames(), whole.prompt_frames()
+        assert len(ours.frames) == len(theirs.frames)
+        if index < 2 or index >= PROMPT_FRAMES - 1:
+            seen, wanted = (vision_input(one.frames, budget, video=True) for one in (ours, theirs))
+            assert torch.equal(seen.patches, wanted.patches)
+    assert sorted(ours.by_index) == [38, 39]
+    with pytest.raises(PromptError, match=r"only frames \[38, 39\] are at hand"):
+        ours.frame_of(Prompt.point(9, 9, frame=30))
+
+
+def test_large_frames_go_through_a_snapshot() -> None:
+    recent, again = RecentFrames(PixelBudget(min_pixels=1024, max_pixels=16 * 1024), whole=0), RecentFrames()
+    for index in range(3):
+        recent.add(index, torch.zeros(64, 64, 3, dtype=torch.uint8))
+    again.restore(recent.state(), 3)
+    assert [one.shape for one in again.prompt_frames().frames] == [(32, 32, 3), (32, 32, 3), (64, 64, 3)]
+    assert sorted(again.prompt_frames().by_index) == [2]
+    with pytest.raises(SnapshotError, match="no frame has it"):
+        RecentFrames().restore((RecentFrame(0, frame(0), (0, 7)),), 1)
 
 
 @pytest.mark.parametrize("frames", [1, 3, 20], ids=["one", "an-odd-number", "more-than-are-shown"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from x2sam_rt.cli.options import Bundle, CheckHashes
+from x2sam_rt.cli.options import Bundle, CheckHashes, ModelKnob
 from x2sam_rt.cli.terminal import console, reporting
 
 if TYPE_CHECKING:
@@ -24,13 +24,15 @@ def inspect(
     layers: Annotated[
         str | None, typer.Option(help="Print what TensorRT tells of this stage's layers, as JSON. Needs its GPU.")
     ] = None,
+    knob: ModelKnob = None,
     check_hashes: CheckHashes = False,
 ) -> None:
-    """Show what a bundle holds: model, stages, precision, errors at export, what it was built with."""
+    """Show what a bundle holds: model, stages, precision, errors at export, what it was built with and takes."""
+    from x2sam_rt.model.knobs import ModelKnobs
     from x2sam_rt.runtime.bundle import load_manifest
 
     with reporting():
-        manifest = load_manifest(bundle, check_hashes=check_hashes)
+        manifest = load_manifest(bundle, check_hashes=check_hashes).turned(ModelKnobs.parse(knob or ()))
         if layers is not None:
             print(_engine_layers(manifest, bundle, layers))
             return
@@ -44,6 +46,7 @@ def inspect(
 def manifest_tables(manifest: Manifest) -> Iterator[Table]:
     yield _summary(manifest)
     yield _stages(manifest)
+    yield _gpu_memory(manifest)
 
 
 def engine_tables(manifest: Manifest, folder: Path) -> Iterator[Table]:
@@ -113,6 +116,25 @@ def _memory_needs(manifest: Manifest) -> str:
         f"at most {loaded / 1e9:.2f} GB loaded, {asked / 1e9:.2f} GB more for a question on {PROMPT_FRAMES} frames of "
         f"640×360, {frame / 1e9:.2f} GB for a frame's work; the language side stays mapped"
     )
+
+
+def _gpu_memory(manifest: Manifest) -> Table:
+    from x2sam_rt.runtime.needs import gpu_frame_needs, language_bytes
+
+    needs = gpu_frame_needs(manifest)
+    setting = f"{manifest.model.image_size}², {manifest.model.memory.slots} slots, {manifest.precision}"
+    table = Table(
+        "MiB",
+        "weights",
+        "working",
+        title=f"frames on a GPU, predicted for PyTorch's stages: {setting}",
+        caption=f"peak {needs.peak / 2**20:,.1f} MiB: weights, {needs.buffers / 2**20:,.1f} MiB of buffers for a "
+        "stream, and the work of the encoder beside the largest other stage; kernels' workspaces come on top, and the "
+        f"language side with {language_bytes(manifest) / 2**20:,.0f} MiB of weights",
+    )
+    for name, weights in needs.weights.items():
+        table.add_row(name, f"{weights / 2**20:,.1f}", f"{needs.working[name] / 2**20:,.1f}")
+    return table
 
 
 def _summary(manifest: Manifest) -> Table:

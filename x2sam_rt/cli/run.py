@@ -77,11 +77,27 @@ def run(
     output: Annotated[
         list[Path] | None,
         typer.Option(
-            "--output", "-o", help=".mp4, .mkv: overlay video; .png, .jpg: overlay image; .jsonl: COCO RLE masks."
+            "--output",
+            "-o",
+            help=".mp4, .mkv, .mov, .webm: overlay video; .png, .jpg: overlay image; .jsonl: COCO RLE masks.",
         ),
     ] = None,
     davis: Annotated[Path | None, typer.Option(help="Folder for indexed PNGs in the DAVIS layout.")] = None,
     panoptic: Annotated[Path | None, typer.Option(help="Folder for COCO panoptic PNGs and JSON.")] = None,
+    matte: Annotated[
+        Path | None, typer.Option(help="White where a segment is: a video, an image, or a folder of PNGs.")
+    ] = None,
+    cutout: Annotated[
+        Path | None,
+        typer.Option(
+            help="Segments without their background: .mov (ProRes 4444), .webm, .mkv (VP9), .png, or a folder of PNGs."
+        ),
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="h264, hevc, av1, vp9 or prores, for -o and --matte; default: by suffix.")
+    ] = None,
+    crf: Annotated[int | None, typer.Option(help="Its quality, 0 (best) to 51 or 63.")] = None,
+    sound: Annotated[bool, typer.Option("--sound/--no-sound", help="Copy the sound of a file to its videos.")] = True,
     overwrite: Overwrite = False,
     keep_partial: Annotated[
         bool, typer.Option("--keep-partial", help="Stopped by Ctrl-C, keep the frames that are done.")
@@ -118,6 +134,7 @@ def run(
 
     Example: x2sam-rt run bundle clip.mp4 --prompt "the jumping boy" -o masked.mp4
     """
+    from x2sam_rt.media.encoding import Encoding
     from x2sam_rt.media.source import Part
     from x2sam_rt.media.sources import is_image, open_source
     from x2sam_rt.model.knobs import ModelKnobs
@@ -139,8 +156,19 @@ def run(
             stop=tuple(stop or ()),
         )
         again = ReAsk.parse(ask_again)
-        style = OverlayStyle(alpha, outline, legend)
-        plan = OutputPlan(tuple(output or ()), davis, panoptic, overwrite, keep_partial, style, instruction.regions)
+        plan = OutputPlan(
+            outputs=tuple(output or ()),
+            davis=davis,
+            panoptic=panoptic,
+            matte=matte,
+            cutout=cutout,
+            overwrite=overwrite,
+            keep_partial=keep_partial,
+            style=OverlayStyle(alpha, outline, legend),
+            regions=instruction.regions,
+            encoding=Encoding(codec, crf),
+            sound=sound,
+        )
         part = Part(start, end, stride, max_frames)
         knobs = ModelKnobs.parse(knob or ())
         load = partial(_load, bundle, device, context, knobs, wording)
@@ -207,10 +235,12 @@ def _run_frames(
     with opened() as source:
         name = Path(source.name)
         with (
-            RunOutputs(plan, name, source.frame_rate) as outputs,
+            RunOutputs(plan, name, source.frame_rate, source.audio) as outputs,
             _saying_what_is_kept(outputs, plan.paths(name)),
             load() as runtime,
         ):
+            for note in outputs.notes:
+                error_console.print(note, style="dim", markup=False, soft_wrap=True)
             for frame in with_progress(runtime, source, instruction, [outputs], again):
                 last = frame.result
     assert last is not None, "a source without frames has raised"

@@ -110,10 +110,10 @@ def export_bundle(
     check_calibration(plan.precision, plan.calibration)
     check_needs(plan.needs, output)
     with bundle_folder(output, overwrite=overwrite) as folder:
-        errors: dict[str, float] = {}
+        errors, skeleton = dict[str, float](), empty_model(plan.checkpoint.config)
         for contract in plan.contracts:
             on_step(contract.name)
-            errors |= _build(plan, contract, folder, on_progress)
+            errors |= _build(plan, contract, stage_weights(skeleton, contract.name), folder, on_progress)
         on_step("weights")
         _write_weights(plan, folder, on_progress)
         on_step("manifest")
@@ -138,9 +138,10 @@ def _in_int8(plan: ExportPlan, calibration: Calibration, manifest: Manifest, fol
     return replace(manifest, errors=errors)
 
 
-def _build(plan: ExportPlan, contract: StageContract, folder: Path, on_progress: OnProgress) -> dict[str, float]:
-    """One stage's engine from a model with that stage's weights only. Returns its error, if it was measured."""
-    names = stage_weights(empty_model(plan.checkpoint.config), contract.name)
+def _build(
+    plan: ExportPlan, contract: StageContract, names: Iterable[str], folder: Path, on_progress: OnProgress
+) -> dict[str, float]:
+    """One stage's engine from a model with that stage's weights (names) only. Returns its error, if it was measured."""
     model = plan.checkpoint.part(names, dtype_of(plan.precision))
     choice = BuildChoice(plan.backend, plan.precision, plan.targets)
     write = build_and_measure if plan.verify else write_engine

@@ -14,6 +14,7 @@ import av.container
 import numpy as np
 
 from x2sam_rt.errors import VideoError
+from x2sam_rt.media.audio import Audio, audio_codec
 from x2sam_rt.media.containers import SELF_CONTAINED, video_stream
 from x2sam_rt.media.source import WHOLE, FrameSource, Part
 from x2sam_rt.media.video import VideoFrame
@@ -45,6 +46,8 @@ class LiveStream(FrameSource):
             container.close()
             raise
         self.frame_rate = (self._stream.average_rate or self._stream.guessed_rate or _UNSTATED_RATE) / part.stride
+        codec = audio_codec(container)
+        self.audio = None if codec is None else Audio(codec)
         self._newest = Newest(self._decoded()) if newest_only else None
 
     @property

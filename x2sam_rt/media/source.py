@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from x2sam_rt.errors import VideoError
+from x2sam_rt.media.audio import Audio
 from x2sam_rt.media.video import PickedFrames, Shrink, VideoFrame
 
 
@@ -59,13 +60,15 @@ class FrameSource(ABC):
     """Frames one by one, and, of what can be read twice, some of them beforehand. A context manager.
 
     name: for messages and for what is named after the source. frame_rate: frames per second, a guess where the source
-    states none. num_frames: None where it does not say. dropped: those that nobody took in time.
+    states none. num_frames: None where it does not say. dropped: those that nobody took in time. audio: what sounds
+    with it.
     """
 
     name: str
     frame_rate: Fraction
     num_frames: int | None = None
     dropped: int = 0
+    audio: Audio | None = None
 
     @abstractmethod
     def __iter__(self) -> Iterator[VideoFrame]:

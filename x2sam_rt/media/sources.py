@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from x2sam_rt.errors import VideoError
+from x2sam_rt.media.audio import Audio
 from x2sam_rt.media.containers import PlaylistError, frame_times
 from x2sam_rt.media.image import read_image
 from x2sam_rt.media.live import (
@@ -83,11 +84,13 @@ class VideoFile(FrameSource):
         self._reader = VideoReader(path, allow_truncated=allow_truncated)
         self.frame_rate = self._reader.frame_rate / part.stride
         self.num_frames = self._reader.num_frames if part.is_whole else None
+        codec, self._began = self._reader.audio_codec, 0.0
+        self.audio = None if codec is None else Audio(codec, path, lambda: self._reader.origin + self._began)
 
     def __iter__(self) -> Iterator[VideoFrame]:
         if self._part.start:
             self._reader.start_at(self._part.start)
-        return self._part.of(iter(self._reader))
+        return self._part.of(self._noting_the_first())
 
     def pick(self, count: int, chosen: Collection[int] = (), shrink: Shrink | None = None) -> PickedFrames | None:
         if not self._look_ahead:
@@ -98,6 +101,12 @@ class VideoFile(FrameSource):
 
     def close(self) -> None:
         self._reader.close()
+
+    def _noting_the_first(self) -> Iterator[VideoFrame]:
+        for frame in self._reader:
+            if not self._began and frame.timestamp >= self._part.start:
+                self._began = frame.timestamp
+            yield frame
 
     def _sought(self, count: int, chosen: Collection[int], shrink: Shrink | None) -> PickedFrames | None:
         times = frame_times(self._path)

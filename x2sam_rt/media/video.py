@@ -17,6 +17,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from x2sam_rt.errors import VideoError
+from x2sam_rt.media.audio import audio_codec
 from x2sam_rt.media.containers import (
     BreakError,
     FrameTimes,
@@ -127,6 +128,16 @@ class VideoReader:
     def num_frames(self) -> int | None:
         """Frames according to the container; None where it does not say. Never estimated."""
         return promised_frames(self._container, self._stream)
+
+    @property
+    def origin(self) -> float:
+        """Seconds of the first frame on the file's own clock."""
+        return self._seconds(self._origin, 0, 0)
+
+    @property
+    def audio_codec(self) -> str | None:
+        """The codec of what sounds in it; None if nothing does."""
+        return audio_codec(self._container)
 
     def __iter__(self) -> Iterator[VideoFrame]:
         """The frames in order of display. Raises VideoError where the file breaks off and on a second pass."""

@@ -1,4 +1,4 @@
-"""Video files out: H.264 in MP4, QuickTime or Matroska, published under their name only when they are complete."""
+"""Video files out, published under their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -9,37 +9,49 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av import VideoStream
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import AtomicOutput, Output, naming_write_errors
+from x2sam_rt.media.audio import Audio, AudioCopy
+from x2sam_rt.media.encoding import Encoding
 from x2sam_rt.media.types import Pixels
 
 _TICKS = 90_000  # per second: divides every usual frame rate, 30000/1001 included
-_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-VIDEO_SUFFIXES = tuple(_FORMATS)
+_UNCUT = ("matroska", "webm")  # formats that hold gaps of any length
+_PLAIN = Encoding()
 _LONGEST_STEP = 2**31 - 1  # ticks from frame to frame that an MP4's tables hold: 6.6 hours
 
 
 class VideoWriter(Output):
-    """A file with one H.264 stream (libx264, yuv420p, BT.709), renamed to its target by `close`.
+    """A file with one stream of pictures (BT.709), renamed to its target by `close`.
 
     output: the path, or what was opened for it; its suffix says the container (VIDEO_SUFFIXES).
-    yuv420p halves the colour planes, so an odd width or height is padded to even by repeating the last column
+    Most codecs halve the colour planes, so an odd width or height is padded to even by repeating the last column
     or row; every player shows such a file, which is not so for the formats that keep odd sizes.
     width, height: of the frames to come. frame_rate: frames per second, used where no timestamp is given.
-    crf: x264's quality, 0 (lossless) to 51. Left by an exception, the context manager removes the file.
+    encoding: see Encoding; H.264 in yuv420p by default (VP9 in .webm). audio: copied beside the pictures, as long as
+    they last; the container must hold it (`Audio.obstacle`).
+    Left by an exception, the context manager removes the file.
     Raises VideoError on bad arguments, and when the folder cannot be written to or the disk is full.
     """
 
     def __init__(
-        self, output: str | Path | AtomicOutput, width: int, height: int, frame_rate: Fraction | float, *, crf: int = 18
+        self,
+        output: str | Path | AtomicOutput,
+        width: int,
+        height: int,
+        frame_rate: Fraction | float,
+        *,
+        encoding: Encoding = _PLAIN,
+        audio: Audio | None = None,
     ) -> None:
         self.path = output.target if isinstance(output, AtomicOutput) else Path(output)
         self._frame_rate = Fraction(frame_rate).limit_denominator(100_000)
         if width < 1 or height < 1 or self._frame_rate <= 0:
             raise VideoError(f"{self.path}: {width}×{height} pixels at {frame_rate} frames/s is no video.")
-        self.width, self.height, self._format = width, height, _format_of(self.path)
+        self.width, self.height, self._encoder = width, height, encoding.encoder(self.path)
         self._replacement = output if isinstance(output, AtomicOutput) else AtomicOutput(output)
         self._to_yuv = VideoReformatter()
         self._last: Fraction | None = None
@@ -48,33 +60,39 @@ class VideoWriter(Output):
             self._container = av.open(
                 str(self._replacement.temporary.resolve()),
                 "w",
-                format=self._format,
-                options={} if self._format == "matroska" else {"movflags": "+faststart"},
+                format=self._encoder.format,
+                options={} if self._encoder.format in _UNCUT else {"movflags": "+faststart"},
             )
-            self._stream = self._container.add_stream(
-                "libx264", rate=self._frame_rate, options={"crf": str(crf), "preset": "fast"}
+            stream = self._container.add_stream(
+                self._encoder.codec.encoder, rate=self._frame_rate, options=self._encoder.options
             )
+            assert isinstance(stream, VideoStream), "its codec is one of pictures"
+            self._stream = stream
             self._describe_stream()
+            self._audio = None if audio is None else AudioCopy(audio, self._container)
 
     def write(self, pixels: Pixels, timestamp: float | None = None) -> None:
         """Appends a frame.
 
-        pixels: (height, width, 3) uint8 RGB. timestamp: seconds, later than the frame before; by default one
-        frame interval after it. Raises VideoError on another size or type, an earlier time, or a full disk.
+        pixels: (height, width, 3) uint8 RGB, with a fourth channel where the encoding has transparency (255 = opaque,
+        colours not multiplied by it). timestamp: seconds, later than the frame before; by default one frame interval
+        after it. Raises VideoError on another size or type, an earlier time, or a full disk.
         """
         self._check(pixels)
-        frame = av.VideoFrame.from_ndarray(self._even(pixels), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(self._even(pixels), format="rgba" if self._encoder.alpha else "rgb24")
         frame = self._to_yuv.reformat(
             frame,
-            format="yuv420p",
+            format=self._encoder.pixels,
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
+            threads=1 if self._encoder.alpha else 0,  # at the borders between threads FFmpeg 8 loses alpha's pixels
         )
         frame.time_base = Fraction(1, _TICKS)
         frame.pts = self._next_tick(timestamp)
         frame.duration = round(_TICKS / self._frame_rate)
         with self._naming_errors():
             self._container.mux(self._stream.encode(frame))
+            self._copy_audio()
 
     def close(self) -> None:
         """Finishes the file and gives it its name. Raises VideoError if nothing was written."""
@@ -84,18 +102,29 @@ class VideoWriter(Output):
         with self._discarding_on_error():
             self._container.mux(self._stream.encode(None))
             self._container.close()
+        self._close_audio()
         self._replacement.publish()
 
     def discard(self) -> None:
         """Gives up the file; whatever stood under its name before is untouched."""
+        self._close_audio()
         with suppress(OSError):  # the data are unwanted; what stopped the writing is on its way to the user
             self._container.close()
         self._replacement.discard()
 
+    def _copy_audio(self) -> None:
+        """As far as the frames reach that are there."""
+        if self._audio is not None and self._last is not None:
+            self._audio.copy_until(self._last + 1 / self._frame_rate)
+
+    def _close_audio(self) -> None:
+        if self._audio is not None:
+            self._audio.close()
+
     def _describe_stream(self) -> None:
         self._stream.width = self.width + self.width % 2
         self._stream.height = self.height + self.height % 2
-        self._stream.pix_fmt = "yuv420p"
+        self._stream.pix_fmt = self._encoder.pixels
         self._stream.time_base = Fraction(1, _TICKS)
         context = self._stream.codec_context
         context.time_base = Fraction(1, _TICKS)
@@ -103,12 +132,16 @@ class VideoWriter(Output):
         context.color_range = ColorRange.MPEG
         context.color_primaries = ColorPrimaries.BT709
         context.color_trc = ColorTrc.BT709
+        if self._encoder.codec.tag is not None and self._encoder.format not in _UNCUT:
+            context.codec_tag = self._encoder.codec.tag
 
     def _check(self, pixels: Pixels) -> None:
-        if pixels.shape != (self.height, self.width, 3) or pixels.dtype != np.uint8:
+        wanted = (self.height, self.width, 4 if self._encoder.alpha else 3)
+        if pixels.shape != wanted or pixels.dtype != np.uint8:
+            colors = "RGBA" if self._encoder.alpha else "RGB"
             raise VideoError(
                 f"{self.path}: got a frame {pixels.shape} {pixels.dtype}, "
-                f"wanted {(self.height, self.width, 3)} uint8 (rows, columns, RGB), as at the start."
+                f"wanted {wanted} uint8 (rows, columns, {colors}), as at the start."
             )
 
     def _even(self, pixels: Pixels) -> Pixels:
@@ -131,9 +164,10 @@ class VideoWriter(Output):
         if time < 0 or (self._last is not None and time <= self._last):
             raise VideoError(f"{self.path}: a frame at {float(time):.6f} s follows one at {self._seen()}.")
         step = time - (self._last or 0)
-        if step * _TICKS > _LONGEST_STEP and self._format != "matroska":
+        format = self._encoder.format
+        if step * _TICKS > _LONGEST_STEP and format not in _UNCUT:
             raise VideoError(
-                f"{self.path}: a frame at {float(time):.0f} s follows one at {self._seen()}, and {self._format} holds "
+                f"{self.path}: a frame at {float(time):.0f} s follows one at {self._seen()}, and {format} holds "
                 f"gaps of {_LONGEST_STEP // _TICKS} s at most. Write .mkv, which holds any."
             )
 
@@ -158,10 +192,3 @@ class VideoWriter(Output):
         except BaseException:
             self._replacement.discard()
             raise
-
-
-def _format_of(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in _FORMATS:
-        raise VideoError(f"{path}: {suffix or 'no suffix'} is no video format here; use {', '.join(_FORMATS)}.")
-    return _FORMATS[suffix]

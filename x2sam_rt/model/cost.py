@@ -1,4 +1,4 @@
-"""What a stage computes and moves, counted from its module on tensors that have shapes and no memory."""
+"""What a stage computes, moves and holds, counted from its module on tensors that have shapes and no memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.model.checkpoint.loading import empty_model
@@ -19,7 +22,7 @@ from x2sam_rt.model.stage_contract import Sizes
 from x2sam_rt.model.stages import EXAMPLE_SIZES, STAGES, stage_contract, stage_module
 from x2sam_rt.model.x2sam import X2SAM
 
-_META = torch.device("meta")
+_CPU = torch.device("cpu")
 Shape = tuple[int, ...]
 
 
@@ -29,12 +32,15 @@ class StageCost:
 
     flop: of matrix products, convolutions, attention and sampling, a multiplication and an addition counting as two;
     norms, activations and softmax are left out. weight_bytes: the stage's own weights, as far as it reads them.
-    tensor_bytes: what it takes and gives. Both cross the memory's border at least once.
+    tensor_bytes: what it takes and gives. Both cross the memory's border at least once. working_bytes: most that is
+    held at once besides, as PyTorch runs the module, its results included: they are copied to where they belong. What
+    a kernel needs within is not counted.
     """
 
     flop: int
     weight_bytes: int
     tensor_bytes: int
+    working_bytes: int
 
     @property
     def bytes(self) -> int:
@@ -59,29 +65,51 @@ def frame_flop(config: ModelConfig) -> float:
 
 
 def _cost(model: X2SAM, name: str, dtype: torch.dtype, sizes: Sizes) -> StageCost:
-    """model: without weights; becomes one of this dtype."""
-    contract = stage_contract(name, model.config, dtype)
-    module = stage_module(model, name).to(_META, dtype)
-    inputs, outputs = ([spec.zeros(_META, **sizes) for spec in side] for side in (contract.inputs, contract.outputs))
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_kernels()) as counter, _Reading() as reading:
-        module(*inputs)
+    """model: without weights."""
+    contract, module = stage_contract(name, model.config, dtype), stage_module(model, name)
+    with FakeTensorMode():
+        weights, tables = _stand_ins(module, dtype)
+        inputs, outputs = ([spec.zeros(_CPU, **sizes) for spec in side] for side in (contract.inputs, contract.outputs))
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_kernels()) as counter, _Watch() as watch:
+            functional_call(module, {**weights, **tables}, tuple(inputs))
     return StageCost(
         flop=counter.get_total_flops(),
-        weight_bytes=sum(weight.nbytes for weight in module.parameters() if id(weight) in reading.read),
+        weight_bytes=sum(weight.nbytes for weight in weights.values() if id(weight) in watch.read),
         tensor_bytes=sum(tensor.nbytes for tensor in (*inputs, *outputs)),
+        working_bytes=watch.peak_bytes,
     )
 
 
-class _Reading(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes which tensors operations take: a model that leaves out a scale leaves out its weights."""
+def _stand_ins(module: nn.Module, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A module's weights, in this dtype, and its constant tables, in their own, by name."""
+    weights = {name: torch.empty(weight.shape, dtype=dtype) for name, weight in module.named_parameters()}
+    return weights, {name: torch.empty(table.shape, dtype=table.dtype) for name, table in module.named_buffers()}
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """read: ids of the tensors that operations took: a model that leaves out a scale leaves out its weights.
+    peak_bytes: most that what they made has held at once."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.read: set[int] = set()
+        self.peak_bytes = 0
+        self._held: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.read |= {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        return func(*args, **(kwargs or {}))
+        taken = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        self.read |= {id(tensor) for tensor in taken}
+        given = func(*args, **(kwargs or {}))
+        self._hold(taken, [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)])
+        return given
+
+    def _hold(self, taken: list[Tensor], given: list[Tensor]) -> None:
+        views = {tensor.untyped_storage()._cdata for tensor in taken}
+        self._held = {key: held for key, held in self._held.items() if not held[0].expired()}  # type: ignore[no-untyped-call]
+        for storage in (tensor.untyped_storage() for tensor in given):
+            if storage._cdata not in views:
+                self._held[storage._cdata] = StorageWeakRef(storage), storage.nbytes()  # type: ignore[no-untyped-call]
+        self.peak_bytes = max(self.peak_bytes, sum(size for _, size in self._held.values()))
 
 
 def _kernels() -> dict[Any, Callable[..., int]]:
@@ -90,7 +118,12 @@ def _kernels() -> dict[Any, Callable[..., int]]:
         kernels.self_attention: _self_attention,
         kernels.slot_attention: _slot_attention,
         kernels.deformable_attention: _deformable_attention,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _fused_attention,
     }
+
+
+def _fused_attention(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 def _self_attention(query: Shape, key: Shape, value: Shape, backend: str, **_: object) -> int:

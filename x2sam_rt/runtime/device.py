@@ -61,6 +61,11 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def current_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Within it, a GPU is the current one, for libraries that work on that one whatever they are given."""
+    return contextlib.nullcontext() if device.type == "cpu" else torch.cuda.device(device)
+
+
 class SideStream:
     """Work on a GPU beside that of the current stream, with which it shares memory; on a CPU, work as any other."""
 

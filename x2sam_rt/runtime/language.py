@@ -222,8 +222,8 @@ class LanguageRuntime:
         runtime was closed, EngineError when what the model computes holds NaN or infinity.
         """
         with self._one_at_a_time(), self._pace(given_up) as between:
-            shown = self.vision.show(frames, media)
-            asked = self._ask(instruction, media, frames, shown)
+            shown = self.vision.show(frames, media, between)
+            asked = self._ask(instruction, media, frames, shown, between)
             return self._read(asked, self._run(asked, shown, on_text, between))
 
     def answer_all(self, instructions: Sequence[Instruction], media: Media, frames: PromptFrames) -> list[Answer]:
@@ -258,7 +258,14 @@ class LanguageRuntime:
             between()
             yield between
 
-    def _ask(self, instruction: Instruction, media: Media, frames: PromptFrames, shown: ShownFrames) -> _Asked:
+    def _ask(
+        self,
+        instruction: Instruction,
+        media: Media,
+        frames: PromptFrames,
+        shown: ShownFrames,
+        between: Between | None = None,
+    ) -> _Asked:
         question = instruction.question_text(media, self._wording)
         answer = instruction.answer_text(self._wording)
         prompt = prompt_tokens(self.tokenizer, media, len(shown.pairs), shown.tokens_per_pair, question, answer)
@@ -270,7 +277,7 @@ class LanguageRuntime:
             prompt,
             token_keys(ids, shown.pairs, shown.tokens_per_pair),
             read_positions(ids, prompt.answer_start, self.tokenizer),
-            self.vision.see_regions(instruction.regions, masks, frames),
+            self.vision.see_regions(instruction.regions, masks, frames, between),
             masks,
             generate=answer is None,
         )

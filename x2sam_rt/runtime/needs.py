@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from x2sam_rt.config import ModelConfig
+from x2sam_rt.model.cost import stage_costs
 from x2sam_rt.model.language import CHUNK
 from x2sam_rt.model.precision import dtype_of
 from x2sam_rt.model.preprocess import tokens_per_pair, vision_size
-from x2sam_rt.runtime.bundle import Manifest
+from x2sam_rt.model.stage_contract import Sizes, TensorSpec
+from x2sam_rt.model.stages import STAGES
+from x2sam_rt.runtime.bundle import LANGUAGE, Manifest
 from x2sam_rt.runtime.engines import STAGE_WEIGHTS
 from x2sam_rt.runtime.prompt_vision import PAIRS_AT_ONCE
 from x2sam_rt.tasks.table import Media
@@ -95,3 +99,57 @@ def frame_bytes(config: ModelConfig) -> int:
     masks = 4 * config.mask_decoder.queries * config.grids[-1] ** 2
     bank = config.memory.slots * len(config.grids) * config.slot_tokens * config.dim
     return _WORKSPACE + _FLOAT * (tokens * stages + masks + bank)
+
+
+_FRAME_STAGES = tuple(name for name in STAGES if name != "vision_encoder")
+# Of a prompt: the panoptic task's categories, and the tokens of a long question.
+_PROMPT: Sizes = {"conditions": 134, "tokens": 40}
+
+
+@dataclass(frozen=True)
+class GpuFrameNeeds:
+    """Bytes on a GPU that PyTorch's stages take for one stream's frames, by stage: weights; working, most that is held
+    at once beside weights and buffers. buffers: the stream's own, its bank and the features of a frame ahead among
+    them. Counted from shapes: what a kernel needs within, and the size of what is asked for, come on top."""
+
+    weights: dict[str, int]
+    working: dict[str, int]
+    buffers: int
+
+    @property
+    def recorded(self) -> int:
+        """Working memory that recorded graphs keep: the encoder may run beside the other stages, which take turns."""
+        encoder, *others = (self.working[name] for name in _FRAME_STAGES)
+        return encoder + max(others)
+
+    @property
+    def peak(self) -> int:
+        return sum(self.weights.values()) + self.buffers + self.recorded
+
+
+def gpu_frame_needs(manifest: Manifest) -> GpuFrameNeeds:
+    """With a full memory, in the precision of the bundle's stages. Nothing is loaded or run."""
+    config, sizes = manifest.model, {**_PROMPT, "slots": manifest.model.memory.slots}
+    costs = stage_costs(config, _FRAME_STAGES, dtype_of(manifest.precision), sizes)
+    weights = {name: cost.weight_bytes for name, cost in costs.items()}
+    working = {name: cost.working_bytes for name, cost in costs.items()}
+    return GpuFrameNeeds(weights, working, sum(_spec_bytes(spec, sizes) for spec in _stream_buffers(manifest)))
+
+
+def _stream_buffers(manifest: Manifest) -> tuple[TensorSpec, ...]:
+    """What `Pipeline` takes: features twice, since those of a frame ahead have a place of their own, as the slot has
+    that is being written."""
+    stages = {stage.name: stage for stage in manifest.stages}
+    encoder, attention, decoder = (stages[name] for name in _FRAME_STAGES[:3])
+    bank = (attention.input("memory"), *stages["memory_encoder"].outputs)
+    return *encoder.inputs, *encoder.outputs, *encoder.outputs, *bank, *attention.outputs, *decoder.outputs
+
+
+def _spec_bytes(spec: TensorSpec, sizes: Sizes) -> int:
+    return prod(spec.sized(sizes)) * spec.torch_dtype.itemsize
+
+
+def language_bytes(manifest: Manifest) -> int:
+    """Of the language side's weights."""
+    shards = (name for name in manifest.files if name.startswith(f"{LANGUAGE}/") and name.endswith(".safetensors"))
+    return sum(manifest.files[name].size for name in shards)

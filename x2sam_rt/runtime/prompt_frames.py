@@ -15,27 +15,36 @@ from x2sam_rt.config import PixelBudget
 from x2sam_rt.errors import PromptError, SnapshotError
 from x2sam_rt.media.source import FrameSource
 from x2sam_rt.media.types import Pixels
+from x2sam_rt.model.language import Between
 from x2sam_rt.model.preprocess import shown_frame
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import RegionPrompt
 
 # Frames the language model sees of a video: the published number.
 PROMPT_FRAMES = 16
+# Of a stream's last frames: 16 whole ones of 4K. Of larger frames the newest that fit are kept whole.
+_WHOLE_BYTES = 2**29
 
 
 @dataclass(frozen=True, eq=False)
 class PromptFrames:
     """frames: what the language model sees, in order, (H, W, 3) uint8 each. by_index: the frames regions may be drawn
-    on, by their number in the stream. own: the same frames as a stream keeps them, whose pixels nobody can change;
-    those of others are read anew each time."""
+    on, whole, by their number in the stream. own: the same frames as a stream keeps them, whose pixels nobody can
+    change; those of others are read anew each time."""
 
     frames: tuple[Tensor, ...]
     by_index: Mapping[int, Tensor]
     own: tuple[RecentFrame, ...] = ()
 
-    def pixel_digests(self) -> tuple[bytes, ...]:
-        """What tells frames of different pixels apart."""
-        return tuple(frame.digest for frame in self.own) or tuple(pixel_digest(frame) for frame in self.frames)
+    def pixel_digests(self, between: Between | None = None) -> tuple[bytes, ...]:
+        """What tells frames of different pixels apart. between: called before each."""
+
+        def digest(frame: RecentFrame | Tensor) -> bytes:
+            if between is not None:
+                between()
+            return frame.digest if isinstance(frame, RecentFrame) else pixel_digest(frame)
+
+        return tuple(map(digest, self.own or self.frames))
 
     def frame_of(self, region: RegionPrompt) -> Tensor:
         """Raises PromptError when the region's frame is not at hand."""
@@ -50,10 +59,16 @@ class PromptFrames:
 
 @dataclass(frozen=True, eq=False)
 class RecentFrame:
-    """A stream's copy of a frame, never written to. index: its number in the stream. pixels: (H, W, 3) uint8."""
+    """A stream's copy of a frame, never written to. index: its number in the stream. pixels: (H, W, 3) uint8. size:
+    (height, width) it came in, where it is kept smaller; None = whole."""
 
     index: int
     pixels: Tensor
+    size: tuple[int, int] | None = None
+
+    @property
+    def original_size(self) -> tuple[int, int]:
+        return self.size or (self.pixels.shape[0], self.pixels.shape[1])
 
     @cached_property
     def digest(self) -> bytes:
@@ -61,9 +76,18 @@ class RecentFrame:
 
 
 class RecentFrames:
-    """The last frames of a stream, copied, so that an instruction can be answered at any moment."""
+    """The last frames of a stream, copied, so that an instruction can be answered at any moment.
 
-    def __init__(self) -> None:
+    Beyond 512 MiB the older ones are kept as they are shown among 16 frames. An answer on 16 frames is the same to the
+    last bit; one on fewer sees them no larger than that, as how many there will be is not known when they come.
+    """
+
+    def __init__(
+        self, budget: PixelBudget | None = None, shown: int = PROMPT_FRAMES, whole: int = _WHOLE_BYTES
+    ) -> None:
+        """budget: the language side's; None = all are kept whole. shown: how many frames it is for. whole: bytes up to
+        which all are kept whole."""
+        self._budget, self._shown, self._whole = budget, shown, whole
         self._frames: deque[RecentFrame] = deque(maxlen=PROMPT_FRAMES)
 
     def __len__(self) -> int:
@@ -73,6 +97,21 @@ class RecentFrames:
         if self._frames and self._frames[-1].index == index:  # its step failed, and it is tried again
             self._frames.pop()
         self._frames.append(RecentFrame(index, frame.clone()))
+        self._shrink()
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(frame.pixels.nbytes for frame in self._frames)
+
+    def _shrink(self) -> None:
+        """The oldest first, until they fit; never the newest."""
+        for place, frame in enumerate(tuple(self._frames)[:-1]):
+            if self._budget is None or self.num_bytes <= self._whole:
+                return
+            if frame.size is None:
+                smaller = shown_frame(frame.pixels, self._shown, self._budget)
+                if smaller is not frame.pixels:
+                    self._frames[place] = RecentFrame(frame.index, smaller, frame.original_size)
 
     def state(self) -> tuple[RecentFrame, ...]:
         return tuple(self._frames)
@@ -86,14 +125,16 @@ class RecentFrames:
             raise SnapshotError(f"Frames {numbers} were seen last before {next_frame}; wanted up to {PROMPT_FRAMES}.")
         for frame in frames:
             require_pixels(frame.pixels)
+            if min(frame.original_size) < 1:
+                raise SnapshotError(f"Frame {frame.index} came in the size {frame.size}; no frame has it.")
         self._frames.extend(frames)
 
     def prompt_frames(self) -> PromptFrames:
         """Frames of one size: the newest, and those before it that share its size (a stream may change it)."""
-        shown = [frame for frame in self._frames if frame.pixels.shape == self._frames[-1].pixels.shape]
+        shown = [frame for frame in self._frames if frame.original_size == self._frames[-1].original_size]
         return PromptFrames(
             tuple(frame.pixels for frame in shown),
-            {frame.index: frame.pixels for frame in self._frames},
+            {frame.index: frame.pixels for frame in self._frames if frame.size is None},
             tuple(shown),
         )
 

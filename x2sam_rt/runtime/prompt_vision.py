@@ -55,12 +55,13 @@ class PromptVision:
     def seen_bytes(self) -> int:
         return self._seen.nbytes
 
-    def show(self, frames: PromptFrames, media: Media) -> ShownFrames:
+    def show(self, frames: PromptFrames, media: Media, between: Between | None = None) -> ShownFrames:
+        """between: called before each frame, all of whose pixels are read."""
         video = media == "video"
         budget = self._config.video_budget if video else self._config.image_budget
         height, width = frames.frames[0].shape[:2]
         target = vision_size(height, width, len(frames.frames) if video else 1, budget)
-        return ShownFrames(frame_pairs(frames.frames, target, frames.pixel_digests()), target)
+        return ShownFrames(frame_pairs(frames.frames, target, frames.pixel_digests(between)), target)
 
     def see(self, shown: ShownFrames, count: int, between: Between | None = None) -> VisualTokens:
         """The last `count` visual tokens of the frames. between: called before each pair, which then goes through the
@@ -87,12 +88,23 @@ class PromptVision:
         ]
         return torch.stack(masks).to(self._encoder.device) if masks else None
 
-    def see_regions(self, regions: Sequence[RegionPrompt], masks: Tensor | None, frames: PromptFrames) -> Tensor | None:
-        """(regions, 64, dim), each read from the features of the frame it was drawn on; None without any."""
+    def see_regions(
+        self,
+        regions: Sequence[RegionPrompt],
+        masks: Tensor | None,
+        frames: PromptFrames,
+        between: Between | None = None,
+    ) -> Tensor | None:
+        """(regions, 64, dim), each read from the features of the frame it was drawn on; None without any. between:
+        called before each region."""
         if masks is None:
             return None
-        seen = zip(self._sources(regions, frames), masks, strict=True)
-        return torch.cat([self._encoder.look_at_regions(source, mask[None]) for source, mask in seen])
+        sources, seen = self._sources(regions, frames), list[Tensor]()
+        for mask in masks:
+            if between is not None:
+                between()
+            seen.append(self._encoder.look_at_regions(next(sources), mask[None]))
+        return torch.cat(seen)
 
     def _sources(self, regions: Sequence[RegionPrompt], frames: PromptFrames) -> Iterator[Tensor]:
         """The source of each region's frame; several regions of one frame share it."""

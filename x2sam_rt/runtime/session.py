@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -98,7 +98,7 @@ class VideoSession:
         """bundle: SHA-256 of its manifest, which snapshots are bound to."""
         self._pipeline: Pipeline | None = Pipeline(engines, config)
         self._upload = FrameUpload(engines.device)
-        self._asker, self._frames_first = StreamAsker(language, media, again), language.frames_first
+        self._asker, self._frames_first = StreamAsker(language, config, media, again), language.frames_first
         self._config, self._media, self._bundle = config, media, bundle
         self._answer: Answer | None = None
         self._postprocess: PostProcessor | None = None
@@ -175,7 +175,7 @@ class VideoSession:
         segmented under the answer in force).
         """
         with self._in_use() as pipeline:
-            return self._step(pipeline, self._prepare(frame))
+            return self._step(pipeline, self._given(frame))
 
     def steps(self, frames: Iterable[np.ndarray[Any, Any] | Tensor]) -> Iterator[FrameResult]:
         """`step` for frames that need not be waited for, as those of a file or a queue. Where a GPU can, one frame is
@@ -186,22 +186,23 @@ class VideoSession:
         if not self._require_open().looks_ahead:
             yield from map(self.step, frames)
             return
-        source = _ReadAhead(frames, self._prepare)
+        source = _ReadAhead(frames, self._given)
         while (frame := source.take()) is not None:
             with self._in_use() as pipeline:
                 result = self._step(pipeline, frame, source.look)
             yield result
 
-    def _prepare(self, frame: np.ndarray[Any, Any] | Tensor) -> _PreparedFrame:
-        """Raises FrameError, SessionError."""
-        pipeline = self._require_open()
-        pixels = check_frame(frame)
-        with pipeline.timer("preprocess"):
-            there = self._upload(pixels)
-            return _PreparedFrame(pixels, segmentor_input(there, self._config.image_size, self._config.resize))
+    def _given(self, frame: np.ndarray[Any, Any] | Tensor) -> _GivenFrame:
+        """Raises FrameError."""
+        return _GivenFrame(check_frame(frame), self._prepare)
+
+    def _prepare(self, pixels: Tensor) -> SegmentorInput:
+        """Raises SessionError."""
+        with self._require_open().timer("preprocess"):
+            return segmentor_input(self._upload(pixels), self._config.image_size, self._config.resize)
 
     def _step(
-        self, pipeline: Pipeline, frame: _PreparedFrame, following: Callable[[], Tensor | None] = lambda: None
+        self, pipeline: Pipeline, frame: _GivenFrame, following: Callable[[], Tensor | None] = lambda: None
     ) -> FrameResult:
         """following: the next frame, for the segmentor, if it is there."""
         if self._answer is None and not self._asker.waiting:
@@ -213,7 +214,7 @@ class VideoSession:
         assert self._answer is not None
         with self._frames_first.frame():
             index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, frame.taken, following)
-        self._asker.observe(segmentation)
+            self._asker.observe(segmentation)
         return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())
 
     def state(self) -> StreamState:
@@ -315,37 +316,42 @@ class VideoSession:
                 raise
 
 
-@dataclass(frozen=True, eq=False)
-class _PreparedFrame:
-    """pixels: as they were given, checked. taken: the same for the segmentor, on its device."""
+class _GivenFrame:
+    """pixels: as they were given, checked."""
 
-    pixels: Tensor
-    taken: SegmentorInput
+    def __init__(self, pixels: Tensor, prepare: Callable[[Tensor], SegmentorInput]) -> None:
+        self.pixels, self._prepare = pixels, prepare
+
+    @cached_property
+    def taken(self) -> SegmentorInput:
+        """The same for the segmentor, on its device: made when it is first wanted."""
+        return self._prepare(self.pixels)
 
 
 class _ReadAhead:
-    """Frames of a source, prepared, of which one may be had before its turn. An error of this package that reading or
+    """Frames of a source, of which one may be had before its turn, prepared. An error of this package that reading or
     preparing it meets is raised in its turn."""
 
     def __init__(
         self,
         frames: Iterable[np.ndarray[Any, Any] | Tensor],
-        prepare: Callable[[np.ndarray[Any, Any] | Tensor], _PreparedFrame],
+        given: Callable[[np.ndarray[Any, Any] | Tensor], _GivenFrame],
     ) -> None:
-        self._frames, self._prepare = iter(frames), prepare
-        self._seen: _PreparedFrame | X2SamError | None = None
+        self._frames, self._given = iter(frames), given
+        self._seen: _GivenFrame | X2SamError | None = None
         self._looked = False
 
     def look(self) -> Tensor | None:
         """The next frame for the segmentor, before `take`; None at the end, or where it cannot be had."""
+        self._looked = True
         try:
-            self._seen = self._read()
+            self._seen = seen = self._read()
+            return None if seen is None else seen.taken.pixels
         except X2SamError as error:
             self._seen = error
-        self._looked = True
-        return self._seen.taken.pixels if isinstance(self._seen, _PreparedFrame) else None
+            return None
 
-    def take(self) -> _PreparedFrame | None:
+    def take(self) -> _GivenFrame | None:
         """The next frame; None at the end."""
         seen, self._seen = (self._seen, None) if self._looked else (self._read(), None)
         self._looked = False
@@ -353,9 +359,9 @@ class _ReadAhead:
             raise seen
         return seen
 
-    def _read(self) -> _PreparedFrame | None:
+    def _read(self) -> _GivenFrame | None:
         frame = next(self._frames, None)
-        return None if frame is None else self._prepare(frame)
+        return None if frame is None else self._given(frame)
 
 
 def _postprocessor(answer: Answer, device: torch.device) -> PostProcessor | None:

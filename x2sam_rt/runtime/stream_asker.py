@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from x2sam_rt.config import ModelConfig
 from x2sam_rt.errors import NoMasksError
 from x2sam_rt.runtime.asking import ReAsk, ReAskState
 from x2sam_rt.runtime.background_asks import BackgroundAsks, Taken, answer_question
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
-from x2sam_rt.runtime.prompt_frames import PromptFrames, RecentFrame, RecentFrames
+from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES, PromptFrames, RecentFrame, RecentFrames
 from x2sam_rt.runtime.question import Question, QuestionState
 from x2sam_rt.runtime.results import Segmentation
 from x2sam_rt.tasks.table import Media
@@ -42,9 +43,10 @@ class StreamAsker:
     again by the policy; `take_over` hands each answer over before the frame it is first used for.
     """
 
-    def __init__(self, language: LanguageRuntime, media: Media, policy: ReAsk) -> None:
-        self._language, self._media = language, media
-        self._recent, self._again = RecentFrames(), ReAskState(policy)
+    def __init__(self, language: LanguageRuntime, config: ModelConfig, media: Media, policy: ReAsk) -> None:
+        self._language, self._media, self._again = language, media, ReAskState(policy)
+        video = media == "video"
+        self._recent = RecentFrames(*((config.video_budget, PROMPT_FRAMES) if video else (config.image_budget, 1)))
         self._background = BackgroundAsks(language, media)
         self._first: tuple[Question, bool] | None = None
         self._in_force: Question | None = None
@@ -126,7 +128,7 @@ class StreamAsker:
         are. Raises SnapshotError, PromptError."""
         for question in filter(None, (state.first, state.pending, state.in_force)):
             question.instruction.require_media(self._media)
-        self._recent.restore(tuple(RecentFrame(f.index, f.pixels.to(place)) for f in state.recent), next_frame)
+        self._recent.restore(tuple(replace(f, pixels=f.pixels.to(place)) for f in state.recent), next_frame)
         self._again.restore(state.since, state.changed, None if state.before is None else state.before.to(place))
         if state.first is not None:
             self._first = state.first.question(place), state.first_waits

@@ -306,4 +306,4 @@ def test_bf16_for_turing_is_the_builders_error(tmp_path: Path) -> None:
 def test_without_a_driver_loading_says_what_is_missing(tmp_path: Path) -> None:
     plan = build_plan(attention(tmp_path, TensorProto.BFLOAT16, 64), [], LARGE)
     with pytest.raises(EngineError, match=r"cannot load this engine \(.*CUDA driver.*built for sm86, sm120; found no"):
-        deserialize(plan, RECORD, tmp_path / "attention.engine")
+        deserialize(plan, RECORD, tmp_path / "attention.engine", torch.device("cuda", 0))

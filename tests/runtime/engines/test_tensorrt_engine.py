@@ -58,10 +58,10 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     stand_in = Device(CONTRACT, stage)
     monkeypatch.setattr(tensorrt_engine, "trt", stand_in.bindings())
     monkeypatch.setattr(tensorrt_engine, "_on_gpu", lambda tensor: True)
-    monkeypatch.setattr(tensorrt_engine, "_current_stream", lambda: 7)
+    monkeypatch.setattr(tensorrt_engine, "_current_stream", lambda device: 7)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: stand_in.calls.append("empty cache"))
     return stand_in
 
@@ -71,14 +71,16 @@ def engine(device: Device, tmp_path: Path) -> TensorRTEngine:
     return open_engine(tmp_path)
 
 
-def open_engine(folder: Path, record: EngineRecord = RECORD) -> TensorRTEngine:
+def open_engine(
+    folder: Path,
+    record: EngineRecord = RECORD,
+    device: torch.device = torch.device("cpu"),  # noqa: B008
+) -> TensorRTEngine:
     path = folder / "stage.engine"
     path.write_bytes(b"plan")
     record.save(path)
     files = BundleFiles(folder, record_files(folder))
-    engine = backend_module(BACKENDS["tensorrt"]).load(
-        CONTRACT, files, path.name, torch.nn.Identity(), torch.device("cpu")
-    )
+    engine = backend_module(BACKENDS["tensorrt"]).load(CONTRACT, files, path.name, torch.nn.Identity(), device)
     assert isinstance(engine, TensorRTEngine)
     return engine
 
@@ -121,6 +123,38 @@ def test_tensors_on_the_cpu_go_through_buffers(
     assert not set(device.contexts[0]._addresses.values()) & {t.data_ptr() for t in (given | got).values()}
 
 
+class Current:
+    """In place of torch.cuda.device."""
+
+    entered: list[torch.device]
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __enter__(self) -> None:
+        Current.entered.append(self._device)
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_the_chosen_gpu_counts_and_not_the_current_one(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = torch.device("cuda", 0), torch.device("cuda", 1)
+    of = {first: (9, 0), second: (8, 6)}
+    Current.entered = []
+    monkeypatch.setattr(torch.cuda, "get_device_capability", of.__getitem__)
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    monkeypatch.setattr(tensorrt_engine._Scratch, "take", lambda self, stream, size: torch.empty(size))
+    with pytest.raises(EngineError, match=r"sm86, sm89; cuda:0 is a card \(sm90\)"):
+        open_engine(tmp_path, device=first)
+    given = inputs(1)
+    got = CONTRACT.outputs_for(given)
+    open_engine(tmp_path, device=second).bind(given, got)()
+    assert_ran(given, got)
+    assert Current.entered == [second] * 3, "loaded, bound and run"
+
+
 def test_sessions_do_not_meet(engine: TensorRTEngine, device: Device) -> None:
     """What one binds leaves what another bound as it was."""
     first, second = inputs(2), inputs(1)
@@ -138,7 +172,7 @@ def test_the_librarys_graphs_are_used_off_the_default_stream(
     engine: TensorRTEngine, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_once(engine, inputs(1))
-    monkeypatch.setattr(tensorrt_engine, "_current_stream", lambda: 0)
+    monkeypatch.setattr(tensorrt_engine, "_current_stream", lambda device: 0)
     run_once(engine, inputs(1))
     assert device.calls[1:] == ["execute on 7", "execute on 0"]
     whole = tensorrt_rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
@@ -153,7 +187,7 @@ def test_scratch_memory_is_one_piece_per_stream_and_grows(
         run_once(engine, inputs(1))
     assert [context._memory[1] for context in device.contexts] == [100, 100, 300]
     assert device.contexts[0]._memory[0] == device.contexts[1]._memory[0]
-    monkeypatch.setattr(tensorrt_engine, "_current_stream", lambda: 8)
+    monkeypatch.setattr(tensorrt_engine, "_current_stream", lambda device: 8)
     run_once(engine, inputs(1))
     assert device.contexts[3]._memory[0] != device.contexts[2]._memory[0]
 
@@ -221,7 +255,7 @@ def test_none_from_deserialisation(device: Device, tmp_path: Path) -> None:
     [
         ({"version": "1.0"}, r"built with tensorrt_rtx 1\.0, .*found tensorrt_rtx .*--targets sm86,sm89`"),
         ({"library": "tensorrt"}, r"built with tensorrt .*found tensorrt_rtx"),
-        ({"targets": ("sm120",)}, r"built for sm120; found a card \(sm86\).*--targets sm86`"),
+        ({"targets": ("sm120",)}, r"built for sm120; cpu is a card \(sm86\).*--targets sm86`"),
     ],
     ids=["version", "library", "gpu"],
 )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from x2sam_rt.errors import EngineError
 from x2sam_rt.model.stage_contract import StageContract, Tensors, multiple
 from x2sam_rt.runtime.bundle import BundleFiles
+from x2sam_rt.runtime.device import current_device
 from x2sam_rt.runtime.engines.engine import BoundStage
 from x2sam_rt.runtime.engines.tensorrt_build import EngineRecord, check_sizes
 from x2sam_rt.runtime.engines.tensorrt_library import IS_RTX, LIBRARY, MESSAGES, VERSION, trt
@@ -36,9 +37,11 @@ class TensorRTEngine:
         """Raises EngineError when the engine was built with another library or for other GPUs, or cannot be loaded."""
         self.contract, self.device = contract, device
         record = EngineRecord.of(files, name)
-        check_machine(record)
+        check_machine(record, device)
         self._sizes = record.sizes
-        self._engine: trt.ICudaEngine | None = deserialize(files.read(name), record, files.folder / name)
+        with current_device(device):
+            plan = deserialize(files.read(name), record, files.folder / name, device)
+        self._engine: trt.ICudaEngine | None = plan
         # TensorRT for RTX compiles kernels on the GPU at their first use: once for all contexts.
         self._kernels = self._engine.create_runtime_config().create_runtime_cache() if IS_RTX else None
         self._scratch = _Scratch(device)
@@ -49,7 +52,9 @@ class TensorRTEngine:
         assert self._engine is not None, "bind after close"
         self.contract.check(inputs, outputs)
         check_sizes(self.contract.name, _varying_sizes(self.contract, inputs), self._sizes)
-        context = self._engine.create_execution_context(_runtime_config(self._engine, self._kernels))
+        with current_device(self.device):
+            config = _runtime_config(self._engine, self._kernels, self.device)
+            context = self._engine.create_execution_context(config)
         if context is None:
             raise EngineError(f"Stage {self.contract.name}: {LIBRARY} gives no execution context: {MESSAGES.errors}.")
         bound = _BoundContext(self.contract.name, context, self._scratch, inputs, outputs, self.device)
@@ -102,7 +107,7 @@ class _BoundContext:
         outputs: Tensors,
         device: torch.device,
     ) -> None:
-        self._stage, self._scratch = stage, scratch
+        self._stage, self._scratch, self._device = stage, scratch, device
         self._context: trt.IExecutionContext | None = context
         self._inputs = [(tensor, _placed(tensor, device)) for tensor in inputs.values()]
         self._outputs = [(tensor, _placed(tensor, device)) for tensor in outputs.values()]
@@ -116,10 +121,11 @@ class _BoundContext:
     def __call__(self) -> None:
         assert self._context is not None, "run after close"
         _copy((given, there) for given, there in self._inputs)
-        stream = _current_stream()
+        stream = _current_stream(self._device)
         memory = self._scratch.take(stream, self._size)
         self._context.set_device_memory(memory.data_ptr(), len(memory))
-        self._require(self._context.execute_async_v3(stream), "cannot run")
+        with current_device(self._device):
+            self._require(self._context.execute_async_v3(stream), "cannot run")
         _copy((there, given) for given, there in self._outputs)
 
     def release(self) -> None:
@@ -132,12 +138,14 @@ class _BoundContext:
             raise EngineError(f"Stage {self._stage}: {LIBRARY} {VERSION} {what}: {MESSAGES.errors}.")
 
 
-def _runtime_config(engine: trt.ICudaEngine, kernels: trt.IRuntimeCache | None) -> trt.IRuntimeConfig:
+def _runtime_config(
+    engine: trt.ICudaEngine, kernels: trt.IRuntimeCache | None, device: torch.device
+) -> trt.IRuntimeConfig:
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     if kernels is not None:
         config.set_runtime_cache(kernels)
-        if _current_stream() != _DEFAULT_STREAM:  # which CUDA lets nobody capture
+        if _current_stream(device) != _DEFAULT_STREAM:  # which CUDA lets nobody capture
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     return config
 
@@ -169,12 +177,13 @@ def _on_gpu(tensor: Tensor) -> bool:
     return tensor.is_cuda
 
 
-def _current_stream() -> int:
-    return int(torch.cuda.current_stream().cuda_stream)
+def _current_stream(device: torch.device) -> int:
+    return int(torch.cuda.current_stream(device).cuda_stream)
 
 
-def check_machine(record: EngineRecord) -> None:
-    """Raises EngineError, with the command that rebuilds, when an engine was built for another library or GPU."""
+def check_machine(record: EngineRecord, device: torch.device) -> None:
+    """Raises EngineError, with the command that rebuilds, when an engine was built for another library, or for other
+    GPUs than this device."""
     targets = ", ".join(record.targets)
     rebuild = "Export the checkpoint again with `x2sam-rt export CHECKPOINT --engine tensorrt --targets {}`"
     if (record.library, record.version) != (LIBRARY, VERSION):
@@ -187,29 +196,29 @@ def check_machine(record: EngineRecord) -> None:
             f"The engines were built for {targets}; found no NVIDIA GPU and driver here. Run the bundle on such a GPU, "
             "or export with --engine onnxruntime for this machine."
         )
-    found = "sm{}{}".format(*torch.cuda.get_device_capability())
+    found = "sm{}{}".format(*torch.cuda.get_device_capability(device))
     if found not in record.targets:
         raise EngineError(
-            f"The engines were built for {targets}; found {torch.cuda.get_device_name()} ({found}). "
+            f"The engines were built for {targets}; {device} is {torch.cuda.get_device_name(device)} ({found}). "
             f"{rebuild.format(found)}."
         )
 
 
-def deserialize(plan: bytes, record: EngineRecord, path: Path) -> trt.ICudaEngine:
+def deserialize(plan: bytes, record: EngineRecord, path: Path, device: torch.device) -> trt.ICudaEngine:
     """Raises EngineError that says what was found and what the engine was built for; the library returns None."""
     MESSAGES.clear()
     engine = trt.Runtime(MESSAGES).deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
             f"{path}: {LIBRARY} {VERSION} cannot load this engine ({MESSAGES.errors}). It was built for "
-            f"{', '.join(record.targets)}; found {_machine()}. Update the driver, or export again for this GPU with "
-            "`x2sam-rt export CHECKPOINT --engine tensorrt --targets this-gpu`."
+            f"{', '.join(record.targets)}; found {_machine(device)}. Update the driver, or export again for this GPU "
+            "with `x2sam-rt export CHECKPOINT --engine tensorrt --targets this-gpu`."
         )
     return engine
 
 
-def _machine() -> str:
+def _machine(device: torch.device) -> str:
     if not torch.cuda.is_available():
         return "no NVIDIA GPU and driver"
-    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     return f"{name}, sm{capability[0]}{capability[1]}, CUDA {torch.version.cuda}"

@@ -30,10 +30,15 @@ class CocoFrame:
 
 
 class CocoRleWriter(ResultWriter):
-    """One JSON object per line and frame (see FrameRecord), in UTF-8. replaces: see AtomicOutput."""
+    """One JSON object per line and frame (see FrameRecord), in UTF-8. replaces: see AtomicOutput.
+
+    growing: the file while it is written: every line is in it once `write` returns, and whoever has it open keeps it
+    when it takes its name.
+    """
 
     def __init__(self, path: str | Path, *, replaces: Replaces = any_file) -> None:
         self._replacement = AtomicOutput(path, replaces=replaces)
+        self.growing = self._replacement.temporary
         with self._replacement.discarded_on_error():
             self._file = self._replacement.temporary.open("x", encoding="utf-8")
 
@@ -41,6 +46,7 @@ class CocoRleWriter(ResultWriter):
         line = replace(result, timestamp=timestamp).to_json()
         with naming_write_errors(self._replacement.target):
             self._file.write(line + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         with self._replacement.discarded_on_error():

@@ -14,7 +14,7 @@ from x2sam_rt.media.colors import color_of
 from x2sam_rt.media.image import open_image, save_image
 from x2sam_rt.media.types import LabelMap, Pixels
 from x2sam_rt.runtime.results import FrameResult
-from x2sam_rt.runtime.writers.writer import ResultWriter, shifted_ids
+from x2sam_rt.runtime.writers.writer import ResultWriter, is_png_sequence, shifted_ids
 
 BACKGROUND = -1  # in maps read back
 _VOID = 255  # DAVIS: pixels that no evaluation counts
@@ -32,7 +32,7 @@ class DavisWriter(ResultWriter):
     def __init__(self, folder: str | Path, sequence: str, *, overwrite: bool = False) -> None:
         if sequence in ("", "..") or Path(sequence).name != sequence:
             raise VideoError(f"{sequence!r} is no name for a sequence: it becomes a folder in {folder}.")
-        replaces = _is_sequence if overwrite else nothing
+        replaces = is_png_sequence if overwrite else nothing
         self._replacement = AtomicOutput(Path(folder) / sequence, folder=True, replaces=replaces)
         self._palette = b"".join(bytes(color) for color in _palette())
 
@@ -69,11 +69,6 @@ def read_davis(sequence: str | Path) -> Iterator[LabelMap]:
             indices = np.array(image, dtype=np.int32)
         indices[indices == _VOID] = 0
         yield indices - 1
-
-
-def _is_sequence(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a DavisWriter writes."""
-    return folder.is_dir() and all(file.suffix == ".png" and file.stem.isdecimal() for file in folder.iterdir())
 
 
 def _palette() -> list[tuple[int, int, int]]:

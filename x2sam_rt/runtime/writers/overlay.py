@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 
 from x2sam_rt.errors import VideoError
-from x2sam_rt.media.atomic import AtomicOutput, Replaces, any_file
-from x2sam_rt.media.image import check_image_name, save_image
+from x2sam_rt.media.atomic import Replaces, any_file
+from x2sam_rt.media.audio import Audio
+from x2sam_rt.media.encoding import Encoding
 from x2sam_rt.media.palette import Palette, slots_of
 from x2sam_rt.media.types import BoolMask, Pixels
-from x2sam_rt.media.video_writer import VideoWriter
 from x2sam_rt.runtime.results import FrameResult, Segmentation
 from x2sam_rt.runtime.writers.captions import Captions
-from x2sam_rt.runtime.writers.writer import ResultWriter
+from x2sam_rt.runtime.writers.pictures import DEFAULT_ENCODING, PictureImageWriter, PictureVideoWriter
 from x2sam_rt.tasks.regions import RegionPrompt
 
 _SMALLEST_SIDE = 120  # pixels: on smaller frames words would hide the picture
@@ -102,8 +102,8 @@ def draw_overlay(frame: Pixels, segmentation: Segmentation, style: OverlayStyle 
     return Overlay(style).draw(frame, FrameResult(0, segmentation, ""))
 
 
-class OverlayVideoWriter(ResultWriter):
-    """Overlays as one video (see VideoWriter); its size is that of the first frame, padded to even."""
+class OverlayVideoWriter(PictureVideoWriter):
+    """Overlays as one video. encoding, audio: see VideoWriter."""
 
     def __init__(
         self,
@@ -112,34 +112,16 @@ class OverlayVideoWriter(ResultWriter):
         style: OverlayStyle = PLAIN_STYLE,
         regions: Sequence[RegionPrompt] = (),
         *,
+        encoding: Encoding = DEFAULT_ENCODING,
+        audio: Audio | None = None,
         replaces: Replaces = any_file,
     ) -> None:
-        self._frame_rate = frame_rate
-        self._overlay = Overlay(style, regions, frame_rate)
-        self._video: VideoWriter | None = None  # opened when the size is known
-        self._output = AtomicOutput(path, replaces=replaces)
-
-    def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
-        overlay = self._overlay.draw(pixels, result)
-        if self._video is None:
-            height, width = overlay.shape[:2]
-            self._video = VideoWriter(self._output, width, height, self._frame_rate)
-        self._video.write(overlay, timestamp)
-
-    def close(self) -> None:
-        if self._video is None:
-            self._output.discard()
-            raise VideoError(f"{self._output.target}: no frame was written, so there is no video to save.")
-        self._video.close()
-
-    def discard(self) -> None:
-        if self._video is not None:
-            self._video.discard()
-        self._output.discard()
+        paint = Overlay(style, regions, frame_rate).draw
+        super().__init__(path, frame_rate, paint, encoding=encoding, audio=audio, replaces=replaces)
 
 
-class OverlayImageWriter(ResultWriter):
-    """The overlay of one image; the suffix says the format. A second frame raises VideoError."""
+class OverlayImageWriter(PictureImageWriter):
+    """The overlay of one image."""
 
     def __init__(
         self,
@@ -149,23 +131,7 @@ class OverlayImageWriter(ResultWriter):
         *,
         replaces: Replaces = any_file,
     ) -> None:
-        check_image_name(Path(path))
-        self._overlay, self._output = Overlay(style, regions), AtomicOutput(path, replaces=replaces)
-
-    def write(self, pixels: Pixels, result: FrameResult, timestamp: float | None = None) -> None:
-        path = self._output.target
-        if self._output.temporary.exists():
-            raise VideoError(f"{path}: holds one image, got a second frame. Write a video (.mp4) instead.")
-        save_image(self._output.temporary, Image.fromarray(self._overlay.draw(pixels, result)))
-
-    def close(self) -> None:
-        if not self._output.temporary.exists():
-            self._output.discard()
-            raise VideoError(f"{self._output.target}: no frame was written, so there is no image to save.")
-        self._output.publish()
-
-    def discard(self) -> None:
-        self._output.discard()
+        super().__init__(path, Overlay(style, regions).draw, replaces=replaces)
 
 
 def outline(slots: Pixels, thickness: int) -> BoolMask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -31,6 +32,11 @@ class ResultWriter(Output):
     @abstractmethod
     def close(self) -> None:
         """Finishes the output and gives it its name. Raises VideoError if nothing was written to it."""
+
+
+def is_png_sequence(folder: Path) -> bool:
+    """Whether a folder holds nothing but PNGs named by their frames' numbers."""
+    return folder.is_dir() and all(file.suffix == ".png" and file.stem.isdecimal() for file in folder.iterdir())
 
 
 def shifted_ids(segmentation: Segmentation) -> LabelMap:
