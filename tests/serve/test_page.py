@@ -20,7 +20,6 @@ from x2sam_rt.media.rle import decode_mask
 from x2sam_rt.media.video import VideoWriter
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.tasks.instruction import Instruction
-from x2sam_rt.tasks.regions import Prompt
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make test-serve)")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -176,9 +175,7 @@ def test_a_box_is_drawn_with_the_pointer(page: playwright.Page, media: Path) -> 
     ask_drawn(page)
 
 
-def test_a_point_is_placed_with_the_keyboard_alone(
-    page: playwright.Page, media: Path, clip: list[np.ndarray], onnx_bundle: Path
-) -> None:
+def test_a_point_is_placed_with_the_keyboard_alone(page: playwright.Page, media: Path) -> None:
     """And lies where the cross-hair was said to be."""
     page.set_input_files("#file", media / "photo.png")
     expect(page.locator("#frame[data-filled]")).to_be_visible()
@@ -190,10 +187,11 @@ def test_a_point_is_placed_with_the_keyboard_alone(
     x, y = SIDE // 2 - 16, SIDE // 2 - 1
     expect(page.get_by_role("status")).to_contain_text(f"{x}, {y}")
     page.keyboard.press("Enter")
-    ask_drawn(page)
-    with Runtime.load(onnx_bundle) as runtime:
-        asked = Instruction("interactive", regions=(Prompt.point(x, y, radius=SIDE // 32),))
-        assert records(page) == [runtime.segment_image(clip[0], asked).record()]
+    with page.expect_request("**/v1/image") as sent:
+        ask_drawn(page)
+    region = {"kind": "point", "vertices": [[x, y]], "radius": SIDE // 32}
+    asked = json.dumps({"task": "interactive", "regions": [region]}, separators=(",", ":"))
+    assert asked.encode() in sent.value.post_data_buffer
 
 
 def test_scribbles_and_boxes_by_keyboard_can_be_given_up(page: playwright.Page, media: Path) -> None:

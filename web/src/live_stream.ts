@@ -7,6 +7,8 @@ export interface LiveEvents {
   answered(answered: Answered): void;
   failed(failed: Failed): void;
   opened(): void;
+  /** A frame could not be had from its source. */
+  broken(error: unknown): void;
   resumed(frame: number | null): void;
   retrying(seconds: number, why: string): void;
   ended(why: string): void;
@@ -82,7 +84,10 @@ export class LiveStream {
     this.first = shown.picture;
     this.next = shown.number;
     return new StreamConnection(instruction, this.token(), this.longestMessage, {
-      opened: () => this.opened(),
+      opened: () => {
+        this.events.opened();
+        this.send().catch(this.events.broken);
+      },
       result: (result) => this.take(result),
       answered: (answered) => this.events.answered(answered),
       failed: (failed) => this.failed(failed),
@@ -105,11 +110,6 @@ export class LiveStream {
     const number = this.next++;
     this.sent.set(number, { picture, at: performance.now() });
     this.connection.sendFrame(number, "jpeg", image);
-  }
-
-  private async opened(): Promise<void> {
-    this.events.opened();
-    await this.send();
   }
 
   private take(result: Result): void {

@@ -6,7 +6,7 @@ import { showLegend, spoken } from "./legend";
 import { LiveStream, type Shown } from "./live_stream";
 import { Measurements } from "./measurements";
 import { unpackSegments } from "./overlay";
-import type { FrameRecord, Info } from "./protocol";
+import type { Asked, FrameRecord, Info } from "./protocol";
 import { ResultsLog } from "./results_log";
 import { type FrameEvents, openCamera, openFile, type Picture, type Source } from "./source";
 import { Stage } from "./stage";
@@ -23,7 +23,7 @@ class Page {
   private readonly measurements = new Measurements(this.api);
   private readonly form = new AskForm(() => this.ask().catch(this.report));
   private readonly stage = new Stage({
-    tool: () => this.holdForDrawing(),
+    tool: (taken) => (taken ? this.holdForDrawing() : this.goOn()),
     drawn: (regions) => this.showDrawn(regions.length),
     say: (words) => this.announcer.say(words),
   });
@@ -36,8 +36,12 @@ class Page {
   private questions = 0;
 
   constructor() {
-    const asked = () => this.form.asked("video", this.stage.regions);
-    this.wholeFile = new WholeFile(this.api, asked, (words) => this.announcer.say(words), this.report);
+    this.wholeFile = new WholeFile(
+      this.api,
+      () => this.askedOfFile(),
+      (words) => this.announcer.say(words),
+      this.report,
+    );
     this.listen();
     new TokenForm(this.api, () => this.meetServer().catch(this.report));
     this.meetServer().catch(this.report);
@@ -113,6 +117,7 @@ class Page {
   private newStream(source: Source): LiveStream {
     return new LiveStream(source, () => this.api.token, this.info?.most_message ?? 0, {
       opened: () => this.announcer.warn(""),
+      broken: this.report,
       result: (result, picture, roundTrip) => {
         this.measurements.addResult(roundTrip, result.timings.served ?? 0, result.dropped_in_all);
         this.show(result.record, { picture, number: result.frame });
@@ -156,8 +161,16 @@ class Page {
     this.showPlaying();
   }
 
-  private asked() {
+  private asked(): Asked {
     return this.form.asked(this.source?.kind === "image" ? "image" : "video", this.stage.regions);
+  }
+
+  /** Frames of a file have its own numbers; those that were shown are the same for the first alone. */
+  private askedOfFile(): Asked {
+    if (this.stage.regions.some(({ frame }) => frame)) {
+      throw new Error("For the whole file, draw on its first frame: open the file again, and draw before it plays.");
+    }
+    return this.form.asked("video", this.stage.regions);
   }
 
   private async askOfImage(picture: Picture): Promise<void> {
@@ -204,6 +217,11 @@ class Page {
   private playOrPause(): void {
     if (this.stream?.paused) this.stream.play();
     else this.stream?.pause();
+    this.showPlaying();
+  }
+
+  private goOn(): void {
+    this.stream?.play();
     this.showPlaying();
   }
 

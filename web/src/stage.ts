@@ -7,8 +7,8 @@ type Tool = "none" | "point" | "box" | "scribble";
 type Place = [number, number];
 
 export interface StageEvents {
-  /** A tool was taken up: the picture should stay as it is. */
-  tool(): void;
+  /** A tool was taken up, and the picture should stay as it is; or laid down, with nothing drawn. */
+  tool(taken: boolean): void;
   drawn(regions: Region[]): void;
   /** For those who hear the page. */
   say(words: string): void;
@@ -79,7 +79,7 @@ export class Stage {
     this.drawing.dataset.tool = this.tool;
     this.begun = [];
     this.redraw();
-    if (this.tool !== "none") this.events.tool();
+    if (this.tool !== "none" || this.regions.length === 0) this.events.tool(this.tool !== "none");
   }
 
   private pointerDown(event: PointerEvent): void {

@@ -21,7 +21,7 @@ export class WholeFile {
     private readonly say: (words: string) => void,
     report: (error: unknown) => void,
   ) {
-    this.startButton.addEventListener("click", () => this.run(asked()).catch(report));
+    this.startButton.addEventListener("click", () => this.run(asked).catch(report));
     this.cancelButton.addEventListener("click", () => {
       this.cancelled = true;
     });
@@ -35,13 +35,13 @@ export class WholeFile {
     this.saveButton.hidden = true;
   }
 
-  private async run(asked: Asked): Promise<void> {
+  private async run(asked: () => Asked): Promise<void> {
     if (this.file === null) return;
     this.busy(true);
     this.cancelled = false;
     try {
       this.say("Uploading…");
-      let state = await this.api.uploadVideo(this.file, asked);
+      let state = await this.api.uploadVideo(this.file, asked());
       this.id = state.id;
       while (state.state === "running") {
         this.show(state);
