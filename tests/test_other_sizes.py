@@ -11,7 +11,7 @@ import torch
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.export.engines import build_engines
-from x2sam_rt.export.verify import BOUNDS, ReferenceEngine, check_clip, check_stages, reference_module
+from x2sam_rt.export.verify import BOUNDS, ReferenceEngine, check_clip, check_stages, reference_module, segment_clip
 from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
@@ -51,7 +51,8 @@ def test_engines_agree_at_every_fill_level(model: X2SAM, tmp_path: Path) -> None
     prompt = PromptEmbeddings(torch.randn(1, 64), torch.randn(6, 64), torch.randn(17, 64))
     ours = Pipeline(engines, model.config)
     reference = Pipeline(build_engines(model, "torch", tmp_path), model.config)
-    checks = list(check_clip(ours, reference, prompt, frames=2 * slots + 2))
+    frames = 2 * slots + 2
+    checks = list(check_clip(segment_clip(ours, prompt, frames), reference, prompt, frames))
     assert [check.live_slots for check in checks] == [0, 1, 2, 3, 3, 3, 3, 3]
     assert [check for check in checks if not check.passed(BOUNDS["fp32"])] == []
 
@@ -75,11 +76,11 @@ def test_knobs_agree_on_every_backend(tmp_path: Path) -> None:
     knobs = ModelKnobs(image_size=96, slots=3, memory_scales=("low", "high"), memory_every=2)
     model = X2SAM(knobs.turned(trained.config)).eval().requires_grad_(False)
     model.load_state_dict(trained.state_dict())
-    config, slots = model.config, model.config.memory.slots
+    config, frames = model.config, 4 * model.config.memory.slots
     asked = PromptEmbeddings(torch.randn(1, 32), torch.randn(3, 32), torch.randn(5, 32))
     plain = Engines.of(ReferenceEngine(c, stage_module(model, c.name)) for c in stage_contracts(config, torch.float32))
     for backend in ("torch", "onnxruntime"):
         ours = Pipeline(build_engines(model, backend, tmp_path), config)
-        checks = list(check_clip(ours, Pipeline(plain, config), asked, frames=4 * slots))
+        checks = list(check_clip(segment_clip(ours, asked, frames), Pipeline(plain, config), asked, frames))
         assert [check.live_slots for check in checks] == [0, 1, 1, 2, 2, *[3] * 7]
         assert [check for check in checks if not check.passed(BOUNDS["fp32"])] == [], backend

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import hashlib
 import importlib
+import inspect
 import json
 import random
 import resource
@@ -23,6 +24,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FunctionType
 
 from limits import Limits, Progress
 
@@ -32,7 +34,10 @@ _MOST_ADDRESSES = 8 * 2**30  # FFmpeg's threads reserve much and use little
 _MOST_FOUND = 20  # of one target, in one run
 _MOST_WORK = 30.0  # seconds of work within one input, after which its process is ended
 _LONGEST = 10**4  # bytes of a mutant that is mutated further
-_INSTRUMENTED = ["x2sam_rt.documents", "x2sam_rt.config", "x2sam_rt.tasks", "x2sam_rt.media", "x2sam_rt.runtime.bundle"]
+_INSTRUMENTED = (
+    *("x2sam_rt.documents", "x2sam_rt.config", "x2sam_rt.tasks", "x2sam_rt.media", "x2sam_rt.runtime.bundle"),
+    *("x2sam_rt.model.tokenizer", "x2sam_rt.model.checkpoint", "json", "torch._weights_only_unpickler"),
+)
 
 
 @dataclass
@@ -100,10 +105,10 @@ def run_random(name: str, run_one: Callable[[bytes], None], seconds: float, seed
 def run_guided(name: str, begin: Callable[[bytes], None], options: argparse.Namespace) -> None:
     """With atheris, which ends the process."""
     import atheris
+    from targets import TARGETS
 
-    with atheris.instrument_imports(include=_INSTRUMENTED):
-        from targets import TARGETS
-
+    for function in _functions(_INSTRUMENTED):
+        atheris.instrument_func(function)
     mutations, target = importlib.import_module("mutate"), TARGETS[name]
     seeds = options.work / f"seeds-{options.seed}"
     seeds.mkdir()
@@ -118,6 +123,20 @@ def run_guided(name: str, begin: Callable[[bytes], None], options: argparse.Name
     chosen += [] if options.executions is None else [f"-runs={options.executions}"]
     atheris.Setup([sys.argv[0], *chosen], runner(name, begin), custom_mutator=mutant)
     atheris.Fuzz()
+
+
+def _functions(modules: tuple[str, ...]) -> list[FunctionType]:
+    """Of modules that are imported, and of those inside them. atheris's own hook for imports passes over editable
+    installs."""
+    found = [module for name, module in tuple(sys.modules.items()) if f"{name}.".startswith(_dotted(modules))]
+    spaces = [space for module in found for space in (module, *filter(inspect.isclass, vars(module).values()))]
+    own = {module.__name__ for module in found}
+    functions = [value for space in spaces for value in vars(space).values() if inspect.isfunction(value)]
+    return list({id(one.__code__): one for one in functions if one.__module__ in own}.values())
+
+
+def _dotted(modules: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name}." for name in modules)
 
 
 def fuzz_here(name: str, options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -48,6 +49,27 @@ def test_media() -> None:
     """In a process of their own: a decoder that crashes must not take the tests along."""
     counts = fuzzing.fuzz("media", 60, seed=1, executions=150)
     assert (counts.executions >= 150, counts.found) == (True, 0)
+
+
+def test_mutants_are_chosen_by_what_they_reach(tmp_path: Path) -> None:
+    """What reached something new is kept among the seeds; nothing is where the code is not instrumented."""
+    pytest.importorskip("atheris", reason="extra [fuzz]")
+    command = [
+        sys.executable,
+        fuzzing.__file__,
+        "config",
+        "--work",
+        str(tmp_path),
+        "--executions",
+        "500",
+        "--seed",
+        "3",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Progress(tmp_path / "progress").count >= 500
+    sown = len(TARGETS["config"].seeds()) + len(fuzzing.corpus("config"))
+    assert len(list((tmp_path / "seeds-3").iterdir())) > sown
 
 
 @linux

@@ -17,7 +17,7 @@ from torch import nn
 from x2sam_rt import errors
 from x2sam_rt.errors import BundleError, MissingExtra
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
-from x2sam_rt.export.verify import PromptCheck, bounds_of, check_prompts
+from x2sam_rt.export.verify import PromptCheck, bounds_of, check_prompts, prompts
 from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import Checkpoint, load_checkpoint
 from x2sam_rt.model.quantization import LanguageWeights, quantize_language
@@ -51,7 +51,7 @@ def checks(folder: Path, full: Runtime, weights: LanguageWeights) -> tuple[list[
     manifest = rounded(load_manifest(folder), weights)
     files = BundleFiles(folder, manifest.files)
     runtime = Runtime.assemble(files, manifest, load_model(manifest, files), full.engines)
-    found = list(check_prompts(runtime.language, full.language, Pipeline(full.engines, manifest.model)))
+    found = list(check_prompts(prompts(runtime.language), full.language, Pipeline(full.engines, manifest.model)))
     return found, [check.passed(bounds_of(manifest)) for check in found]
 
 

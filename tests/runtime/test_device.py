@@ -23,6 +23,7 @@ from x2sam_rt.media.types import Pixels
 from x2sam_rt.model.preprocess import _resize
 from x2sam_rt.runtime.bundle import load_manifest
 from x2sam_rt.runtime.device import device_for, find_device
+from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Tensors
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.upload import FrameUpload
 from x2sam_rt.tasks.instruction import Instruction, PostProcessOptions
@@ -99,6 +100,50 @@ def test_a_frame_goes_up_once_and_a_few_numbers_come_down_once(torch_bundle: Pat
                 session.step(there)
                 assert gpu.take() == ({} if name == "chat" else {"down": 1}), name
                 assert segments or name == "chat"
+
+
+class Spoiling:
+    """An engine whose output holds one value that is no number."""
+
+    recordable = True
+
+    def __init__(self, engine: Engine, output: str, value: float) -> None:
+        self.contract, self.device = engine.contract, engine.device
+        self._engine, self._output, self._value = engine, output, value
+
+    def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
+        run = self._engine.bind(inputs, outputs)
+
+        def spoilt() -> None:
+            run()
+            outputs[self._output].view(-1)[-1:].fill_(self._value)
+
+        return spoilt
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def test_results_with_nan_name_their_stage(torch_bundle: Path) -> None:
+    """Whatever the task makes of them; what comes to the host of each frame (above) is enough to tell."""
+    nan, infinity = float("nan"), float("inf")
+    cases = [(name, "mask_decoder", "mask_logits", 0, nan) for name in INSTRUCTIONS if name != "chat"]
+    cases += [("referring", "frame_encoder", "low", 0, nan), ("panoptic", "mask_decoder", "class_logits", 0, infinity)]
+    cases += [
+        ("object", "memory_encoder", "slot", 1, nan),
+        ("semantic", "memory_attention", "conditioned_high", 1, nan),
+    ]
+    with simulated_gpu(), Runtime.load(torch_bundle, device="cuda") as runtime:
+        sound, clip = runtime.engines, frames(runtime.manifest.model.image_size, 2)
+        for name, stage, output, frame, value in cases:
+            spoilt = {stage: Spoiling(getattr(sound, stage), output, value)}
+            runtime._engines = replace(sound, **spoilt)  # type: ignore[arg-type]
+            with runtime.stream(INSTRUCTIONS[name]) as session:
+                for picture in clip[:frame]:
+                    session.step(picture)
+                with pytest.raises(EngineError, match=f"Results of stage {stage} hold NaN or infinity"):
+                    session.step(clip[frame])
+        runtime._engines = sound
 
 
 def test_frames_that_wait_already_are_read_ahead(torch_bundle: Path) -> None:
