@@ -14,7 +14,7 @@ FROM python:3.11-slim-bookworm
 RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/x2sam-rt /opt/x2sam-rt
 ENV PATH=/opt/x2sam-rt/bin:$PATH
-RUN useradd --create-home user
-USER user
+RUN useradd --create-home --uid 10001 user
+USER 10001
 WORKDIR /data
 ENTRYPOINT ["x2sam-rt"]

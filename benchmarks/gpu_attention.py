@@ -6,8 +6,9 @@
 Status: only dry-run so far; not yet run on a GPU.
 
 Each group runs in a process of its own, under a time limit: a kernel that hangs or corrupts the context costs its
-group, not the run. Rows are written as they come, to benchmarks/results/gpu_attention.json at the end; a short table
-is printed last. Times are medians of CUDA events with a cold L2. Random data: zeros would run faster.
+group, not the run. All together keep to --seconds; groups for which none is left are said to be left out. Results are
+written to benchmarks/results/gpu_attention.json after every group; a short table is printed last. Times are medians of
+CUDA events with a cold L2. Random data: zeros would run faster.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,12 +41,29 @@ from x2sam_rt.errors import X2SamError  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
 BUILD = ROOT / "build/gpu-benchmark"
-LIBRARY = "libx2sam_cuda.so"
+# Where every process finds it that imports the package from here, without an installation.
+LIBRARY = ROOT / "x2sam_rt/libx2sam_cuda.so"
+SOURCES = ROOT / "x2sam_rt/kernels/csrc/cuda"
+NVCC = "nvcc -std=c++17 -O3 --expt-relaxed-constexpr -DNDEBUG -gencode arch=compute_90a,code=sm_90a -Xcompiler -fPIC"
+PACKAGES = (
+    "av",
+    "numpy",
+    "onnx",
+    "onnxscript",
+    "PIL",
+    "pycocotools",
+    "pytest",
+    "rich",
+    "transformers",
+    "triton",
+    "typer",
+)
 GROUP_LIMIT_S = 90
+LEAST_GROUP_S = 10
 SAMPLE_BUDGET_MS = 300.0
 COLD_BYTES = 2**30  # written between samples; several times the L2
 POISON_BYTES = 2**31
-GROUPS = ("ceilings", "sdpa", "cudnn_slots", "cuda", "fp8", "triton", "triton_maps")
+GROUPS = ("ceilings", "cuda", "sdpa", "fp8", "cudnn_slots", "triton", "triton_maps")  # most valuable first
 # of torch and the kernels; anything else is a bug of this file and ends its group
 FAILURES = (RuntimeError, ImportError, OSError, ValueError, AttributeError, X2SamError)
 
@@ -214,9 +233,6 @@ def reason(error: BaseException) -> str:
 
 def run_group(group: str, tiny: bool, rows: Path) -> None:
     """In the child process: writes each row as it comes."""
-    import x2sam_rt
-
-    x2sam_rt.__path__.append(str(BUILD))  # where `build` put the library
     machine = Machine(tiny)
     maker = {"ceilings": ceilings, "triton_maps": triton_maps}.get(group)
     with rows.open("a") as file, torch.no_grad():
@@ -226,8 +242,10 @@ def run_group(group: str, tiny: bool, rows: Path) -> None:
 
 
 def build() -> str:
-    """Compiles the CUDA library into BUILD, unless one is there. Returns what happened."""
-    if (BUILD / LIBRARY).exists():
+    """Compiles the CUDA library, its units beside each other, unless the one there is newer than its sources. Returns
+    what happened."""
+    sources = [path.stat().st_mtime for path in SOURCES.iterdir()]
+    if LIBRARY.exists() and LIBRARY.stat().st_mtime > max(sources):
         return "prebuilt"
     spec = find_spec("cutlass_library")
     named = os.environ.get("X2SAM_CUTLASS_INCLUDE")
@@ -235,25 +253,37 @@ def build() -> str:
     if shutil.which("nvcc") is None or include is None:
         return "not built: nvcc or the CUTLASS headers (nvidia-cutlass, or X2SAM_CUTLASS_INCLUDE) are missing"
     BUILD.mkdir(parents=True, exist_ok=True)
-    sources = ROOT / "x2sam_rt/kernels/csrc/cuda"
-    flags = "-std=c++17 -O3 --expt-relaxed-constexpr -DNDEBUG -gencode arch=compute_90a,code=sm_90a --threads 0"
-    units = [str(sources / f"{name}.cu") for name in ("attention_bf16", "attention_fp8", "glue")]
-    command = ["nvcc", *flags.split(), "-Xcompiler", "-fPIC", "-shared", f"-I{include}", "-o", str(BUILD / LIBRARY)]
-    result = subprocess.run([*command, *units], capture_output=True, text=True, check=False)
-    return "built" if result.returncode == 0 else f"not built: {result.stderr.strip()[-400:]}"
+    names = ("attention_bf16", "attention_fp8", "glue")
+    objects = [str(BUILD / f"{name}.o") for name in names]
+    units = [["-c", f"-I{include}", str(SOURCES / f"{name}.cu"), "-o", str(BUILD / f"{name}.o")] for name in names]
+    with ThreadPoolExecutor() as pool:
+        errors = [*pool.map(nvcc, units)]
+    if not any(errors):
+        errors = [nvcc(["-shared", "-o", str(LIBRARY), *objects])]
+    return f"not built: {''.join(errors)[-400:]}" if any(errors) else "built"
 
 
-def spawn(group: str, tiny: bool, rows: Path) -> Row | None:
-    """Runs a group in its own process. Returns a row for a group that did not end well."""
+def nvcc(arguments: list[str]) -> str:
+    """What it complained of when it failed, else nothing."""
+    ran = subprocess.run([*NVCC.split(), *arguments], capture_output=True, text=True, check=False)
+    return "" if ran.returncode == 0 else ran.stderr.strip() or f"nvcc ended with {ran.returncode}"
+
+
+def spawn(group: str, tiny: bool, rows: Path, left: float) -> Row | None:
+    """Runs a group in its own process. left: seconds for it and the groups after it. Returns a row for a group that did
+    not run or end well."""
+    if left < LEAST_GROUP_S:
+        return Row(group, "", group, "left out, the time is up")
+    limit = min(GROUP_LIMIT_S, left)
     command = [sys.executable, str(Path(__file__)), "--group", group, "--rows", str(rows)]
     environment = os.environ | ({"TRITON_INTERPRET": "1"} if tiny else {})
     try:
         result = subprocess.run(
             [*command, *(["--dry-run"] if tiny else [])], capture_output=True, text=True, check=False,
-            timeout=GROUP_LIMIT_S, env=environment,
+            timeout=limit, env=environment,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Row(group, "", group, f"stopped after {GROUP_LIMIT_S} s; the rows so far are kept")
+        return Row(group, "", group, f"stopped after {limit:.0f} s; the rows so far are kept")
     if result.returncode == 0:
         return None
     return Row(group, "", group, f"ended with {result.returncode}: {result.stderr.strip()[-300:]}")
@@ -304,28 +334,58 @@ def save(rows: list[Row], built: str, tiny: bool) -> Path:
     return path
 
 
+def missing_packages() -> list[str]:
+    """What the benchmarks and checks import that is not here, and what the kernels are built with."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if find_spec("cutlass_library") is None and "X2SAM_CUTLASS_INCLUDE" not in os.environ:
+        missing.append("nvidia-cutlass (or X2SAM_CUTLASS_INCLUDE)")
+    return missing + ([] if shutil.which("nvcc") else ["nvcc"])
+
+
+def measure(groups: list[str], tiny: bool, deadline: float, built: str) -> tuple[list[Row], Path]:
+    """deadline: of `time.monotonic()`. Saves after every group."""
+    lines = BUILD / "rows.jsonl"
+    BUILD.mkdir(parents=True, exist_ok=True)
+    lines.write_text("")
+    failed: list[Row] = []
+    for group in groups:
+        ended = spawn(group, tiny, lines, deadline - time.monotonic())
+        failed += [] if ended is None else [ended]
+        # A group that was stopped may have left half a line.
+        measured = [json.loads(line) for line in lines.read_text().splitlines() if line.endswith("}")]
+        rows = [Row(**{**row, "kernels": tuple(row["kernels"])}) for row in measured] + failed
+        path = save(rows, built, tiny)
+    return rows, path
+
+
 def main() -> int:
-    """Returns 1 when a result was wrong."""
+    """Returns 1 when a result was wrong, or what was asked for is not there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), help="run these groups alone")
     parser.add_argument("--group", choices=GROUPS, help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=400, help="what all groups together may take; default: 400")
+    parser.add_argument("--build", action="store_true", help="build the library and nothing else")
+    parser.add_argument("--packages", action="store_true", help="say what is missing and nothing else")
     arguments = parser.parse_args()
+    deadline = time.monotonic() + arguments.seconds
+    if arguments.packages:
+        missing = missing_packages()
+        print(f"missing: {', '.join(missing) or 'nothing'}")
+        return int(bool(missing))
+    if arguments.build:
+        built = build()
+        print(f"CUDA library: {built}")
+        return int(built.startswith("not"))
     if arguments.group:
         run_group(arguments.group, arguments.dry_run, arguments.rows)
         return 0
     if not arguments.dry_run and not torch.cuda.is_available():
         parser.error("no CUDA device; use --dry-run")
-    built = build()
+    built = "not needed" if arguments.dry_run else build()
     print(f"CUDA library: {built}", flush=True)
-    lines = BUILD / "rows.jsonl"
-    BUILD.mkdir(parents=True, exist_ok=True)
-    lines.write_text("")
-    failed = [row for group in arguments.only if (row := spawn(group, arguments.dry_run, lines)) is not None]
-    measured = [json.loads(line) for line in lines.read_text().splitlines()]
-    rows = [Row(**{**row, "kernels": tuple(row["kernels"])}) for row in measured] + failed
-    path = save(rows, built, arguments.dry_run)
+    rows, path = measure(arguments.only, arguments.dry_run, deadline, built)
     print(f"{table(rows)}\n{path}")
     return int(any(row.status.startswith("WRONG") for row in rows))
 

@@ -37,6 +37,7 @@ from timer import save
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.export.engines import build_engines
+from x2sam_rt.kernels import available
 from x2sam_rt.model.precision import Precision, cast_weights, dtype_of
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
 from x2sam_rt.model.stages import stage_contracts, stage_module
@@ -255,6 +256,7 @@ def main() -> int:
     if not options.dry_run and not torch.cuda.is_available():
         parser.error("no CUDA device; use --dry-run")
     device = torch.device("cpu") if options.dry_run else torch.device("cuda", 0)
+    print(f"kernels: {available()}")
     settings = DRY if options.dry_run else [*FULL, LONG]
     deadline = Deadline(time.monotonic() + options.seconds)
     rows, failures = attempts(settings, device, deadline, options.dry_run)

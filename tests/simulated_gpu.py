@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from simulated_streams import STAND_INS, Device, address, tree_map
+from simulated_streams import STAND_INS, Device, Stream, address, tree_map
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -93,6 +93,12 @@ class SimulatedGpu(TorchDispatchMode):
         self.made = 0
         self.device = Device.active = Device()
         self._pinned: set[int] = set()
+
+    @contextlib.contextmanager
+    def on_this_thread(self) -> Iterator[None]:
+        """The same GPU for a thread that is not the one that entered `simulated_gpu`."""
+        with _Placing(self), self:
+            yield
 
     def take(self) -> Counter[str]:
         taken, self.counts, self.made = self.counts, Counter(), 0
@@ -262,6 +268,10 @@ def _indexed(device: torch.device) -> torch.device:
     return GPU if device.type == "cuda" else device
 
 
+def _record_stream(tensor: GpuTensor, stream: Stream) -> None:
+    Device.active.recorded.add((address(tensor.held), stream.cuda_stream))
+
+
 def _enter_without_gradients(mode: Any) -> None:
     """In inference mode a view of a tensor made outside cannot be wrapped."""
     mode._inference_mode_context = torch.no_grad()
@@ -277,6 +287,7 @@ def simulated_gpu() -> Iterator[SimulatedGpu]:
         "torch.cuda._lazy_init": lambda: None,
         "torch.cuda._exchange_device": lambda device: 0,
         "torch.cuda._maybe_exchange_device": lambda device: 0,
+        "torch.Tensor.record_stream": _record_stream,
         "torch.inference_mode.__enter__": _enter_without_gradients,
         **STAND_INS,
         "torch.cuda.empty_cache": lambda: None,

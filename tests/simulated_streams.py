@@ -8,6 +8,7 @@ is captured, and what cannot be captured is refused.
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -110,17 +111,29 @@ def address(tensor: Tensor) -> int:
 
 class Device:
     """What the stand-ins share. active: of the simulated GPU that is in force. graphs: captured so far. replayed: the
-    streams of all replays, in order."""
+    streams of all replays, in order. recorded: memory and the streams that it was said to be used on."""
 
     active: Device
 
     def __init__(self) -> None:
         self.order, self.capture = Order(), None
-        self.current = self.default = Stream()
+        self.default = Stream()
+        self._currents = threading.local()
+        self.recorded: set[tuple[int, int]] = set()
         self.graphs: list[CUDAGraph] = []
         self.replayed: list[tuple[int, int]] = []
 
     capture: Capture | None
+
+    @property
+    def current(self) -> Stream:
+        """Of the calling thread."""
+        stream: Stream = getattr(self._currents, "stream", self.default)
+        return stream
+
+    @current.setter
+    def current(self, stream: Stream) -> None:
+        self._currents.stream = stream
 
 
 class Stream:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from recordings import RANDOM_TOY
 
 from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.video import VideoReader, VideoWriter
+from x2sam_rt.model.checkpoint import files
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import change_instruction
 import live_camera
 from made_up import made_up
+
+EXAMPLES = Path(live_camera.__file__).parent
 
 
 def indices(printed: str) -> list[int]:
@@ -42,6 +49,27 @@ def test_the_made_up_world_keeps_its_pace_and_turns_round() -> None:
     frames = list(itertools.islice(made_up(rate=1e6, side=64), 100))
     np.testing.assert_array_equal(frames[1].pixels, frames[93].pixels)
     assert any((one.pixels != frames[0].pixels).any() for one in frames[1:48])
+
+
+def test_the_notebook(
+    onnx_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every cell, one after another; the bundle that it would make is there already, of random weights."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "embedded_checkpoint", lambda: RANDOM_TOY)
+    shutil.copytree(onnx_bundle, tmp_path / "notebook/bundle")
+    notebook = json.loads((EXAMPLES / "first_steps.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+    there: dict[str, Any] = {}
+    for number, cell in enumerate(cells):
+        exec(compile(cell, f"cell {number}", "exec"), there)
+    assert "is there already" in capsys.readouterr().out
+    assert [result.index for result in there["results"]] == list(range(6))
+    assert [result.labels for result in there["found"][:3]] == [(there["prompt"],)] * 3
+    assert all(there["prompt"] not in label for result in there["found"][3:] for label in result.labels)
+    with VideoReader(tmp_path / "notebook/cut.mov") as video:
+        assert len(list(video)) == 6
 
 
 def test_change_instruction(onnx_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

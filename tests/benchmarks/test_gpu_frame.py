@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,14 +17,18 @@ from simulated_gpu import GPU, simulated_gpu
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def test_dry_run_of_everything() -> None:
-    ran = subprocess.run(
-        [BENCHMARKS / "gpu.sh", "--dry-run"],
-        env={**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"},
+def gpu_sh(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BENCHMARKS / "gpu.sh", *arguments],
+        env={**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_dry_run_of_everything() -> None:
+    ran = gpu_sh("--dry-run")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "all steps passed" in ran.stdout
     assert '"side": 64, "slots": 2' in ran.stdout
@@ -30,16 +36,73 @@ def test_dry_run_of_everything() -> None:
 
 
 def test_a_failing_step_is_named() -> None:
-    ran = subprocess.run(
-        [BENCHMARKS / "gpu.sh", "--dry-run"],
-        env={**os.environ, "PYTHON": "false"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = gpu_sh("--dry-run", PYTHON="false")
     assert ran.returncode == 1
     assert "failed: attention (exit 1)" in ran.stdout
     assert "failed: frame (exit 1)" in ran.stdout
+
+
+def test_parts_run_in_the_order_given_and_others_are_refused() -> None:
+    ran = gpu_sh("--dry-run", "language", "frame", PYTHON="echo")
+    begun = [line.split(",")[0] for line in ran.stdout.splitlines() if "at most" in line]
+    assert begun == ["== language", "== frame"]
+    assert "--seconds 155 --dry-run" in ran.stdout, "it ends by itself before it is ended"
+    refused = gpu_sh("--dry-run", "everything")
+    assert refused.returncode == 2
+    assert "parts: attention frame checks language; got 'everything'" in refused.stderr
+
+
+def test_steps_share_what_time_there_is() -> None:
+    ran = gpu_sh("--dry-run", "frame", "language", PYTHON="echo", LIMIT="100")
+    assert "--seconds 85 --dry-run" in ran.stdout
+    late = gpu_sh("--dry-run", "frame", PYTHON="echo", LIMIT="10")
+    assert (late.returncode, late.stdout) == (1, "failed: frame (left out, the time is up)\n")
+
+
+@pytest.fixture
+def attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """With what it writes elsewhere."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu_attention
+
+    monkeypatch.setattr(gpu_attention, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(gpu_attention, "LIBRARY", tmp_path / "libx2sam_cuda.so")
+    return gpu_attention
+
+
+def test_groups_without_time_are_left_out_and_what_there_is_is_saved(attention: ModuleType) -> None:
+    rows, path = attention.measure(["cuda", "sdpa"], True, time.monotonic() + 1, "built")
+    assert [(row.group, row.status) for row in rows] == [
+        ("cuda", "left out, the time is up"),
+        ("sdpa", "left out, the time is up"),
+    ]
+    assert len(json.loads(path.read_text())["rows"]) == 2
+
+
+NVCC = """#!/bin/sh
+echo "$@" >> {log}
+while [ "$1" != -o ]; do shift; done
+touch "$2"
+"""
+
+
+def test_the_library_is_built_once_and_anew_for_newer_sources(
+    attention: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler, log = tmp_path / "nvcc", tmp_path / "log"
+    compiler.write_text(NVCC.format(log=log))
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("X2SAM_CUTLASS_INCLUDE", "headers")
+    assert [attention.build(), attention.build()] == ["built", "prebuilt"]
+    *units, link = log.read_text().splitlines()
+    assert sorted(Path(unit.split()[-3]).name for unit in units) == ["attention_bf16.cu", "attention_fp8.cu", "glue.cu"]
+    assert "-shared" in link
+    os.utime(attention.LIBRARY, (0, 0))
+    assert attention.build() == "built"
+    compiler.write_text("#!/bin/sh\necho no such flag >&2\nexit 1\n")
+    os.utime(attention.LIBRARY, (0, 0))
+    assert attention.build().startswith("not built: no such flag")
 
 
 def test_frames_on_a_simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,11 @@ from x2sam_rt.export.verify import stage_error
 from x2sam_rt.kernels import onnx_ops
 from x2sam_rt.model.checkpoint.published import PUBLISHED
 from x2sam_rt.model.cost import stage_costs
+from x2sam_rt.model.precision import Precision
 from x2sam_rt.model.stages import STAGES, stage_contract, stage_module
 from x2sam_rt.model.x2sam import X2SAM
 from x2sam_rt.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from x2sam_rt.runtime.needs import frame_bytes
+from x2sam_rt.runtime.needs import frame_bytes, gpu_frame_needs
 
 SIDE = 1024
 LARGEST = 2**26  # bytes that the scores of one node may take
@@ -87,3 +88,8 @@ def test_pytorch_holds_no_scores_at_full_size() -> None:
     del costs["vision_encoder"]
     # All stages together, as where each engine keeps its own.
     assert sum(cost.working_bytes for cost in costs.values()) <= frame_bytes(PUBLISHED)
+
+
+@pytest.mark.parametrize(("precision", "gigabytes"), [("bf16", 2.10), ("fp32", 4.17)])
+def test_frames_on_a_gpu_take_what_the_docs_say(precision: Precision, gigabytes: float) -> None:
+    assert gpu_frame_needs(PUBLISHED, precision).peak / 1e9 == pytest.approx(gigabytes, abs=0.01)

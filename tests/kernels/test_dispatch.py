@@ -130,6 +130,14 @@ def test_other_kernels_of_a_gpu_are_tritons(machine: Machine) -> None:
     assert [operation.choose("auto", *arguments).name for operation, arguments in calls] == ["torch"] * 3
 
 
+def test_cudnn_gives_no_query_an_empty_result(machine: Machine) -> None:
+    """Without asking cuDNN, which would refuse."""
+    query, key, value = on_gpu(0, 64), on_gpu(9, 64), on_gpu(9, 64)
+    ring, shift = on_gpu(2, 9, 64), on_gpu(2, 64)
+    for out in (sdpa.self_attention(query, key, value), sdpa.slot_attention(query, ring, ring, shift)):
+        assert (out.shape, out.device) == ((0, 64), query.device)
+
+
 def test_kernels_on_cuda_says_what_it_uses_for_the_rest(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
     masks, classes = on_gpu(5, 4, 4), on_gpu(5, 3)
     with caplog.at_level(logging.INFO, logger=dispatch.__name__), kernels_on("cuda"):

@@ -4,6 +4,8 @@ and the numbers are those of the CPU (`simulated_gpu.py`)."""
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,17 +16,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from simulated_gpu import GPU, GpuTensor, simulated_gpu
+from simulated_gpu import GPU, GpuTensor, SimulatedGpu, simulated_gpu
+from simulated_streams import address
 from torch.overrides import TorchFunctionMode
 
 import x2sam_rt
 from x2sam_rt.errors import EngineError, FrameError
 from x2sam_rt.media.types import Pixels
 from x2sam_rt.model.preprocess import _resize
+from x2sam_rt.runtime import background_asks
 from x2sam_rt.runtime.bundle import load_manifest
 from x2sam_rt.runtime.device import device_for, find_device
 from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Tensors
+from x2sam_rt.runtime.language import Answer
+from x2sam_rt.runtime.prompt_frames import PromptFrames
+from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.runtime import Runtime
+from x2sam_rt.runtime.session import VideoSession
 from x2sam_rt.runtime.upload import FrameUpload
 from x2sam_rt.tasks.instruction import Instruction, PostProcessOptions
 from x2sam_rt.tasks.regions import parse_region
@@ -83,6 +91,78 @@ def test_answers_are_made_on_a_stream_of_their_own(torch_bundle: Path, monkeypat
             assert default not in streams
             session.step(frame)
             streams.clear()
+
+
+class Halfway:
+    """Stops an answer that is made beside a stream between its first two pieces, until `go_on`."""
+
+    def __init__(self, gpu: SimulatedGpu, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        answer_question = background_asks.answer_question
+
+        def there(*arguments: Any) -> Answer:
+            with gpu.on_this_thread():
+                return answer_question(*arguments)
+
+        def pause() -> None:
+            self.reached.set()
+            assert self.go_on.wait(60)
+
+        monkeypatch.setattr(background_asks, "answer_question", there)
+        monkeypatch.setattr(runtime.language.frames_first, "stand_back", pause)
+
+    def reach(self) -> None:
+        assert self.reached.wait(60)
+
+
+def results_beside_an_answer(session: VideoSession, clip: list[Pixels], halfway: Halfway | None) -> list[FrameResult]:
+    """A frame, a question, a frame while it is being answered, and frames with the answer in force."""
+    first = session.step(clip[0])
+    session.ask("a cat", wait=False)
+    if halfway is not None:
+        halfway.reach()
+    meanwhile = session.step(clip[1])
+    if halfway is not None:
+        halfway.go_on.set()
+    while not session.answer_ready:
+        time.sleep(0.01)
+    return [first, meanwhile, *map(session.step, clip[2:])]
+
+
+def test_an_answer_made_beside_frames_is_handed_over_to_their_stream(
+    torch_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one stream wrote and the other reads is ordered; and the answer's memory is known to be the frames' too."""
+    clip = frames(load_manifest(torch_bundle).model.image_size, 4)
+    with Runtime.load(torch_bundle) as runtime:
+        with runtime.stream("dog") as before:
+            wanted = [before.step(frame) for frame in clip[:2]]
+        with runtime.stream("dog") as after:
+            after.step(clip[0])
+            answer = runtime.answer_all(["a cat"], PromptFrames((torch.from_numpy(clip[0]),), {}))[0]
+            after.step(clip[1])
+            after.ask(answer)
+            wanted += [after.step(frame) for frame in clip[2:]]
+    with simulated_gpu() as gpu, Runtime.load(torch_bundle, device="cuda") as runtime, runtime.stream("dog") as session:
+        ours = results_beside_an_answer(session, clip, Halfway(gpu, runtime, monkeypatch))
+        assert session.answer is not None
+        used = {address(tensor.held) for tensor in session.answer.tensors if isinstance(tensor, GpuTensor)}
+        assert len(used) == 3
+        assert {(place, gpu.device.default.cuda_stream) for place in used} <= gpu.device.recorded
+        for result, cpu in zip(ours, wanted, strict=True):
+            assert result.labels == cpu.labels
+            assert np.count_nonzero(result.masks != cpu.masks) <= 1e-3 * cpu.masks.size
+    assert [result.labels for result in ours] == [("dog",)] * 2 + [("a cat",)] * 2
+
+
+def test_an_answer_that_nobody_waited_for_is_noticed(torch_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the simulation would tell if the hand-over were missing."""
+    clip = frames(load_manifest(torch_bundle).model.image_size, 3)
+    with simulated_gpu() as gpu, Runtime.load(torch_bundle, device="cuda") as runtime, runtime.stream("dog") as session:
+        halfway = Halfway(gpu, runtime, monkeypatch)
+        monkeypatch.setattr(torch.cuda.Stream, "synchronize", lambda stream: None)
+        with pytest.raises(RuntimeError, match="does not wait for work on the same memory on another stream"):
+            results_beside_an_answer(session, clip, halfway)
 
 
 def test_a_frame_goes_up_once_and_a_few_numbers_come_down_once(torch_bundle: Path) -> None:

@@ -132,7 +132,7 @@ def test_the_predicted_buffers_are_those_of_a_stream(torch_bundle: Path) -> None
         )
         first, queries = 4, len(prediction.query_states)  # bytes of one number
         buffers = pipeline.num_bytes + pipeline.bank.staged.nbytes + first
-    assert gpu_frame_needs(manifest).buffers == buffers + 4 * queries * 134
+    assert gpu_frame_needs(manifest.model, manifest.precision).buffers == buffers + 4 * queries * 134
 
 
 @pytest.mark.parametrize("ahead", [True, False])

@@ -121,7 +121,7 @@ def _memory_needs(manifest: Manifest) -> str:
 def _gpu_memory(manifest: Manifest) -> Table:
     from x2sam_rt.runtime.needs import gpu_frame_needs, language_bytes
 
-    needs = gpu_frame_needs(manifest)
+    needs = gpu_frame_needs(manifest.model, manifest.precision)
     setting = f"{manifest.model.image_size}², {manifest.model.memory.slots} slots, {manifest.precision}"
     table = Table(
         "MiB",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
+from torch import Tensor
 
 from x2sam_rt.errors import EngineError
 from x2sam_rt.runtime.bundle import Manifest
@@ -85,6 +86,14 @@ class SideStream:
                 yield
         finally:
             self._stream.synchronize()
+
+    def hand_over(self, tensors: Iterable[Tensor]) -> None:
+        """What was made here is used on the current stream from now on. When it is let go of, its memory is not given
+        to this stream's next work before that stream has done what it had to do by then."""
+        if self._stream is None:
+            return
+        for tensor in tensors:
+            tensor.record_stream(torch.cuda.current_stream(self._device))
 
 
 def on_current_stream(device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -61,6 +61,11 @@ class Answer:
     embeddings: PromptEmbeddings | None
     region_masks: Tensor | None
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        embeddings = () if self.embeddings is None else tuple(vars(self.embeddings).values())
+        return embeddings if self.region_masks is None else (*embeddings, self.region_masks)
+
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
@@ -224,7 +229,9 @@ class LanguageRuntime:
         with self._one_at_a_time(), self._pace(given_up) as between:
             shown = self.vision.show(frames, media, between)
             asked = self._ask(instruction, media, frames, shown, between)
-            return self._read(asked, self._run(asked, shown, on_text, between))
+            answer = self._read(asked, self._run(asked, shown, on_text, between))
+        self._side.hand_over(answer.tensors)
+        return answer
 
     def answer_all(self, instructions: Sequence[Instruction], media: Media, frames: PromptFrames) -> list[Answer]:
         """Several instructions on the same frames, each as if asked alone: they go through the language model together,
@@ -235,7 +242,10 @@ class LanguageRuntime:
         with self._one_at_a_time():
             shown = self.vision.show(frames, media)
             asked = [self._ask(instruction, media, frames, shown) for instruction in instructions]
-            return list(map(self._read, asked, self._run_together(asked, shown)))
+            answers = list(map(self._read, asked, self._run_together(asked, shown)))
+        for answer in answers:
+            self._side.hand_over(answer.tensors)
+        return answers
 
     @contextlib.contextmanager
     def _one_at_a_time(self) -> Iterator[None]:

@@ -8,10 +8,10 @@ from math import prod
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.model.cost import stage_costs
 from x2sam_rt.model.language import CHUNK
-from x2sam_rt.model.precision import dtype_of
+from x2sam_rt.model.precision import Precision, dtype_of
 from x2sam_rt.model.preprocess import tokens_per_pair, vision_size
-from x2sam_rt.model.stage_contract import Sizes, TensorSpec
-from x2sam_rt.model.stages import STAGES
+from x2sam_rt.model.stage_contract import Sizes, StageContract, TensorSpec
+from x2sam_rt.model.stages import STAGES, stage_contract
 from x2sam_rt.runtime.bundle import LANGUAGE, Manifest
 from x2sam_rt.runtime.engines import STAGE_WEIGHTS
 from x2sam_rt.runtime.prompt_vision import PAIRS_AT_ONCE
@@ -127,21 +127,23 @@ class GpuFrameNeeds:
         return sum(self.weights.values()) + self.buffers + self.recorded
 
 
-def gpu_frame_needs(manifest: Manifest) -> GpuFrameNeeds:
-    """With a full memory, in the precision of the bundle's stages. Nothing is loaded or run."""
-    config, sizes = manifest.model, {**_PROMPT, "slots": manifest.model.memory.slots}
-    costs = stage_costs(config, _FRAME_STAGES, dtype_of(manifest.precision), sizes)
-    weights = {name: cost.weight_bytes for name, cost in costs.items()}
-    working = {name: cost.working_bytes for name, cost in costs.items()}
-    return GpuFrameNeeds(weights, working, sum(_spec_bytes(spec, sizes) for spec in _stream_buffers(manifest)))
+def gpu_frame_needs(config: ModelConfig, precision: Precision) -> GpuFrameNeeds:
+    """With a full memory. precision: of the stages. Nothing is loaded or run."""
+    dtype, sizes = dtype_of(precision), {**_PROMPT, "slots": config.memory.slots}
+    costs = stage_costs(config, _FRAME_STAGES, dtype, sizes)
+    buffers = _stream_buffers({name: stage_contract(name, config, dtype) for name in _FRAME_STAGES})
+    return GpuFrameNeeds(
+        weights={name: cost.weight_bytes for name, cost in costs.items()},
+        working={name: cost.working_bytes for name, cost in costs.items()},
+        buffers=sum(_spec_bytes(spec, sizes) for spec in buffers),
+    )
 
 
-def _stream_buffers(manifest: Manifest) -> tuple[TensorSpec, ...]:
+def _stream_buffers(stages: dict[str, StageContract]) -> tuple[TensorSpec, ...]:
     """What `Pipeline` takes: features twice, since those of a frame ahead have a place of their own, as the slot has
     that is being written."""
-    stages = {stage.name: stage for stage in manifest.stages}
-    encoder, attention, decoder = (stages[name] for name in _FRAME_STAGES[:3])
-    bank = (attention.input("memory"), *stages["memory_encoder"].outputs)
+    encoder, attention, decoder, memory = (stages[name] for name in _FRAME_STAGES)
+    bank = (attention.input("memory"), *memory.outputs)
     return *encoder.inputs, *encoder.outputs, *encoder.outputs, *bank, *attention.outputs, *decoder.outputs
 
 

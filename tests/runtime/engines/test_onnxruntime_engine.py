@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
 from x2sam_rt.errors import EngineError
+from x2sam_rt.kernels.onnx_bodies import body
 from x2sam_rt.model.stage_contract import StageContract, TensorSpec
 from x2sam_rt.model.stages import STAGES, example_inputs
 from x2sam_rt.runtime.bundle import load_manifest
@@ -58,6 +61,60 @@ def test_every_node_says_whether_it_computes_with_sizes(onnx_bundle: Path, stage
     assert of_sizes <= SIZE_ARITHMETIC
     others = {node.op_type for node in nodes if not node.name.startswith(("sizes/", "data/"))}
     assert others <= {"LayerNormalization", "Gelu", "Gemm", "MatMul", "Transpose", "Reshape"}, "made of nodes of data"
+
+
+# What ONNX Runtime's CUDA provider has kernels for in opset 20, of what our stages compute with, by the type of the
+# first input (its docs/OperatorKernels.md).
+CUDA_KERNELS = {
+    "FLOAT": {
+        *("Add", "Cast", "Clip", "Concat", "Conv", "Cos", "Div", "Expand", "Gather", "Gelu", "Gemm", "GreaterOrEqual"),
+        *("GridSample", "InstanceNormalization", "IsNaN", "LayerNormalization", "Log", "MatMul", "MaxPool"),
+        *("Mul", "Neg", "Pad", "ReduceL2", "ReduceMax", "ReduceSum", "Relu", "Reshape", "Resize", "Scan", "Sigmoid"),
+        *("Sin", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
+    },
+    "BOOL": {"Cast", "Expand", "Not", "Or", "Reshape", "Transpose", "Unsqueeze", "Where"},
+    "INT32": {"Cast", "ReduceMax"},
+    "INT64": {"Cast"},
+}
+
+
+def computed(graph: onnx.GraphProto, types: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Type of the first input and operator of every node with data. types: of the tensors around the graph. Whole
+    numbers made of constants are computed when a session begins."""
+    values = {
+        value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    types = {**types, **values, **{tensor.name: tensor.data_type for tensor in graph.initializer}}
+    for node in graph.node:
+        if node.name.startswith("data/") and node.input and types[node.output[0]] != onnx.TensorProto.INT64:
+            yield onnx.TensorProto.DataType.Name(types[node.input[0]]), node.op_type
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from computed(attribute.g, types)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_cuda_has_a_kernel_for_every_node_with_data(onnx_bundle: Path, stage: str) -> None:
+    """Loops included: none of them would be refused for its place."""
+    graph = onnx.load_from_string(named_graph(onnx_bundle / "stages" / f"{stage}.onnx"))
+    found = set(computed(onnx.shape_inference.infer_shapes(graph).graph, {}))
+    assert {(kind, name) for kind, name in found if name not in CUDA_KERNELS.get(kind, ())} == set()
+    ran = session(onnx_bundle / "stages" / f"{stage}.onnx")
+    nodes = [node for part in ran.get_provider_graph_assignment_info() for node in part.get_nodes()]
+    left = {node.op_type for node in nodes if not node.name.startswith("sizes/")}
+    assert left <= set.union(*CUDA_KERNELS.values()), "whole numbers are gone"
+
+
+def operators(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    inner = (attribute.g.node for node in nodes for attribute in node.attribute if attribute.HasField("g"))
+    return {node.op_type for node in nodes}.union(*map(operators, inner))
+
+
+def test_cuda_has_kernels_for_the_loops_of_larger_attention() -> None:
+    """Which a small model's graphs leave out."""
+    for name in ("Attention", "HeadAttention", "MaskedAttention", "SelfAttention", "SlotAttention"):
+        found = operators(body(name, 20, 1).node) - {"Constant", "CastLike", "HeadAttention", "SelfAttention"}
+        assert found <= set.union(SIZE_ARITHMETIC, *CUDA_KERNELS.values()), name
 
 
 def test_names_change_no_result(onnx_bundle: Path) -> None:

@@ -2,7 +2,8 @@
 only if it computes with sizes.
 
 ONNX Runtime puts such nodes there on purpose: what they read is known to the host, and so is what they give (the shape
-of a reshape). All others on the CPU would mean that data goes back and forth.
+of a reshape). All others on the CPU would mean that data goes back and forth. The loops (Scan) that larger
+attention goes through have kernels on CUDA: the host starts every turn, the data stays there.
 """
 
 from __future__ import annotations
