@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/*/*.cpp)
 
-.PHONY: venv demo test test-serve page lint docs dockerfiles fuzz lock licenses sbom audit clean
+.PHONY: venv demo test test-serve page lint docs dockerfiles fuzz fuzz-messages lock licenses sbom audit clean
 
 venv: $(VENV)/installed
 
@@ -51,6 +51,10 @@ docs: venv  # the site, to build/site; a dead link fails
 
 fuzz: venv  # an hour over all targets; inputs that are trouble stay in tests/fuzz/found/
 	$(BIN)/python tests/fuzz/fuzz.py --seconds 330
+
+fuzz-messages: venv  # a million messages, a part of them to a server
+	$(BIN)/pip install --quiet --editable ".[serve-test]"
+	X2SAM_RT_FUZZ=1000000 $(BIN)/python -m pytest tests/serve/test_fuzz.py -k "bent or afterwards" --durations=0
 
 # What is installed, for those who must know: tools in an environment of their own.
 TOOLS := build/tools/bin

@@ -2,11 +2,12 @@
 
     python benchmarks/bench_first_mask.py
 
-Two 1080p H.264 files of the made-up world, 5 seconds and 5 minutes at 25 frames a second, a key frame every 250 frames
-and frames between that are predicted from both sides, as cameras and editors write them. The long one is ten seconds of
-pictures over and over; nothing here can know that. Measured is x2sam-toy from opening the file to the first frame's
-result, both in one process, in turns: the instruction is answered on 16 frames of the whole file. Writes
-benchmarks/results/first_mask.json; exit 1 when the long one takes over twice as long.
+Two 1080p H.264 files of the made-up world, 5 seconds and a little over 5 minutes at 25 frames a second, with frames
+that are predicted from both sides between the key frames: one each second, as phones and cameras write, and one every
+250 frames, x264's own. The long ones are ten seconds of pictures over and over, which nothing here can know. Measured
+is x2sam-toy from opening the file to the first frame's result, both in one process, in turns: the instruction is
+answered on 16 frames of the whole file, and each of them is decoded from the key frame before it. Writes
+benchmarks/results/first_mask.json; exit 1 when, with a key frame each second, the long one takes over twice as long.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
-from timer import compare, save
+from timer import Comparison, compare, save
 
 from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
@@ -29,7 +30,13 @@ from x2sam_rt.model.checkpoint.files import embedded_checkpoint
 from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.runtime.runtime import Runtime
 
-RATE, GROUP, SHORT, LONG = 25, 250, 5, 300  # frames per second, frames from key to key, seconds
+RATE, SHORT, PIECE, PIECES = (
+    25,
+    5,
+    10,
+    31,
+)  # frames per second, seconds of the short one and of what the long one repeats
+GROUPS = (25, 250)  # frames from key to key
 WIDTH, HEIGHT = 1920, 1080
 PROMPT, ROUNDS, LIMIT = "the circle", 7, 2.0
 
@@ -42,9 +49,9 @@ def pictures(count: int) -> list[Pixels]:
     return [np.clip(frame + np.roll(noise, 7 * n, 1), 0, 255).astype(np.uint8) for n, frame in enumerate(large)]
 
 
-def encode(path: Path, frames: list[Pixels]) -> None:
+def encode(path: Path, frames: list[Pixels], group: int) -> None:
     with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=RATE, options={"g": str(GROUP), "preset": "veryfast"})
+        stream = file.add_stream("libx264", rate=RATE, options={"g": str(group), "preset": "veryfast"})
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for frame in frames:
@@ -60,7 +67,7 @@ def repeat(source: Path, target: Path, times: int) -> None:
             with av.open(str(source)) as once:
                 taken = once.streams.video[0]
                 assert taken.time_base is not None
-                shift = round(n * Fraction(GROUP, RATE) / taken.time_base)
+                shift = round(Fraction(n * PIECE) / taken.time_base)
                 for packet in once.demux(taken):
                     if packet.dts is None or packet.pts is None:
                         continue
@@ -68,27 +75,33 @@ def repeat(source: Path, target: Path, times: int) -> None:
                     file.mux(packet)
 
 
+def measure(runtime: Runtime, frames: list[Pixels], group: int, folder: Path) -> Comparison:
+    short, piece, long = (folder / f"{name}{group}.mp4" for name in ("short", "piece", "long"))
+    encode(short, frames[: SHORT * RATE], group)
+    encode(piece, frames, group)
+    repeat(piece, long, PIECES)
+
+    def first_mask(path: Path) -> None:
+        with closing(runtime.track(path, PROMPT)) as results:
+            next(results)
+
+    return compare(lambda: first_mask(long), lambda: first_mask(short), rounds=ROUNDS)
+
+
 def main() -> int:
+    frames, rows = pictures(PIECE * RATE), []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        short, group, long = folder / "short.mp4", folder / "group.mp4", folder / "long.mp4"
-        frames = pictures(GROUP)
-        encode(short, frames[: SHORT * RATE])
-        encode(group, frames)
-        repeat(group, long, LONG * RATE // GROUP)
-        export_bundle(ExportPlan(load_checkpoint(embedded_checkpoint()), "torch"), folder / "bundle")
-        with Runtime.load(folder / "bundle") as runtime:
-
-            def first_mask(path: Path) -> None:
-                with closing(runtime.track(path, PROMPT)) as results:
-                    next(results)
-
-            measured = compare(lambda: first_mask(long), lambda: first_mask(short), rounds=ROUNDS)
-    ratio = 1 / measured.speedup
-    print(f"5 s: {measured.baseline.median_ms:.0f} ms   5 min: {measured.own.median_ms:.0f} ms   ratio {ratio:.2f}")
-    row = {"what": "first mask of 5 minutes over 5 seconds", "ratio": round(ratio, 3), "comparison": measured}
-    print(f"written to {save('first_mask', [row | {'limit': LIMIT, 'holds': ratio <= LIMIT}])}")
-    return 0 if ratio <= LIMIT else 1
+        bundle = Path(temporary) / "bundle"
+        export_bundle(ExportPlan(load_checkpoint(embedded_checkpoint()), "torch"), bundle)
+        with Runtime.load(bundle) as runtime:
+            for group in GROUPS:
+                measured = measure(runtime, frames, group, Path(temporary))
+                ratio = 1 / measured.speedup
+                times = f"5 s: {measured.baseline.median_ms:.0f} ms   5 min: {measured.own.median_ms:.0f} ms"
+                print(f"a key frame every {group:3}   {times}   ratio {ratio:.2f}")
+                rows.append({"group": group, "ratio": round(ratio, 3), "limit": LIMIT, "comparison": measured})
+    print(f"written to {save('first_mask', rows)}")
+    return 0 if rows[0]["ratio"] <= LIMIT else 1
 
 
 if __name__ == "__main__":

@@ -136,19 +136,23 @@ def plain_loop(runtime: Runtime, clip: list[Pixels], sessions: int, steps: int) 
 
 
 def overhead(url: str, runtime: Runtime, clip: list[Pixels], rounds: int) -> dict[str, float]:
-    """The same frames, here and there by turns: ms at the median, and their difference."""
-    here, there = [], []
+    """The same frames, here and there by turns: ms at the median, and their difference. in_worker_ms: unpacking one,
+    its step, packing its result; in_server_ms: these, and the ways between server and worker."""
+    here, there, server, worker = [], [], [], []
     with Client(url).stream(PROMPT, drop="never") as stream, runtime.stream(PROMPT) as session:
         for number in range(rounds):
             frame = clip[number % len(clip)]
             began = time.perf_counter()
             session.step(frame)
             stepped = time.perf_counter()
-            stream.step(frame)
+            timings = stream.step(frame).timings
+            server.append(timings["served"])
+            worker.append(sum(timings.values()) - timings["served"])
             here.append((stepped - began) * 1e3)
             there.append((time.perf_counter() - stepped) * 1e3)
     ours, theirs = float(np.median(there[10:])), float(np.median(here[10:]))
-    return {"served_ms": ours, "here_ms": theirs, "overhead_ms": ours - theirs}
+    inside = {"in_server_ms": float(np.median(server[10:])), "in_worker_ms": float(np.median(worker[10:]))}
+    return {"served_ms": ours, **inside, "here_ms": theirs, "overhead_ms": ours - theirs}
 
 
 def encoder_batches() -> list[dict[str, float]]:
@@ -198,16 +202,16 @@ def measure(bundle: Path, options: argparse.Namespace) -> int:
     clip = make_clip(0, ClipSettings(frames=24)).frames
     table = Table("sessions", "frames/s each", "all", "plain loop", "p50 ms", "p99 ms", "dropped", "slowest/mean")
     loads, held_unfairly = [], False
-    with Runtime.load(bundle) as runtime:
-        with served(bundle) as url:
-            cost = overhead(url, runtime, clip, options.rounds)
+    with Runtime.load(bundle) as runtime, served(bundle) as url:
+        cost = overhead(url, runtime, clip, options.rounds)
+        Console().print(cost)
         for rate in (5.0, 10.0):
             for sessions in range(1, options.most + 1):
-                with served(bundle) as url:
-                    found = load(url, clip, sessions, rate, options.seconds)
+                found = load(url, clip, sessions, rate, options.seconds)
                 found["plain_loop_frames_per_second"] = plain_loop(runtime, clip, sessions, max(4, 60 // sessions))
                 loads.append(found)
                 table.add_row(*_cells(found))
+                Console().print(*_cells(found))  # as it goes; the table comes at the end
                 held_unfairly |= found["slowest_of_mean"] < FAIR
                 if found["dropped_share"] > 0.2:
                     break

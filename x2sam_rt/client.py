@@ -200,12 +200,15 @@ class Client:
         prompt: Prompt | None = None,
         *,
         snapshot: bytes | None = None,
+        session: str | None = None,
         drop: Drop = "oldest",
         masks: Masks = "rle",
         again: str = "once",
     ) -> Stream:
-        """A new stream, or one that goes on from a snapshot. drop: "oldest" segments the newest frame where they come
-        faster than they are segmented; "never" makes `send` wait. Raises ServeError where the server refuses."""
+        """A new stream, or one that goes on: from a snapshot, or from the last one that the server kept of a session by
+        its name (`Stream.session`; `resumed[-1]` is the last frame it remembers). drop: "oldest" segments the newest
+        frame where they come faster than they are segmented; "never" makes `send` wait. Raises ServeError where the
+        server refuses."""
         wire = ExitStack()
         try:
             connecting = connect_sync(self._at.stream, **self._at.connecting(), open_timeout=self._seconds)
@@ -213,7 +216,9 @@ class Client:
         except (InvalidHandshake, OSError) as error:
             raise _refused(error) from error
         stream = Stream(connection, wire, self._seconds)
-        stream._say(first_message(prompt, snapshot, drop, masks, again))
+        stream._say(first_message(prompt, snapshot, session, drop, masks, again))
+        while session is not None and not stream.resumed:
+            stream._hear(None)
         return stream
 
     def segment_image(self, image: Pixels | bytes, prompt: Prompt) -> RemoteResult:
@@ -238,6 +243,7 @@ class AsyncClient:
         prompt: Prompt | None = None,
         *,
         snapshot: bytes | None = None,
+        session: str | None = None,
         drop: Drop = "oldest",
         masks: Masks = "rle",
         again: str = "once",
@@ -249,7 +255,9 @@ class AsyncClient:
         except (InvalidHandshake, OSError) as error:
             raise _refused(error) from error
         stream = AsyncStream(connection, wire)
-        await stream._say(first_message(prompt, snapshot, drop, masks, again))
+        await stream._say(first_message(prompt, snapshot, session, drop, masks, again))
+        while session is not None and not stream.resumed:
+            await stream._hear()
         return stream
 
     async def segment_image(self, image: Pixels | bytes, prompt: Prompt) -> RemoteResult:

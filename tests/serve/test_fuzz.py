@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -40,8 +42,10 @@ from x2sam_rt.serve.messages import (
     encode,
 )
 
-# Once by hand: X2SAM_RT_FUZZ=1000000.
+# make fuzz-messages: a million.
 MESSAGES = int(os.environ.get("X2SAM_RT_FUZZ", "100000"))
+SENT = MESSAGES // 50  # of those, over a wire to a server
+TOGETHER = 8  # on one connection, unless it ends before
 DRAWN, ON_A_WIRE = 1500, 150  # of the strategy below, read here and sent to a server
 REQUESTS = 25  # to each of its addresses
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -121,33 +125,91 @@ def test_every_message_is_one_or_is_refused(data: str | bytes) -> None:
     read(data)
 
 
+ODD = [None, True, -1, 0, 1, 2.5, 2**31, 2**53, 1e300, "", "x", "x" * 5000, "\ud800", "open", [], [[]], [1, 2], {}]
+
+
+def bent_messages(seed: int) -> Iterator[str | bytes]:
+    """Sound ones, half of them with bytes changed, half with parts of their JSON; as packets, and as text."""
+    chance = random.Random(seed)
+    texts, payloads = [one.model_dump_json() for one in SOUND], [b"", b"\xff\xd8\xff", bytes(18)]
+    while True:
+        text, payload = chance.choice(texts), chance.choice(payloads)
+        if chance.random() < 0.5:
+            text = json.dumps(bent_object(json.loads(text), chance))
+        as_bytes = chance.random() < 0.7
+        packet = len(text).to_bytes(4, "big") + text.encode() + payload if as_bytes else text.encode()
+        if chance.random() < 0.5:
+            packet = bent_bytes(packet, chance)
+        yield packet if as_bytes else packet.decode("utf-8", "replace")
+
+
+def bent_object(found: Any, chance: random.Random) -> Any:
+    """With one part, somewhere, replaced, left out or added."""
+    if isinstance(found, dict | list) and found and chance.random() < 0.8:
+        key = chance.choice(list(found)) if isinstance(found, dict) else chance.randrange(len(found))
+        match chance.randrange(8):
+            case 0:
+                del found[key]
+            case 1 if isinstance(found, dict):
+                found[chance.choice(WORDS.split())] = chance.choice(ODD)
+            case _:
+                found[key] = bent_object(found[key], chance)
+        return found
+    return chance.choice(ODD)
+
+
+def bent_bytes(packet: bytes, chance: random.Random) -> bytes:
+    """With a few bytes changed, doubled or left out."""
+    bent = bytearray(packet)
+    for _ in range(chance.randint(1, 3)):
+        at, to = sorted(chance.randrange(len(bent) + 1) for _ in range(2))
+        match chance.randrange(3):
+            case 0 if at < len(bent):
+                bent[at] = chance.randrange(256)
+            case 1:
+                bent[at:at] = bent[at:to][:50]
+            case _:
+                del bent[at : at + chance.randrange(8)]
+    return bytes(bent)
+
+
 def test_messages_that_were_bent() -> None:
-    """Sound ones with bytes changed, doubled, left out and exchanged with others."""
-    chance, sound = random.Random(0), [*map(encode, SOUND), *(one.model_dump_json().encode() for one in SOUND)]
-    for _ in range(MESSAGES):
-        bent = bytearray(chance.choice(sound))
-        for _ in range(chance.randint(1, 4)):
-            at, to = sorted(chance.randrange(len(bent) + 1) for _ in range(2))
-            match chance.randrange(4):
-                case 0 if at < len(bent):
-                    bent[at] = chance.randrange(256)
-                case 1:
-                    bent[at:at] = bent[at:to][:50]
-                case 2:
-                    del bent[at : at + chance.randrange(8)]
-                case _:
-                    bent[at : at + 8] = chance.choice(sound)[at : at + 8]
-        read(bytes(bent) if chance.random() < 0.5 else bent.decode("utf-8", "replace"))
+    for message in islice(bent_messages(0), MESSAGES):
+        read(message)
+
+
+def test_bent_messages_over_a_wire(served: Served) -> None:
+    """Behind a first message that is sound, so that they come to a session; half of them in streams that stay open, for
+    those that can be read are let through to it."""
+    memory, messages = [one.memory_info().rss for one in (served.process, *served.workers())], bent_messages(1)
+    sound = (one for one in messages if is_message(one))
+    for number in range(SENT // TOGETHER):
+        exchange(served, [encode(SOUND[0]), *islice(sound if number % 2 else messages, TOGETHER)])
+    served.wait_for("x2sam_sessions", 0)
+    after = [one.memory_info().rss for one in (served.process, *served.workers())]
+    assert sum(after) - sum(memory) < 60 * 2**20
+
+
+def is_message(data: str | bytes) -> bool:
+    try:
+        return not isinstance(decode(data, FROM_CLIENT, MOST_JSON).message, Open | Resume)
+    except ProtocolError:
+        return False
 
 
 @settings(max_examples=ON_A_WIRE, **_FEW)
 @given(first=messages, rest=st.lists(messages, max_size=6))
 def test_a_server_answers_them_all(served: Served, first: str | bytes, rest: list[str | bytes]) -> None:
+    exchange(served, [first, *rest])
+
+
+def exchange(served: Served, said: list[str | bytes]) -> None:
+    """On a connection of their own, to its end, which is a sound one."""
     adapter: TypeAdapter[Any] = FROM_SERVER
     with connect(served.url.replace("http", "ws") + "/v1/stream", additional_headers=BEARER, compression=None) as wire:
         code: int | None = 1000
         try:
-            for message in (first, *rest, '{"type": "close"}'):
+            for message in (*said, '{"type": "close"}'):
                 wire.send(message)
             while decode(wire.recv(20), adapter).message.type != "closed":
                 pass

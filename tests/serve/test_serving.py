@@ -260,6 +260,46 @@ def test_a_video_is_segmented_as_run_does(served: Served, runtime: Runtime, tmp_
     assert served.get(f"/v1/videos/{name}").status_code == 404
 
 
+def test_a_crash_while_reading_a_video_is_that_videos_alone(served: Served, client: Client, tmp_path: Path) -> None:
+    with client.stream("dog", drop="never") as stream:
+        stream.step(frames(1)[0])
+        name = upload(served, video_of(tmp_path, 60)).json()["id"]
+        until = time.monotonic() + 60
+        while served.get(f"/v1/videos/{name}").json()["frames"] == 0:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        (reader,) = [one for one in served.process.children() if "x2sam_rt.serve.video_reader" in one.cmdline()]
+        reader.send_signal(signal.SIGSEGV)
+        while (state := served.get(f"/v1/videos/{name}").json())["state"] == "running":
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert (state["state"], state["error"]["code"]) == ("failed", "video")
+        stream.step(frames(2)[1])
+        assert stream.resumed == []
+
+
+def test_a_client_comes_back_by_its_sessions_name(client: Client, runtime: Runtime) -> None:
+    """From the last snapshot of three frames; a closed session is forgotten."""
+    clip = frames(8)
+    stream = client.stream("dog", drop="never")
+    for frame in clip[:5]:
+        stream.step(frame)
+    stream._wire.close()  # as a connection that breaks
+    with client.stream(session=stream.session, drop="never") as again, runtime.stream("dog") as session:
+        kept = again.resumed[0]
+        assert kept == 3  # the answer's snapshot at 0, then every three
+        for frame in clip[: kept + 1]:
+            session.step(frame)
+        for number, frame in enumerate(clip[kept + 1 :], start=kept + 1):
+            ours = again.step(frame)
+            assert ours.frame == number
+            require_equal(ours, session.step(frame))
+    for name in (again.session, "0" * 32):
+        with pytest.raises(ServeError) as caught:
+            client.stream(session=name)
+        assert caught.value.code == "snapshot"
+
+
 def test_videos_that_are_none(served: Served, tmp_path: Path) -> None:
     bad = tmp_path / "playlist"
     bad.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n")

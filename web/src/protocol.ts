@@ -60,6 +60,7 @@ export interface Open {
 
 export interface Resume {
   type: "resume";
+  session?: string | null;
   frames?: Array<[number, number]>;
   drop?: "oldest" | "never";
   masks?: "rle" | "png";

@@ -1,4 +1,4 @@
-"""The command line: export, run, verify, inspect, profile, serve, eval, data, train."""
+"""The command line: export, run, verify, inspect, profile, batch, serve, eval, data, train."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from typing import Annotated
 import typer
 
 import x2sam_rt
-from x2sam_rt.cli import data, demo, eval, export, inspect, profile, run, serve, train, verify
+from x2sam_rt.cli import batch, data, demo, eval, export, inspect, profile, run, serve, train, verify
 from x2sam_rt.cli.options import EPILOG
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Run X2SAM as a live stream.", epilog=EPILOG)
-for command in (export.export, run.run, verify.verify, inspect.inspect, profile.profile, serve.serve, demo.demo_media):
+commands = (
+    export.export,
+    run.run,
+    batch.batch,
+    verify.verify,
+    inspect.inspect,
+    profile.profile,
+    serve.serve,
+    demo.demo_media,
+)
+for command in commands:
     app.command(epilog=EPILOG)(command)
 
 

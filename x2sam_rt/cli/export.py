@@ -206,8 +206,9 @@ def _suited() -> str:
 def _needs_table(plan: ExportPlan) -> Table:
     from rich.table import Table
 
-    from x2sam_rt.export.needs import free_memory, gigabytes
+    from x2sam_rt.export.needs import gigabytes
     from x2sam_rt.model.cost import frame_flop
+    from x2sam_rt.runtime.needs import free_memory
     from x2sam_rt.runtime.profile_report import quantity
 
     needs, config = plan.needs, plan.checkpoint.config

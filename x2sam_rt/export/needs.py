@@ -14,7 +14,7 @@ from x2sam_rt.model.precision import Precision, dtype_of
 from x2sam_rt.model.stages import STAGES, stage_weights
 from x2sam_rt.runtime.bundle import Manifest
 from x2sam_rt.runtime.engines import find_backend
-from x2sam_rt.runtime.needs import PROCESS_BYTES, frame_bytes
+from x2sam_rt.runtime.needs import PROCESS_BYTES, frame_bytes, free_memory
 from x2sam_rt.runtime.weights import language_names, without_shared_table
 
 # Copies of the largest stage, as fp32, that are held at once: PyTorch's fp32 reference beside the bundle's own mapped
@@ -78,19 +78,6 @@ def check_needs(needs: ExportNeeds, output: Path) -> None:
             f"The export takes up to {gigabytes(needs.memory)} of memory; {gigabytes(memory)} are free. Close other "
             "programs, or export with --engine torch --no-verify, which takes least."
         )
-
-
-def free_memory() -> int | None:
-    """Bytes this process may take: what the system can free, at most what its control group leaves. None: unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    known = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    group = Path("/sys/fs/cgroup")
-    if (group / "memory.max").is_file() and (limit := (group / "memory.max").read_text().strip()) != "max":
-        known.append(int(limit) - int((group / "memory.current").read_text()))
-    return min(known, default=None)
 
 
 def gigabytes(count: int) -> str:

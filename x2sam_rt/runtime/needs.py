@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 from x2sam_rt.config import ModelConfig
 from x2sam_rt.model.cost import stage_costs
@@ -155,3 +156,16 @@ def language_bytes(manifest: Manifest) -> int:
     """Of the language side's weights."""
     shards = (name for name in manifest.files if name.startswith(f"{LANGUAGE}/") and name.endswith(".safetensors"))
     return sum(manifest.files[name].size for name in shards)
+
+
+def free_memory() -> int | None:
+    """Bytes this process may take: what the system can free, at most what its control group leaves. None: unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    known = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").is_file() and (limit := (group / "memory.max").read_text().strip()) != "max":
+        known.append(int(limit) - int((group / "memory.current").read_text()))
+    return min(known, default=None)

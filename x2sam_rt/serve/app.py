@@ -20,9 +20,10 @@ from x2sam_rt.errors import ServeError, X2SamError
 from x2sam_rt.serve.body_limit import BodyLimit
 from x2sam_rt.serve.hub import Hub
 from x2sam_rt.serve.image import segment_image
-from x2sam_rt.serve.messages import Asked, explained
+from x2sam_rt.serve.messages import Asked, explained, in_few_words
 from x2sam_rt.serve.page import add_page
 from x2sam_rt.serve.settings import LOOPBACK, Settings
+from x2sam_rt.serve.snapshots import Snapshots
 from x2sam_rt.serve.stream import refuse_stream, serve_stream, subprotocol_of_a_page, token_of_a_page
 from x2sam_rt.serve.videos import VideoJob, Videos
 
@@ -77,9 +78,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 _OF_A_VIDEO: dict[int | str, dict[str, Any]] = {404: {"model": Problem}, 409: {"model": Problem}}
 
 
-def make_app(settings: Settings) -> FastAPI:
-    """The application; its workers start and end with its lifespan."""
-    hub = Hub(settings)
+def make_app(settings: Settings, snapshots: Snapshots | None = None) -> FastAPI:
+    """The application; its workers start and end with its lifespan. snapshots: see `Hub`."""
+    hub = Hub(settings, snapshots)
     videos = Videos(hub)
 
     @asynccontextmanager
@@ -124,8 +125,7 @@ def _add_errors(app: FastAPI, hub: Hub) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
-        return problem(422, "invalid", found)
+        return problem(422, "invalid", in_few_words(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def http(_request: Request, error: HTTPException) -> JSONResponse:

@@ -131,6 +131,7 @@ class Conversation:
                 self.answers.append(answered)
             case Resumed(frame=frame):
                 self.resumed.append(frame)
+                self._next = max(self._next, 0 if frame is None else frame + 1)
             case Draining(seconds=seconds):
                 self.draining = seconds
             case Failed(code="superseded", number=number):
@@ -149,7 +150,11 @@ def _result(result: Result, payload: bytes) -> RemoteResult:
     return RemoteResult(result.frame, result.record, result.timings, result.dropped, pngs)
 
 
-def first_message(prompt: Prompt | None, snapshot: bytes | None, drop: Drop, masks: Masks, again: str) -> bytes:
+def first_message(
+    prompt: Prompt | None, snapshot: bytes | None, session: str | None, drop: Drop, masks: Masks, again: str
+) -> bytes:
+    if session is not None:
+        return encode(Resume(session=session, drop=drop, masks=masks))
     if snapshot is not None:
         saved = decode(snapshot, FROM_CLIENT)
         assert isinstance(saved.message, Resume), "snapshots are kept as what resumes them"

@@ -6,19 +6,18 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import socket
-import sys
 from collections.abc import Iterator
 
 import psutil
 
-from x2sam_rt.errors import ServeError
+from x2sam_rt.errors import ProtocolError, ServeError
 from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES
-from x2sam_rt.serve.link import framed, read_packet
+from x2sam_rt.serve.link import ChildProcess
 from x2sam_rt.serve.live_session import LiveSession
-from x2sam_rt.serve.messages import FROM_WORKER, Close, Failed, Packet, Ready
+from x2sam_rt.serve.messages import FROM_WORKER, Close, Failed, Packet, Ready, Resume
 from x2sam_rt.serve.metrics import Metrics
 from x2sam_rt.serve.settings import Settings, WorkerConfig
+from x2sam_rt.serve.snapshots import Snapshots, SnapshotsHere, going_on
 
 log = logging.getLogger("x2sam_rt.serve")
 _RESTART_SECONDS = (0.0, 1.0, 5.0, 15.0)  # before a worker is started again that ended so often in a row
@@ -32,25 +31,17 @@ class WorkerProcess:
         self.config = config
         self.ready: Ready | None = None
         self.sessions: dict[int, LiveSession] = {}
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._process: ChildProcess | None = None
 
     @property
     def pid(self) -> int | None:
-        return None if self._process is None or self._process.returncode is not None else self._process.pid
+        return None if self._process is None else self._process.pid
 
     async def start(self) -> Ready:
         """Raises ServeError when it ends before its engines run; what it wrote to stderr says why."""
-        ours, theirs = socket.socketpair()
-        arguments = ["-m", "x2sam_rt.serve.worker", f"--wire={theirs.fileno()}", *self.config.arguments()]
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-            )
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._process = await ChildProcess.start("x2sam_rt.serve.worker", self.config.arguments())
         try:
-            packet = await read_packet(self._reader, FROM_WORKER)
+            packet = await self._process.receive(FROM_WORKER)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise ServeError("worker_lost", "A worker ended before it could work; it says why above.") from error
         assert isinstance(packet.message, Ready), "the first that a worker says"
@@ -59,37 +50,32 @@ class WorkerProcess:
 
     def send(self, packet: Packet) -> None:
         """Never waits: what is on its way is a frame of each session, and few messages beside."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(framed(packet))
+        if self._process is not None:
+            self._process.send(packet)
 
     async def listen(self) -> None:
         """Hands what the worker says to its sessions, until it ends."""
-        assert self._reader is not None, "started"
+        assert self._process is not None, "started"
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
-                packet = await read_packet(self._reader, FROM_WORKER)
+                packet = await self._process.receive(FROM_WORKER)
                 if packet.session in self.sessions:
                     self.sessions[packet.session].hear(packet)
         await self.stop()
 
     async def stop(self) -> None:
-        """A worker ends when its wire does; one that does not is killed."""
         self.ready = None
-        if self._writer is not None:
-            self._writer.close()
         if self._process is not None:
-            try:
-                await asyncio.wait_for(self._process.wait(), 5)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
+            await self._process.stop()
 
 
 class Hub:
     """Begins and ends with the server: `start`, `stop`. Between them `admit`, `open` and `close` for each session."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, snapshots: Snapshots | None = None) -> None:
+        """snapshots: where they are kept for clients who come back; None = here."""
         self.settings = settings
+        self.snapshots = snapshots or SnapshotsHere(settings.most_kept, settings.keep_seconds)
         self.workers = [WorkerProcess(settings.worker(device)) for device in settings.devices]
         self.metrics = Metrics(lambda: len(self.sessions), self.resident_bytes, lambda: len(self._working))
         self.sessions: dict[int, LiveSession] = {}
@@ -134,13 +120,28 @@ class Hub:
             self._admitted -= 1
 
     async def open(self, first: Packet) -> LiveSession:
-        """first: an `Open` or `Resume`."""
+        """first: an `Open` or `Resume`. Raises ServeError for a session that is not kept."""
+        found = await self._found(first)
         worker = await self._place()
         self._numbers += 1
-        saved = self.settings.save_every > 0
-        session = LiveSession(self._numbers, secrets.token_hex(8), first, worker, self.metrics, saved=saved)
+        name, snapshots = secrets.token_hex(16), self.snapshots if self.settings.save_every > 0 else None
+        session = LiveSession(self._numbers, name, found, worker, self.metrics, snapshots)
+        if found is not first:
+            session.come_back()
         worker.sessions[session.number] = self.sessions[session.number] = session
         return session
+
+    async def _found(self, first: Packet) -> Packet:
+        """With the snapshot of a session that is asked for by name."""
+        message = first.message
+        if not isinstance(message, Resume) or message.session is None:
+            return first
+        if first.payload or message.frames:
+            raise ProtocolError("A stream is resumed by its session's name or by its snapshot, not by both.")
+        kept = await self.snapshots.find(message.session)
+        if kept is None:
+            raise ServeError("snapshot", "No snapshot of that session is kept here; begin anew, or bring one.")
+        return going_on(first, kept)
 
     def close(self, session: LiveSession) -> None:
         """Gives back what it has, wherever it lives."""

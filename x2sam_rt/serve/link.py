@@ -1,4 +1,4 @@
-"""The wire between the server and a worker: packets over a socket pair, each with its length in front."""
+"""The wire between the server and a process of its own: packets over a socket pair, each with its length in front."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import asyncio
 import select
 import socket
 import struct
+import sys
 import threading
+from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import Process
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -21,11 +25,47 @@ def framed(packet: Packet) -> bytes:
     return _HEAD.pack(packet.session, len(data)) + data
 
 
-async def read_packet(reader: asyncio.StreamReader, kind: TypeAdapter[Any]) -> Packet:
-    """The server's end. Raises asyncio.IncompleteReadError, or OSError, where the worker is gone."""
-    session, length = _HEAD.unpack(await reader.readexactly(_HEAD.size))
-    found = decode(await reader.readexactly(length), kind)
-    return Packet(found.message, found.payload, session)
+class ChildProcess:
+    """A process of the server's own with a wire to it, as the server has it."""
+
+    def __init__(self, process: Process, reader: StreamReader, writer: StreamWriter) -> None:
+        self._process, self._reader, self._writer = process, reader, writer
+
+    @classmethod
+    async def start(cls, module: str, arguments: Sequence[str]) -> ChildProcess:
+        """module: whose `main` takes `--wire`, its end of a socket pair, and these arguments."""
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", module, f"--wire={theirs.fileno()}", *arguments]
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+            )
+        return cls(process, *await asyncio.open_connection(sock=ours))
+
+    @property
+    def pid(self) -> int | None:
+        """None: it has ended."""
+        return None if self._process.returncode is not None else self._process.pid
+
+    def send(self, packet: Packet) -> None:
+        """Never waits."""
+        if not self._writer.is_closing():
+            self._writer.write(framed(packet))
+
+    async def receive(self, kind: TypeAdapter[Any]) -> Packet:
+        """Raises asyncio.IncompleteReadError, or OSError, where it is gone."""
+        session, length = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
+        found = decode(await self._reader.readexactly(length), kind)
+        return Packet(found.message, found.payload, session)
+
+    async def stop(self) -> None:
+        """It ends when its wire does; one that does not is killed."""
+        self._writer.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), 5)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
 
 
 class WorkerLink:

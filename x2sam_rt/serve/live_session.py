@@ -28,6 +28,7 @@ from x2sam_rt.serve.messages import (
     Saved,
 )
 from x2sam_rt.serve.metrics import Metrics
+from x2sam_rt.serve.snapshots import Snapshots
 
 _MOST_WAITING = 32  # messages that are no frames
 _MOST_UNREAD = 4  # results; a client that reads slower gets fewer
@@ -51,11 +52,13 @@ class LiveSession:
     """Its worker has at most one of its frames; the others wait here, by the policy only the newest one. What it would
     take to go on with another worker is here too: how it began or its last snapshot, and the instructions since."""
 
-    def __init__(self, number: int, name: str, first: Packet, home: Home, metrics: Metrics, *, saved: bool) -> None:
-        """first: an `Open` or `Resume`. saved: whether its worker takes snapshots; if not, the session ends with it
-        once a frame was segmented."""
+    def __init__(
+        self, number: int, name: str, first: Packet, home: Home, metrics: Metrics, snapshots: Snapshots | None
+    ) -> None:
+        """first: an `Open` or `Resume`. snapshots: where they are kept for a client who comes back; None = its worker
+        takes none, and the session ends with it once a frame was segmented."""
         assert isinstance(first.message, Open | Resume), "streams begin with these"
-        self.number, self.name, self.metrics, self._saved = number, name, metrics, saved
+        self.number, self.name, self.metrics, self._snapshots = number, name, metrics, snapshots
         self.drop, self._masks = first.message.drop, first.message.masks
         self.replies: asyncio.Queue[Packet] = asyncio.Queue()
         self.heard, self.results, self.ended = time.monotonic(), 0, False
@@ -72,6 +75,13 @@ class LiveSession:
         self.dropped = 0
         home.send(self._origin)
         self.tell(Opened(session=name))
+
+    def come_back(self) -> None:
+        """Goes on from a kept snapshot, which is kept on under its own name."""
+        assert self._origin is not None, "it has just begun"
+        if self._snapshots is not None:
+            self._snapshots.keep(self.name, self._origin)
+        self.tell(Resumed(frame=self._kept))
 
     def offer(self, packet: Packet) -> None:
         """What the client says. Raises ProtocolError for what has no place here."""
@@ -163,6 +173,7 @@ class LiveSession:
                 return
             waiting = self._waiting.popleft()
             if isinstance(waiting.packet.message, Close):
+                self._forget()
                 self.end()
                 return
             self._send(waiting)
@@ -190,14 +201,20 @@ class LiveSession:
         known = {"timings": timings, "dropped": tuple(self._dropped), "dropped_in_all": self.dropped}
         self.tell(result.model_copy(update=known), packet.payload)
         self._dropped.clear()
-        if not self._saved:
+        if self._snapshots is None:
             self._origin = None  # nobody can repeat what it remembers now
 
     def _keep(self, packet: Packet, saved: Saved) -> None:
         again = Resume(frames=saved.frames, drop=self.drop, masks=self._masks)
         self._origin = Packet(again, packet.payload, self.number)
         self._kept = saved.frames[-1][0]
+        if self._snapshots is not None:
+            self._snapshots.keep(self.name, self._origin)
         self._asks, self._asked = self._asks[saved.asks - self._asked :], saved.asks
+
+    def _forget(self) -> None:
+        if self._snapshots is not None:
+            self._snapshots.forget(self.name)
 
     def _failed(self, failed: Failed) -> None:
         if failed.fatal:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ PixelFormat = Literal["jpeg", "png", "rgb"]
 _LENGTH = struct.Struct(">I")
 MOST_JSON = 2**20  # of the JSON of a client's message; a drawn mask is the largest part it can have
 MOST_SIDE = 2**14
+_FEW = 200  # characters of what is said of a message
 
 FrameNumber = Annotated[int, Field(ge=0, lt=2**53)]  # JSON's whole numbers, in a browser too
 Text = Annotated[str, Field(max_length=4096)]
@@ -141,9 +143,11 @@ class Open(_Message):
 
 
 class Resume(_Message):
-    """The first message of a stream that was saved. Bytes: the snapshot. frames: as `Saved` has them."""
+    """The first message of a stream that was saved. Bytes: the snapshot. frames: as `Saved` has them. session: instead
+    of both, the name of one whose last snapshot the server keeps; `Resumed` then says where it goes on."""
 
     type: Literal["resume"] = "resume"
+    session: Annotated[str, Field(max_length=64)] | None = None
     frames: Annotated[tuple[FramePair, ...], Field(max_length=64)] = ()
     drop: Drop = "oldest"
     masks: Masks = "rle"
@@ -183,7 +187,7 @@ class Close(_Message):
 
 class Clip(_Message):
     """Of the server alone, for a file: what its instruction is answered on. Bytes: the frames, raw RGB of one size,
-    `shown` of them for the language model, then those of `drawn_on`."""
+    `shown` of them for the language model, then those of `drawn_on`. total: frames of the file, where it is known."""
 
     type: Literal["clip"] = "clip"
     instruction: Asked
@@ -191,6 +195,16 @@ class Clip(_Message):
     width: int
     shown: int
     drawn_on: tuple[int, ...]
+    total: int | None = None
+
+
+class Decoded(_Message):
+    """Of the server alone, the next frame of a file. Bytes: raw RGB."""
+
+    type: Literal["decoded"] = "decoded"
+    height: int
+    width: int
+    timestamp: float | None
 
 
 # ---- what a server says
@@ -290,12 +304,14 @@ FromServer = Annotated[
 ]
 ToWorker = Annotated[Open | Resume | Frame | Ask | Save | Close | Clip, Field(discriminator="type")]
 FromWorker = Annotated[Ready | Result | Answered | Saved | Failed, Field(discriminator="type")]
-AnyMessage = Open | Resume | Frame | Ask | Save | Close | Clip | Opened | Result | Answered | Saved | Resumed
-Message = AnyMessage | Draining | Failed | Closed | Ready
+AnyMessage = Open | Resume | Frame | Ask | Save | Close | Clip | Decoded | Opened | Result | Answered | Saved
+Message = AnyMessage | Resumed | Draining | Failed | Closed | Ready
+FromReader = Annotated[Clip | Decoded | Close | Failed, Field(discriminator="type")]
 FROM_CLIENT: TypeAdapter[FromClient] = TypeAdapter(FromClient)
 FROM_SERVER: TypeAdapter[FromServer] = TypeAdapter(FromServer)
 TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(ToWorker)
 FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
+FROM_READER: TypeAdapter[FromReader] = TypeAdapter(FromReader)
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,9 +350,13 @@ def _parts(data: bytes) -> tuple[bytes, bytes]:
 
 
 def explained(error: ValidationError) -> str:
-    """The first things that are wrong, without what was given."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'message'}: {one['msg']}" for one in found[:3])
+    """The first things that are wrong."""
+    return in_few_words(error.errors(include_url=False, include_input=False, include_context=False))
+
+
+def in_few_words(found: Sequence[Any]) -> str:
+    """found: pydantic's errors. Names and tags in them are the client's own, of any length."""
+    return "; ".join(f"{'.'.join(map(str, one['loc']))[:_FEW] or 'message'}: {one['msg'][:_FEW]}" for one in found[:3])
 
 
 def code_of(error: X2SamError) -> str:

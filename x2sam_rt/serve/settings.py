@@ -31,11 +31,12 @@ class WorkerConfig:
 class Settings:
     """devices: one worker each; None = where the bundle's engines were built for. token: that clients must bring.
     memory: bytes for sessions; None = half of what is free once the workers run. sessions: at most so many, whatever
-    the memory. most_*: pixels of a frame, bytes of a message, of an upload, frames of a video, videos at once.
+    the memory. most_*: pixels of a frame, bytes of a message, of an upload, frames of a video, videos at once;
+    kept, bytes of snapshots for clients who come back.
     save_every: frames between a session's snapshots; 0 = none, and a lost worker loses its streams. *_seconds: hello,
     until the first message of a connection or the head of a request is there; idle, between messages; total, of a
-    session; upload, of a request's body; keep, of a video's result; drain, that sessions get to end when the server
-    does. origins: of pages that may call (CORS)."""
+    session; upload, of a request's body; keep, of a video's result, and of a session's snapshot; drain, that sessions
+    get to end when the server does. origins: of pages that may call (CORS)."""
 
     bundle: Path
     host: str = "127.0.0.1"
@@ -52,6 +53,7 @@ class Settings:
     most_upload: int = 256 * 2**20
     most_video_frames: int = 20_000
     most_videos: int = 2
+    most_kept: int = 256 * 2**20
     save_every: int = 30
     hello_seconds: float = 10
     idle_seconds: float = 60

@@ -42,7 +42,7 @@ async def serve_stream(socket: WebSocket, hub: Hub) -> None:
     with contextlib.suppress(WebSocketDisconnect):
         try:
             async with asyncio.timeout(hub.settings.hello_seconds):
-                first = await _receive(socket)
+                first = await _receive(socket, hub.settings.most_message)
             if not isinstance(first.message, Open | Resume):
                 raise ProtocolError("A stream begins with open or resume.")
             session = await hub.open(first)
@@ -55,14 +55,13 @@ async def serve_stream(socket: WebSocket, hub: Hub) -> None:
 
 
 async def _run(socket: WebSocket, session: LiveSession, hub: Hub) -> None:
-    tasks = [
-        asyncio.create_task(work)
-        for work in (_listen(socket, session), _speak(socket, session), _watch(session, hub.settings))
-    ]
+    settings = hub.settings
+    works = _listen(socket, session, settings.most_message), _speak(socket, session), _watch(session, settings)
+    tasks = [asyncio.create_task(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if session.ended:  # what was told last is still on its way
-            await asyncio.wait(tasks[1:2], timeout=hub.settings.hello_seconds)
+            await asyncio.wait(tasks[1:2], timeout=settings.hello_seconds)
     finally:
         hub.close(session)
         for task in tasks:
@@ -72,11 +71,11 @@ async def _run(socket: WebSocket, session: LiveSession, hub: Hub) -> None:
                 raise outcome
 
 
-async def _listen(socket: WebSocket, session: LiveSession) -> None:
+async def _listen(socket: WebSocket, session: LiveSession, most: int) -> None:
     """Until the client ends, or says what is no message."""
     while not session.ended:
         try:
-            packet = await _receive(socket)
+            packet = await _receive(socket, most)
             session.offer(packet)
         except ProtocolError as error:
             session.end(Failed(code="protocol", message=str(error), fatal=True))
@@ -107,13 +106,16 @@ async def _watch(session: LiveSession, settings: Settings) -> None:
             await asyncio.sleep(min(silent, old, 1.0))
 
 
-async def _receive(socket: WebSocket) -> Packet:
+async def _receive(socket: WebSocket, most: int) -> Packet:
     """Raises WebSocketDisconnect, ProtocolError."""
     message = await socket.receive()
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", NORMAL))
     data = message.get("bytes")
-    return decode(message["text"] if data is None else data, FROM_CLIENT, MOST_JSON)
+    data = message["text"] if data is None else data
+    if len(data) > most:  # where what stands before this server lets larger ones through
+        raise ProtocolError(f"A message of {len(data)} bytes; wanted up to {most}.")
+    return decode(data, FROM_CLIENT, MOST_JSON)
 
 
 async def _send(socket: WebSocket, packet: Packet) -> None:

@@ -1,4 +1,4 @@
-"""Uploaded videos: each is a session of its own, whose frames the server reads from the file."""
+"""Uploaded videos: each is a session of its own, whose frames a process of its own reads from the file."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from fastapi import UploadFile
 
-from x2sam_rt.errors import ServeError, VideoError, X2SamError
-from x2sam_rt.media.containers import open_container, video_stream
-from x2sam_rt.media.sources import VideoFile
-from x2sam_rt.media.video import VideoFrame
-from x2sam_rt.runtime.prompt_frames import PromptFrames, read_prompt_frames
+from x2sam_rt.errors import ServeError, X2SamError
 from x2sam_rt.serve.hub import Hub
 from x2sam_rt.serve.image import next_result
+from x2sam_rt.serve.link import ChildProcess
 from x2sam_rt.serve.live_session import LiveSession
-from x2sam_rt.serve.messages import Asked, Clip, Frame, Open, Packet, code_of
+from x2sam_rt.serve.messages import FROM_READER, Ask, Asked, Clip, Decoded, Failed, Frame, Open, Packet, code_of
 
 log = logging.getLogger("x2sam_rt.serve")
 _CHUNK = 2**20
@@ -118,31 +113,44 @@ class Videos:
             job.video.unlink(missing_ok=True)
 
     async def _segment(self, job: VideoJob, asked: Asked) -> None:
-        """As `runtime.run.run_video`: the instruction is answered on frames of all of the file."""
-        placed = _on_frames(asked)
-        await asyncio.to_thread(require_video, job.video, self._hub.settings.most_pixels)
-        with await asyncio.to_thread(VideoFile, job.video) as source:
-            job.total = source.num_frames
-            clip = await asyncio.to_thread(read_prompt_frames, source, placed.instruction(_same(placed)))
-            assert clip is not None, "a file is read twice"
+        placed, settings = _on_frames(asked), self._hub.settings
+        arguments = [f"--video={job.video}", f"--most-pixels={settings.most_pixels}"]
+        reader = await ChildProcess.start("x2sam_rt.serve.video_reader", arguments)
+        try:
+            reader.send(Packet(Ask(instruction=placed)))
+            clip = await _next(reader)
+            assert isinstance(clip.message, Clip), "comes before all frames"
+            job.total = clip.message.total
             session = await self._hub.open(Packet(Open(drop="never")))
             try:
-                session.offer(_clip_packet(placed, clip))
-                await self._step_all(job, session, iter(source))
+                session.offer(clip)
+                await self._step_all(job, session, reader)
             finally:
                 self._hub.close(session)
+        finally:
+            await reader.stop()
 
-    async def _step_all(self, job: VideoJob, session: LiveSession, frames: Iterator[VideoFrame]) -> None:
+    async def _step_all(self, job: VideoJob, session: LiveSession, reader: ChildProcess) -> None:
         with job.result.open("w", encoding="utf-8") as lines:
-            while (frame := await asyncio.to_thread(next, frames, None)) is not None:
+            while isinstance(decoded := (packet := await _next(reader)).message, Decoded):
                 if job.frames >= self._hub.settings.most_video_frames:
                     raise ServeError("too_large", f"The video has more than {job.frames} frames.")
-                height, width = frame.pixels.shape[:2]
-                message = Frame(frame=job.frames, format="rgb", height=height, width=width)
-                session.offer(Packet(message, frame.pixels.tobytes()))
-                record = {**(await next_result(session)).record, "timestamp": frame.timestamp}
+                message = Frame(frame=job.frames, format="rgb", height=decoded.height, width=decoded.width)
+                session.offer(Packet(message, packet.payload))
+                record = {**(await next_result(session)).record, "timestamp": decoded.timestamp}
                 lines.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
                 job.frames += 1
+
+
+async def _next(reader: ChildProcess) -> Packet:
+    """What is read next. Raises ServeError where it cannot be read."""
+    try:
+        packet = await reader.receive(FROM_READER)
+    except (asyncio.IncompleteReadError, OSError) as error:
+        raise ServeError("video", "What read the video ended; the file may be damaged.") from error
+    if isinstance(packet.message, Failed):
+        raise ServeError(packet.message.code, packet.message.message)
+    return packet
 
 
 def _on_frames(asked: Asked) -> Asked:
@@ -151,29 +159,3 @@ def _on_frames(asked: Asked) -> Asked:
         region if region.frame is not None else region.model_copy(update={"frame": 0}) for region in asked.regions
     )
     return asked.model_copy(update={"regions": regions})
-
-
-def _same(asked: Asked) -> dict[int, int] | None:
-    """The file's own numbers, for every region."""
-    return {region.frame: region.frame for region in asked.regions if region.frame is not None} or None
-
-
-def _clip_packet(asked: Asked, clip: PromptFrames) -> Packet:
-    drawn_on = tuple(sorted(clip.by_index))
-    frames = [*clip.frames, *(clip.by_index[index] for index in drawn_on)]
-    height, width = clip.frames[0].shape[:2]
-    message = Clip(instruction=asked, height=height, width=width, shown=len(clip.frames), drawn_on=drawn_on)
-    return Packet(message, b"".join(np.ascontiguousarray(frame.numpy()).tobytes() for frame in frames))
-
-
-def require_video(path: Path, most_pixels: int) -> None:
-    """Raises VideoError for a file that is no single video of frames that are small enough. FFmpeg would also play
-    lists of other files."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    if not (head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3" or (head[:4], head[8:]) == (b"RIFF", b"AVI ")):
-        raise VideoError("The upload is no MP4, MOV, MKV, WebM or AVI file.")
-    with open_container(path) as container:
-        context = video_stream(container, path).codec_context
-        if context.width * context.height > most_pixels:
-            raise VideoError(f"The video is {context.width}×{context.height}; up to {most_pixels} pixels are taken.")
