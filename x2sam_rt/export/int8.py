@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,6 @@ from x2sam_rt.tasks.instruction import Instruction
 # embedded model's masks kept an IoU of 0.3 to 0.7 only, by the others' of 0.91 and more. The visual tower does not run
 # per frame.
 QUANTIZED_STAGES = ("frame_encoder", "memory_attention", "memory_encoder")
-# Frames that ranges are taken from, one after the other from the beginning, so that the memory fills.
-FRAMES = 8
 # Matrix products with weights: nearly all of a frame's arithmetic. What is between them stays fp32.
 _QUANTIZED = ("MatMul", "Gemm")
 _DATA = "{}.data"  # where a graph's weights lie that are not in it
@@ -64,8 +61,9 @@ def quantize_stages(
 ) -> None:
     """Replaces the graphs of QUANTIZED_STAGES of an fp32 bundle for ONNX Runtime, in place.
 
-    Weights get a scale per column, activations one per tensor, over the range they had in the video's first FRAMES
-    frames. Raises VideoError when the video cannot be read or is shorter than two frames.
+    Weights get a scale per column, activations one per tensor, over the range they had in the frames that a video is
+    prompted with: 16 from all of it, one after the other. Ranges of its first frames alone do not hold later. Raises
+    VideoError when the video cannot be read or is shorter than two frames.
     """
     with tempfile.TemporaryDirectory(dir=folder.parent) as samples:
         on_step("calibration")
@@ -83,15 +81,14 @@ def _record(folder: Path, manifest: Manifest, calibration: Calibration, samples:
         engines = Engines.of(RecordingEngine(engine, samples) for engine in vars(runtime.engines).values())
         recorder = Runtime.assemble(files, manifest, load_model(manifest, files), engines)
         with open_source(calibration.video) as source:
-            shown, count = read_prompt_frames(source, instruction), 0
-            with recorder.stream(instruction, frames=shown) as session:
-                for frame in islice(source, FRAMES):
-                    session.step(frame.pixels)
-                    count += 1
-    if count < 2:
-        raise VideoError(
-            f"{calibration.video}: {count} frame; calibration wants at least 2, so that the memory is used."
-        )
+            shown = read_prompt_frames(source, instruction)
+        if shown is None or len(shown.frames) < 2:
+            raise VideoError(
+                f"{calibration.video}: calibration wants a file of at least 2 frames, so that the memory is used."
+            )
+        with recorder.stream(instruction, frames=shown) as session:
+            for frame in shown.frames:
+                session.step(frame)
 
 
 @dataclass(eq=False)
