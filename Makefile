@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 NATIVE := $(wildcard $(addprefix x2sam_rt/kernels/csrc/*/*.,h cpp cuh cu) tests/kernels/*/*.cpp)
 
-.PHONY: venv demo test test-serve lint docs dockerfiles fuzz fuzz-messages lock licenses sbom audit clean
+.PHONY: venv demo test test-serve page lint docs dockerfiles fuzz fuzz-messages lock licenses sbom audit clean
 
 venv: $(VENV)/installed
 
@@ -26,11 +26,18 @@ demo: venv
 test: venv lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/serve --ignore tests/journeys
 
-# Servers, their load, messages that nobody would write, and what a newcomer does with sources from other processes:
-# what that needs beside is installed here.
+# Servers, their load, messages that nobody would write, the page in a browser, and what a newcomer does with sources
+# from other processes: what that needs beside is installed here. Without npm or Chromium the page's tests are skipped,
+# and say so.
 test-serve: venv
 	$(BIN)/pip install --quiet --editable ".[serve-test]"
+	if command -v npm > /dev/null; then cd web && npm ci --no-audit --no-fund --silent; fi
 	$(BIN)/python -m pytest tests/serve tests/journeys
+
+# The page's files, which are part of the package, from web/; needs npm.
+page: venv
+	$(BIN)/python web/protocol.py
+	cd web && npm ci --no-audit --no-fund --silent && npm run check && npm test && npm run build
 
 lint: venv
 	$(BIN)/ruff check .

@@ -51,11 +51,10 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(bundle: Path, folder: Path, *options: str, devices: int = 1) -> Iterator[Served]:
+def serving(bundle: Path, folder: Path, *options: str, devices: int = 1, port: int | None = None) -> Iterator[Served]:
+    """port: None = one that is free."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = port or free_port()
     command: Sequence[str] = [sys.executable, "-m", "x2sam_rt.cli.app", "serve", str(bundle), f"--port={port}"]
     command = [*command, "--threads=1", *["--device=cpu"] * devices, *options]
     environment = {**os.environ, "X2SAM_RT_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
@@ -72,6 +71,12 @@ def serving(bundle: Path, folder: Path, *options: str, devices: int = 1) -> Iter
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _wait(served: Served, process: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
@@ -22,7 +23,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from x2sam_rt.client import Client
 from x2sam_rt.errors import ConfigError, ServeError
-from x2sam_rt.serve.messages import FROM_SERVER, Ask, Asked, Frame, Message, Open, Resume, decode, encode
+from x2sam_rt.serve.app import _require_origin
+from x2sam_rt.serve.messages import FROM_SERVER, Ask, Asked, Failed, Frame, Message, Open, Resume, decode, encode
 from x2sam_rt.serve.settings import Settings
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -183,6 +185,39 @@ def test_pages_of_others(served: Served) -> None:
         headers={"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "GET"},
     )
     assert "access-control-allow-origin" not in answer.headers
+
+
+def in_base64url(token: str) -> str:
+    return base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+
+def test_the_servers_own_page_brings_its_token_as_a_subprotocol(served: Served) -> None:
+    offered = ["x2sam-rt", f"x2sam-rt.token.{in_base64url(TOKEN)}"]
+    with connected(served, origin=served.url, subprotocols=offered, additional_headers={}) as wire:
+        assert wire.subprotocol == "x2sam-rt"
+
+
+@pytest.mark.parametrize("token", ["", "x2sam-rt.token.", "x2sam-rt.token.!", "x2sam-rt.token._w", "x2sam-rt.token.YQ"])
+def test_a_page_without_the_token_is_told_so(served: Served, token: str) -> None:
+    offered = ["x2sam-rt", *([token] if token else [])]
+    with connected(served, subprotocols=offered, additional_headers={}) as wire:
+        failed = said(wire)
+        assert isinstance(failed, Failed)
+        assert (failed.code, failed.fatal) == ("unauthorized", True)
+        with pytest.raises(ConnectionClosed):
+            wire.recv(20)
+
+
+@pytest.mark.parametrize("origin", ["http://rebound.example:8000", "http://127.0.0.1.rebound.example:8000", "null"])
+def test_without_a_token_only_names_of_this_machine_are_its_own(origin: str, tmp_path: Path) -> None:
+    """With one, whoever leads another name here has no token."""
+    settings = Settings(tmp_path)
+    _require_origin(Settings(tmp_path, token=TOKEN), "https://machine.example", "machine.example")
+    _require_origin(settings, "http://localhost:8000", "localhost:8000")
+    with pytest.raises(ServeError):
+        _require_origin(settings, "http://localhost:3000", "localhost:8000")
+    with pytest.raises(ServeError):
+        _require_origin(settings, origin, origin.removeprefix("http://"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, File, Form, Path, Request, Response, UploadFile, WebSocket
 from fastapi.exceptions import RequestValidationError
@@ -20,9 +21,10 @@ from x2sam_rt.serve.body_limit import BodyLimit
 from x2sam_rt.serve.hub import Hub
 from x2sam_rt.serve.image import segment_image
 from x2sam_rt.serve.messages import Asked, explained, in_few_words
-from x2sam_rt.serve.settings import Settings
+from x2sam_rt.serve.page import add_page
+from x2sam_rt.serve.settings import LOOPBACK, Settings
 from x2sam_rt.serve.snapshots import Snapshots
-from x2sam_rt.serve.stream import serve_stream
+from x2sam_rt.serve.stream import refuse_stream, serve_stream, subprotocol_of_a_page, token_of_a_page
 from x2sam_rt.serve.videos import VideoJob, Videos
 
 _STATUS = {
@@ -101,6 +103,7 @@ def make_app(settings: Settings, snapshots: Snapshots | None = None) -> FastAPI:
     _add_errors(app, hub)
     _add_health(app, hub)
     _add_segmenting(app, hub, videos)
+    add_page(app)
     return app
 
 
@@ -163,13 +166,17 @@ def _add_segmenting(app: FastAPI, hub: Hub, videos: Videos) -> None:
     async def stream(socket: WebSocket) -> None:
         """See docs/serving.md."""
         try:
-            _require_token(hub.settings, socket.headers.get("authorization"))
-            _require_origin(hub.settings, socket.headers.get("origin"))
+            _require_token(hub.settings, socket.headers.get("authorization") or token_of_a_page(socket))
+            _require_origin(hub.settings, socket.headers.get("origin"), socket.headers.get("host", ""))
             with hub.admit():
-                await socket.accept()
+                await socket.accept(subprotocol_of_a_page(socket))
                 await serve_stream(socket, hub)
         except ServeError as error:
             hub.metrics.refused.labels(error.code).inc()
+            if subprotocol_of_a_page(socket):  # to scripts a refusal would only say that there was one
+                await socket.accept(subprotocol_of_a_page(socket))
+                await refuse_stream(socket, error)
+                return
             content = Problem(code=error.code, message=str(error)).model_dump()
             headers = {"Retry-After": _RETRY_AFTER}
             await socket.send_denial_response(JSONResponse(content, _STATUS[error.code], headers))
@@ -256,8 +263,12 @@ def _require_token(settings: Settings, header: str | None) -> None:
         raise ServeError("unauthorized", "Bring the server's token: `Authorization: Bearer TOKEN`.")
 
 
-def _require_origin(settings: Settings, origin: str | None) -> None:
-    """A page of another origin could otherwise use a server on this machine: WebSockets know no CORS."""
-    own = {f"http://{host}:{settings.port}" for host in (settings.host, "localhost", "127.0.0.1", "[::1]")}
-    if origin is not None and origin not in own | set(settings.origins):
+def _require_origin(settings: Settings, origin: str | None, host: str) -> None:
+    """A page of another origin could otherwise use a server on this machine: WebSockets know no CORS. Without a token
+    a page of the same host must be at a name of this machine, or another's name could be made to lead here."""
+    if origin is None or origin in settings.origins:
+        return
+    found = urlsplit(origin)
+    same = found.scheme in ("http", "https") and found.netloc == host
+    if not (same and (settings.token is not None or found.hostname in {settings.host, *LOOPBACK})):
         raise ServeError("unauthorized", f"Pages of {origin[:200]} may not use this server; allow it with --origin.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from x2sam_rt.errors import ConfigError
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Settings:
     drain_seconds: float = 20
 
     def __post_init__(self) -> None:
-        if self.token is None and self.host not in _LOOPBACK:
+        if self.token is None and self.host not in LOOPBACK:
             raise ConfigError(
                 f"--host {self.host} can be reached by others, and there is no token: set X2SAM_RT_TOKEN, or serve on "
                 "127.0.0.1 behind something that checks who comes."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import time
 
@@ -17,6 +18,25 @@ from x2sam_rt.serve.settings import Settings
 NORMAL, REFUSED = 1000, 1008
 
 
+_SUBPROTOCOL, _TOKEN = "x2sam-rt", "x2sam-rt.token."
+
+
+def subprotocol_of_a_page(socket: WebSocket) -> str | None:
+    """What a script offers, for which a WebSocket has no headers: this name, and the token beside it."""
+    return _SUBPROTOCOL if _SUBPROTOCOL in socket.scope["subprotocols"] else None
+
+
+def token_of_a_page(socket: WebSocket) -> str | None:
+    """As in an Authorization header. Raises ServeError where it is no text in base64url."""
+    offered = [one.removeprefix(_TOKEN) for one in socket.scope["subprotocols"] if one.startswith(_TOKEN)]
+    if not offered:
+        return None
+    try:
+        return f"Bearer {base64.urlsafe_b64decode(offered[0] + '==').decode()}"
+    except ValueError as error:  # of base64, of UTF-8
+        raise ServeError("unauthorized", "The token's subprotocol is no text in base64url.") from error
+
+
 async def serve_stream(socket: WebSocket, hub: Hub) -> None:
     """An accepted connection, which has its place. Returns when it is closed."""
     with contextlib.suppress(WebSocketDisconnect):
@@ -27,9 +47,9 @@ async def serve_stream(socket: WebSocket, hub: Hub) -> None:
                 raise ProtocolError("A stream begins with open or resume.")
             session = await hub.open(first)
         except TimeoutError:
-            await _refuse(socket, ServeError("idle", "No first message came in time."))
+            await refuse_stream(socket, ServeError("idle", "No first message came in time."))
         except (ProtocolError, ServeError) as error:
-            await _refuse(socket, error)
+            await refuse_stream(socket, error)
         else:
             await _run(socket, session, hub)
 
@@ -106,7 +126,8 @@ async def _send(socket: WebSocket, packet: Packet) -> None:
         await socket.send_text(packet.message.model_dump_json())
 
 
-async def _refuse(socket: WebSocket, error: ProtocolError | ServeError) -> None:
+async def refuse_stream(socket: WebSocket, error: ProtocolError | ServeError) -> None:
+    """Says why, as the only message of an accepted connection."""
     code = error.code if isinstance(error, ServeError) else "protocol"
     await _send(socket, Packet(Failed(code=code, message=str(error), fatal=True)))
     await socket.close(REFUSED)
