@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from x2sam_rt.cli.app import app
 from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.media.video import VideoReader, VideoWriter
+from x2sam_rt.model.frame_layout import RGB, Frame, Layout
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.session import VideoSession
 from x2sam_rt.runtime.writers import read_coco_rle, read_davis, read_panoptic
@@ -231,8 +232,8 @@ def heard() -> Iterator[None]:
 def stopping_at(frame: int, stop: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     step = VideoSession.step
 
-    def stopped(session: VideoSession, pixels: np.ndarray) -> FrameResult:  # type: ignore[type-arg]
-        result = step(session, pixels)
+    def stopped(session: VideoSession, pixels: Frame, layout: Layout = RGB) -> FrameResult:
+        result = step(session, pixels, layout)
         if result.index == frame:
             stop()
         return result

@@ -96,7 +96,7 @@ def test_a_part_without_frames(tmp_path: Path) -> None:
         source.pick(4)
     with pytest.raises(VideoError, match="lies no frame"):
         Part(start=3, end=2)
-    with pytest.raises(VideoError, match="wanted 1 or more"):
+    with pytest.raises(VideoError, match="so 1 or more"):
         Part(stride=0)
 
 

@@ -125,7 +125,7 @@ def test_the_last_of_several_wins(runtime: Runtime, monkeypatch: pytest.MonkeyPa
     [
         (Instruction("gcg", max_new_tokens=4), NoMasksError, "draws no masks"),
         (Instruction("object", regions=(Prompt.point(3, 3, frame=9),)), PromptError, "frame 9"),
-        (Instruction(phrases=("dog " * 5000,)), PromptError, "the context holds 4096.*larger --context"),
+        (Instruction(phrases=("dog " * 5000,)), PromptError, "the context holds 4096.*larger context="),
     ],
 )
 def test_errors_reach_the_caller_once_and_no_frame_is_lost(

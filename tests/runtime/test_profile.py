@@ -79,8 +79,8 @@ def test_likeness_of_results_is_by_label() -> None:
 
 def test_the_ceiling_that_is_met_first_counts() -> None:
     ceilings = Ceilings(flop_per_second=100e9, bytes_per_second=10e9)
-    assert ceilings.least_ms(StageCost(10**9, 10**6, 0)) == pytest.approx(10)
-    assert ceilings.least_ms(StageCost(10**6, 10**8, 10**8)) == pytest.approx(20)
+    assert ceilings.least_ms(StageCost(10**9, 10**6, 0, 0)) == pytest.approx(10)
+    assert ceilings.least_ms(StageCost(10**6, 10**8, 10**8, 0)) == pytest.approx(20)
 
 
 def test_ceilings_of_this_machine() -> None:

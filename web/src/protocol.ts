@@ -3,6 +3,7 @@
 export interface Stroke {
   kind: "point" | "scribble";
   frame?: number | null;
+  wanted?: boolean;
   vertices: Array<[number, number]>;
   radius?: number;
 }
@@ -10,6 +11,7 @@ export interface Stroke {
 export interface Box {
   kind: "box";
   frame?: number | null;
+  wanted?: boolean;
   corners: [number, number, number, number];
 }
 
@@ -21,6 +23,7 @@ export interface Rle {
 export interface Drawn {
   kind: "mask";
   frame?: number | null;
+  wanted?: boolean;
   rle: Rle;
 }
 
@@ -31,6 +34,7 @@ export interface Options {
   restart_ids?: boolean;
   anchored?: boolean;
   together?: number | null;
+  presence?: number | null;
 }
 
 export interface Asked {

@@ -379,7 +379,8 @@ def _postprocessor(answer: Answer, device: torch.device) -> PostProcessor | None
         return None
     options = instruction.options_in_force
     masks, wanted = answer.region_masks, [k for k, region in enumerate(instruction.regions) if region.wanted]
-    shown_masks = None if masks is None else masks[wanted]
+    # One by one: a list of numbers would have to be brought to the device first.
+    shown_masks = None if masks is None else torch.stack([masks[k] for k in wanted])
     return make_postprocessor(instruction.row.rule, answer.conditions, options, shown_masks, device)
 
 

@@ -41,10 +41,11 @@ class _Message(BaseModel):
 
 class Stroke(_Message):
     """Points or scribbles. frame: the client's number of the frame it is drawn on; None = the last one that was
-    segmented, or the first. vertices: (x, y) in its pixels."""
+    segmented, or the first. wanted: false for what is not meant. vertices: (x, y) in its pixels."""
 
     kind: Literal["point", "scribble"]
     frame: FrameNumber | None = None
+    wanted: bool = True
     vertices: Annotated[tuple[Vertex, ...], Field(min_length=1, max_length=1024)]
     radius: Annotated[int, Field(ge=0, le=1024)] = 10
 
@@ -54,6 +55,7 @@ class Box(_Message):
 
     kind: Literal["box"]
     frame: FrameNumber | None = None
+    wanted: bool = True
     corners: tuple[Coordinate, Coordinate, Coordinate, Coordinate]
 
 
@@ -67,6 +69,7 @@ class Rle(_Message):
 class Drawn(_Message):
     kind: Literal["mask"]
     frame: FrameNumber | None = None
+    wanted: bool = True
     rle: Rle
 
 
@@ -79,6 +82,7 @@ class Options(_Message):
     restart_ids: bool = False
     anchored: bool = True
     together: Share | None = None
+    presence: Share | None = None
 
 
 class Asked(_Message):

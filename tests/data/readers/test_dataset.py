@@ -44,7 +44,7 @@ def test_a_data_set_needs_examples_of_different_names() -> None:
 
 
 def test_unknown_readers_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no reader for 'coco'; there are coco-panoptic, "):
+    with pytest.raises(DataError, match=r"no reader for 'coco'.* There are coco-panoptic, "):
         read_dataset("coco", tmp_path, "val")
     with pytest.raises(DataError, match="no such folder"):
         read_dataset("vipseg", tmp_path / "nowhere", "val")
