@@ -161,6 +161,7 @@ def test_a_camera_is_segmented_live_and_words_change_meanwhile(page: playwright.
 
 def test_a_video_waits_for_its_masks_and_ends(page: playwright.Page, media: Path) -> None:
     page.set_input_files("#file", media / "clip.mp4")
+    expect(page.get_by_role("status")).to_contain_text("is open", timeout=60_000)
     segment(page, "the red circle")
     expect(page.get_by_role("status")).to_contain_text("The video has ended", timeout=60_000)
     kept = records(page)

@@ -14,9 +14,8 @@ from torch import Tensor
 from x2sam_rt.errors import ConfigError
 from x2sam_rt.model.key_value_cache import Branches, KeyValueCache, Place, additive
 
-# Tokens of one pass through the layers: what a prompt takes beside the cache is bounded by it. On a CPU, where frames
-# beside it wait for a layer to end, fewer, which cost 3 % more time; a GPU would read its weights too often.
-CHUNK, CPU_CHUNK = 512, 128
+# Tokens of one pass through the layers: what a prompt takes beside the cache is bounded by it.
+CHUNK = 512
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 Between = Callable[[], None]  # called between two pieces of work; may wait, or raise to end it
@@ -56,9 +55,8 @@ class LanguageModel:
     Holds weights and nothing else; any number of threads may use it, each with a cache of its own.
     """
 
-    def __init__(self, vlm: Any, chunk: int | None = None) -> None:
-        """chunk: tokens of one pass through the layers; the states do not depend on it, but for rounding. None =
-        CPU_CHUNK or CHUNK.
+    def __init__(self, vlm: Any, chunk: int = CHUNK) -> None:
+        """chunk: tokens of one pass through the layers; the states do not depend on it, but for rounding.
 
         Raises ConfigError for rotary positions that would change with the length of the sequence.
         """
@@ -66,7 +64,7 @@ class LanguageModel:
         self.text, self.head = vlm.model.language_model, vlm.lm_head
         self.embeddings = self.text.embed_tokens
         self.max_context = int(config.max_position_embeddings)
-        self.chunk = chunk or (CPU_CHUNK if self.embeddings.weight.device.type == "cpu" else CHUNK)
+        self.chunk = chunk
         self.dim = int(config.hidden_size)
         self._heads, self._head_dim = int(config.num_key_value_heads), int(config.head_dim)
         rotary = self.text.rotary_emb.rope_type
