@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from simulated_gpu import GPU, GpuTensor, SimulatedGpu, simulated_gpu
 from simulated_streams import address
+from spoiling import Spoiling
 from torch.overrides import TorchFunctionMode
 
 import x2sam_rt
@@ -27,7 +28,6 @@ from x2sam_rt.model.preprocess import _resize
 from x2sam_rt.runtime import background_asks
 from x2sam_rt.runtime.bundle import load_manifest
 from x2sam_rt.runtime.device import device_for, find_device
-from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Tensors
 from x2sam_rt.runtime.language import Answer
 from x2sam_rt.runtime.prompt_frames import PromptFrames
 from x2sam_rt.runtime.results import FrameResult
@@ -180,28 +180,6 @@ def test_a_frame_goes_up_once_and_a_few_numbers_come_down_once(torch_bundle: Pat
                 session.step(there)
                 assert gpu.take() == ({} if name == "chat" else {"down": 1}), name
                 assert segments or name == "chat"
-
-
-class Spoiling:
-    """An engine whose output holds one value that is no number."""
-
-    recordable = True
-
-    def __init__(self, engine: Engine, output: str, value: float) -> None:
-        self.contract, self.device = engine.contract, engine.device
-        self._engine, self._output, self._value = engine, output, value
-
-    def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
-        run = self._engine.bind(inputs, outputs)
-
-        def spoilt() -> None:
-            run()
-            outputs[self._output].view(-1)[-1:].fill_(self._value)
-
-        return spoilt
-
-    def close(self) -> None:
-        self._engine.close()
 
 
 def test_results_with_nan_name_their_stage(torch_bundle: Path) -> None:

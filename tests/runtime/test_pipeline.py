@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from spoiling import Spoiling
 from torch import Tensor
 
 from x2sam_rt.config import SCALES, Turns
@@ -15,9 +16,9 @@ from x2sam_rt.errors import EngineError
 from x2sam_rt.export.engines import build_engines
 from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.prompt_encoder import PromptEmbeddings
-from x2sam_rt.model.stage_contract import StageContract, Tensors
+from x2sam_rt.model.stage_contract import StageContract
 from x2sam_rt.runtime.engines import BACKENDS
-from x2sam_rt.runtime.engines.engine import BoundStage, Engine, Engines, run_once
+from x2sam_rt.runtime.engines.engine import Engines, run_once
 from x2sam_rt.runtime.pipeline import Pipeline
 
 
@@ -79,28 +80,6 @@ def test_pixels_of_another_shape_are_refused(toy: Checkpoint, tmp_path: Path) ->
     pipeline = Pipeline(build_engines(toy.model, "torch", tmp_path), toy.model.config)
     with pytest.raises(EngineError, match=r"A frame of \(1, 3, 1, 1\)"):
         pipeline.step(torch.zeros(1, 3, 1, 1), prompt(toy.model.config.dim, 2))
-
-
-class Spoiling:
-    """An engine whose output holds one NaN, or an infinity."""
-
-    recordable = False
-
-    def __init__(self, engine: Engine, output: str, value: float) -> None:
-        self.contract, self.device = engine.contract, engine.device
-        self._engine, self._output, self._value = engine, output, value
-
-    def bind(self, inputs: Tensors, outputs: Tensors) -> BoundStage:
-        run = self._engine.bind(inputs, outputs)
-
-        def spoilt() -> None:
-            run()
-            outputs[self._output].view(-1)[-1] = self._value
-
-        return spoilt
-
-    def close(self) -> None:
-        self._engine.close()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from x2sam_rt.errors import EngineError, VideoError
+from x2sam_rt.export.onnx import weights_name
 from x2sam_rt.media.sources import open_source
 from x2sam_rt.model.precision import Precision
 from x2sam_rt.model.stage_contract import StageContract, Tensors
@@ -32,7 +33,6 @@ from x2sam_rt.tasks.instruction import Instruction
 QUANTIZED_STAGES = ("frame_encoder", "memory_attention", "memory_encoder")
 # Matrix products with weights: nearly all of a frame's arithmetic. What is between them stays fp32.
 _QUANTIZED = ("MatMul", "Gemm")
-_DATA = "{}.data"  # where a graph's weights lie that are not in it
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class _Samples(CalibrationDataReader):  # type: ignore[misc]
 def quantize_graph(path: Path, samples: Path) -> None:
     """One stage's fp32 graph, in place. samples: folder of its recorded inputs, an `.npz` a call, where the fp32 graph
     goes under its own name, which its weights' file is known by."""
-    beside = path.with_name(_DATA.format(path.name))
+    beside = path.with_name(weights_name(path))
     large = beside.exists()
     aside = samples / path.name
     path.rename(aside)

@@ -38,7 +38,7 @@ def export_onnx(module: nn.Module, contract: StageContract, path: Path) -> None:
     """
     program = _program(folded(module), contract, OPSET)
     if _weight_bytes(program.model) > _BESIDE_ABOVE:  # written from PyTorch's own memory: the graph takes no copy
-        unload_from_model(program.model, path.parent, _beside(path), size_threshold_bytes=_SMALL)
+        unload_from_model(program.model, path.parent, weights_name(path), size_threshold_bytes=_SMALL)
     onnx.save(onnx_ops.add_function_bodies(program.model_proto), path)
     onnx.checker.check_model(str(path))
 
@@ -79,7 +79,8 @@ def _weight_bytes(model: onnx_ir.Model) -> int:
     return sum(weight.nbytes for weight in weights if weight is not None)
 
 
-def _beside(path: Path) -> str:
+def weights_name(path: Path) -> str:
+    """Of the file beside a graph, where its weights lie if they are not in it."""
     return f"{path.name}.data"
 
 
@@ -91,7 +92,7 @@ def _translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
     """Writes a graph; weights that one file cannot hold go beside it."""
-    onnx.save(model, path, save_as_external_data=model.ByteSize() > _ONE_FILE, location=_beside(path))
+    onnx.save(model, path, save_as_external_data=model.ByteSize() > _ONE_FILE, location=weights_name(path))
 
 
 def _dynamic_shapes(contract: StageContract) -> tuple[dict[int, Any], ...]:
