@@ -102,6 +102,16 @@ def test_the_whole_sound_packet_by_packet(tmp_path: Path, codec: str, source: st
     assert heard == pytest.approx(CLICK, abs=0.02)
 
 
+def test_the_first_picture_sets_the_time_however_many_were_read_ahead(tmp_path: Path) -> None:
+    with VideoFile(talking(tmp_path / "talk.mp4")) as video:
+        assert video.audio is not None
+        frames, origins = iter(video), []
+        for _ in range(3):
+            next(frames)
+            origins.append(video.audio.origin())
+    assert len(set(origins)) == 1
+
+
 def test_a_transport_stream_whose_clock_began_long_ago(tmp_path: Path) -> None:
     out = copied(talking(tmp_path / "talk.ts", delay=700.0), tmp_path / "out.mp4")
     seen, heard = clicks(out)

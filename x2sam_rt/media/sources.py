@@ -106,9 +106,10 @@ class VideoFile(FrameSource):
         self._reader.close()
 
     def _noting_the_first(self) -> Iterator[VideoFrame]:
+        noted = False
         for frame in self._reader:
-            if not self._began and frame.timestamp >= self._part.start:
-                self._began = frame.timestamp
+            if not noted and frame.timestamp >= self._part.start:
+                self._began, noted = frame.timestamp, True
             yield frame
 
     def _sought(self, count: int, chosen: Collection[int], shrink: Shrink | None) -> PickedFrames | None:
