@@ -19,7 +19,6 @@ from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.errors import ConfigError
 from x2sam_rt.media.video import VideoWriter
 from x2sam_rt.runtime.bundle import read_manifest
-from x2sam_rt.runtime.device import one_thread
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.serve import processes
 from x2sam_rt.serve.batch import Batch, BatchVideo, Heard, Outcome, Segmenter, batch_videos, segment_file
@@ -43,12 +42,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_clips(tmp_path_factory.mktemp("clips"), 4)
 
 
-@pytest.fixture(autouse=True)
-def one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results are the same to the last digit with the same number of threads."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 def run(bundle: Path, *arguments: object) -> Result:
     return CliRunner().invoke(app, ["batch", str(bundle), *map(str, arguments)])
 
@@ -62,7 +55,7 @@ def require_results(bundle: Path, clips: list[Path], folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         ["batch.json", "report.json", *(f"{clip.stem}.jsonl" for clip in clips)]
     )
-    with one_thread(), Runtime.load(bundle, device="cpu") as runtime:
+    with Runtime.load(bundle, device="cpu") as runtime:
         for clip in clips:
             alone = folder.parent / f"{clip.stem}.alone.jsonl"
             segment_file(runtime, BatchVideo("alone", clip, DOG), Segmenter(bundle).again, alone)

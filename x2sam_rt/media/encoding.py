@@ -105,6 +105,9 @@ class Encoding:
         return self.crf
 
 
+DEFAULT_ENCODING = Encoding()
+
+
 @dataclass(frozen=True)
 class Encoder:
     """A codec, chosen and checked. format: FFmpeg's name of the container."""

@@ -15,12 +15,11 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import AtomicOutput, Output, naming_write_errors
 from x2sam_rt.media.audio import Audio, AudioCopy
-from x2sam_rt.media.encoding import Encoding
+from x2sam_rt.media.encoding import DEFAULT_ENCODING, Encoding
 from x2sam_rt.media.types import Pixels
 
 _TICKS = 90_000  # per second: divides every usual frame rate, 30000/1001 included
 _UNCUT = ("matroska", "webm")  # formats that hold gaps of any length
-_PLAIN = Encoding()
 _LONGEST_STEP = 2**31 - 1  # ticks from frame to frame that an MP4's tables hold: 6.6 hours
 
 
@@ -44,7 +43,7 @@ class VideoWriter(Output):
         height: int,
         frame_rate: Fraction | float,
         *,
-        encoding: Encoding = _PLAIN,
+        encoding: Encoding = DEFAULT_ENCODING,
         audio: Audio | None = None,
     ) -> None:
         self.path = output.target if isinstance(output, AtomicOutput) else Path(output)

@@ -13,7 +13,7 @@ from types import TracebackType
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import any_file, naming_write_errors, nothing, uninterrupted
 from x2sam_rt.media.audio import Audio
-from x2sam_rt.media.encoding import ALPHA_SUFFIXES, VIDEO_SUFFIXES, Encoding, format_of
+from x2sam_rt.media.encoding import ALPHA_SUFFIXES, DEFAULT_ENCODING, VIDEO_SUFFIXES, Encoding, format_of
 from x2sam_rt.media.types import Pixels
 from x2sam_rt.runtime.results import FrameResult
 from x2sam_rt.runtime.writers.coco import CocoRleWriter
@@ -21,7 +21,6 @@ from x2sam_rt.runtime.writers.davis import DavisWriter
 from x2sam_rt.runtime.writers.overlay import PLAIN_STYLE, Overlay, OverlayStyle
 from x2sam_rt.runtime.writers.panoptic import PanopticWriter
 from x2sam_rt.runtime.writers.pictures import (
-    DEFAULT_ENCODING,
     Painter,
     PictureFolderWriter,
     PictureImageWriter,

@@ -13,12 +13,12 @@ from PIL import Image
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import Replaces, any_file
 from x2sam_rt.media.audio import Audio
-from x2sam_rt.media.encoding import Encoding
+from x2sam_rt.media.encoding import DEFAULT_ENCODING, Encoding
 from x2sam_rt.media.palette import Palette, slots_of
 from x2sam_rt.media.types import BoolMask, Pixels
 from x2sam_rt.runtime.results import FrameResult, Segmentation
 from x2sam_rt.runtime.writers.captions import Captions
-from x2sam_rt.runtime.writers.pictures import DEFAULT_ENCODING, PictureImageWriter, PictureVideoWriter
+from x2sam_rt.runtime.writers.pictures import PictureImageWriter, PictureVideoWriter
 from x2sam_rt.tasks.regions import RegionPrompt
 
 _SMALLEST_SIDE = 120  # pixels: on smaller frames words would hide the picture

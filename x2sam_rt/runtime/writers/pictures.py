@@ -12,7 +12,7 @@ from PIL import Image
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import AtomicOutput, Replaces, any_file, nothing
 from x2sam_rt.media.audio import Audio
-from x2sam_rt.media.encoding import Encoding
+from x2sam_rt.media.encoding import DEFAULT_ENCODING, Encoding
 from x2sam_rt.media.image import check_image_name, save_image
 from x2sam_rt.media.types import Pixels
 from x2sam_rt.media.video_writer import VideoWriter
@@ -21,8 +21,6 @@ from x2sam_rt.runtime.writers.writer import ResultWriter, is_png_sequence
 
 Painter = Callable[[Pixels, FrameResult], Pixels]
 """Makes a picture, (H, W, 3 or 4) uint8, of a frame (H, W, 3) uint8 RGB and its result; of several: in their order."""
-
-DEFAULT_ENCODING = Encoding()
 
 
 def matte(frame: Pixels, result: FrameResult) -> Pixels:
