@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import mmap
-import resource
 import struct
 import time
 from collections.abc import Callable
@@ -24,9 +23,10 @@ class Limits:
     """
 
     def __init__(self) -> None:
+        self._peak = 0
         if _RESET.exists():
             _RESET.write_text("5")
-        self._peak = _peak()
+            self._peak = _resident("VmHWM")
 
     def run(self, call: Callable[[], object], need: Callable[[], int]) -> None:
         """need: bytes that this input honestly needs; asked for only where it matters."""
@@ -34,9 +34,9 @@ class Limits:
         call()
         if (seconds := time.process_time() - began) > MOST_SECONDS:
             raise TimeoutError(f"{seconds:.1f} s for one input")
-        if _RESET.exists() and _peak() > self._peak:
+        if _RESET.exists() and _resident("VmHWM") > self._peak:
             taken, most = peak_alone(call), 2 * need() + ROOM
-            self._peak = max(self._peak, _peak())
+            self._peak = max(self._peak, _resident("VmHWM"))
             if taken > most:
                 raise MemoryError(f"{taken:,} bytes for one input; wanted at most {most:,}")
 
@@ -50,11 +50,8 @@ def peak_alone(call: Callable[[], object]) -> int:
     return _resident("VmHWM") - before
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def _resident(field: str) -> int:
+    """Bytes. (`getrusage` knows a peak too, but one that a process inherits and nothing lowers.)"""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
 
