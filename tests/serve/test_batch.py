@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -216,7 +217,8 @@ def test_as_many_processes_as_fit(onnx_bundle: Path, monkeypatch: pytest.MonkeyP
 def test_ctrl_c_leaves_what_is_done_and_a_report(onnx_bundle: Path, tmp_path: Path) -> None:
     clips, out = write_clips(tmp_path, 3, frames=60), tmp_path / "out"
     command = [sys.executable, "-m", "x2sam_rt.cli.app", "batch", str(onnx_bundle), *map(str, clips), "-p", "dog"]
-    process = subprocess.Popen([*command, "-o", str(out), "--device=cpu"])
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # who runs in the background may ignore it
+    process = subprocess.Popen([*command, "-o", str(out), "--device=cpu"], preexec_fn=heard)
     until(lambda: list(out.glob("clip*.jsonl")), process)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
