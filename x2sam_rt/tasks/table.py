@@ -126,7 +126,7 @@ def _lowered(marked: MarkedText) -> MarkedText:
 
 def _phrases(instruction: Instruction) -> Filling:
     if not instruction.phrases:
-        raise PromptError("No phrase to look for: give at least one, as phrases=.")
+        raise PromptError("No phrase to look for: give phrases= at least one.")
     return {"phrases": listed(_phrase_texts(instruction))}, Conditions.of_things(instruction.phrases)
 
 
@@ -158,7 +158,7 @@ def _one_region(instruction: Instruction) -> Filling:
 
 def _regions(instruction: Instruction) -> Filling:
     if not any(region.wanted for region in instruction.regions):
-        raise PromptError("No visual prompt: give at least one point, box, scribble or mask, as regions=.")
+        raise PromptError("No visual prompt: give regions= at least one point, box, scribble or mask.")
     labels = _region_labels(instruction)
     marked = listed([(Mark.REGION,)] * len(labels) + _phrase_texts(instruction))
     return {"regions": marked}, _wanted(instruction, [*labels, *instruction.phrases])
