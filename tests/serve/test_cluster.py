@@ -27,7 +27,7 @@ from serving import TOKEN, free_port
 from test_batch import require_results, write_clips
 from test_serving import frames, require_equal, video_of
 
-from x2sam_rt.client import Client, Stream
+from x2sam_rt.client import Client, RemoteResult, Stream
 from x2sam_rt.errors import ServeError
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.serve import cluster as on_ray
@@ -38,6 +38,8 @@ from x2sam_rt.serve.settings import Settings
 NODE: dict[str, Any] = {"num_cpus": 1, "memory": 4 * 2**30, "object_store_memory": 100 * 2**20}
 # A node that is gone is known to be after three seconds rather than fifteen.
 HEAD = {**NODE, "include_dashboard": False, "_system_config": {"health_check_period_ms": 1000}}
+ENGINE = "x2sam_rt.serve.worker"
+CLIP = frames(300)
 SECONDS = 120  # for a test, with what it starts
 
 
@@ -149,7 +151,7 @@ def test_without_room_a_batch_ends(cluster: Cluster, onnx_bundle: Path, monkeypa
         assert ray_places(onnx_bundle, 9) == 1
         with (
             contextlib.closing(RayWorkers(Segmenter(onnx_bundle), 1, cores=64)) as workers,
-            pytest.raises(ServeError, match="a worker wants .*64") as caught,
+            pytest.raises(ServeError, match=r"a worker wants .*64") as caught,
         ):
             workers.hear()
     assert caught.value.code == "no_room"
@@ -183,92 +185,6 @@ def settings_of(bundle: Path) -> Settings:
     return Settings(bundle, port=free_port(), threads=1, token=TOKEN, **limits)
 
 
-@pytest.fixture
-def deployed(cluster: Cluster, second: Any, onnx_bundle: Path) -> Iterator[str]:
-    """The address of a server on each of two nodes."""
-    settings = settings_of(onnx_bundle)
-    with joined(cluster.address):
-        try:
-            deploy(settings, replicas=2, proxies="HeadOnly")
-            yield f"http://127.0.0.1:{settings.port}"
-        finally:
-            ray.serve.shutdown()
-
-
-def engines(node: Any) -> list[psutil.Process]:
-    """The processes on a node that own engines."""
-    below = psutil.Process(raylet(node)).children(recursive=True)
-    return [one for one in below if "x2sam_rt.serve.worker" in command_of(one)]
-
-
-def stream_on(node: Any, client: Client) -> Stream:
-    """Streams until one lives there."""
-    (engine,) = engines(node)
-    for _ in range(30):
-        stream = client.stream("dog", drop="never")
-        before = engine.cpu_times().user
-        for frame in frames(5):
-            stream.step(frame)
-        if engine.cpu_times().user > before + 0.02:
-            return stream
-        stream.close()
-    raise AssertionError("no stream came to the node")
-
-
-def come_back(client: Client, session: str) -> Stream:
-    """As soon as the cluster knows which of its servers is gone."""
-    deadline = time.monotonic() + 40
-    while True:
-        try:
-            return client.stream(session=session, drop="never")
-        except ServeError:
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-
-
-def test_a_stream_goes_on_at_another_server(deployed: str, second: Any, cluster: Cluster, onnx_bundle: Path) -> None:
-    client, clip = Client(deployed, token=TOKEN, seconds=20), frames(12)
-    stream = stream_on(second, client)
-    for frame in clip[5:8]:
-        stream.step(frame)
-    engine = engines(second)
-    cluster.remove_node(second, allow_graceful=False)
-    with pytest.raises(ServeError) as caught:
-        list(map(stream.step, clip[8:]))
-    assert caught.value.code in ("gone", "closed"), caught.value
-    assert psutil.wait_procs(engine, 20)[1] == []  # they end with their server
-    with come_back(client, stream.session) as again, Runtime.load(onnx_bundle, device="cpu") as runtime:
-        kept = again.resumed[-1]
-        assert kept is not None
-        assert 5 <= kept <= 7  # saved every three frames
-        with runtime.stream("dog") as session:
-            for frame in clip[: kept + 1]:
-                session.step(frame)
-            for number, frame in enumerate(clip[kept + 1 :], start=kept + 1):
-                result = again.step(frame)
-                assert result.frame == number
-                require_equal(result, session.step(frame))
-
-
-def test_requests_of_a_client_stay_at_their_server(deployed: str, tmp_path: Path) -> None:
-    """Only one of the two knows the video."""
-    clip = video_of(tmp_path, 4).read_bytes()
-    for session in range(4):
-        headers = {"Authorization": f"Bearer {TOKEN}", "X-Session-Id": f"client {session}"}
-        sent = {"files": {"video": clip}, "data": {"instruction": '{"phrases": ["dog"]}'}}
-        with httpx.Client(base_url=deployed, headers=headers, timeout=30) as http:
-            name = http.post("/v1/videos", **sent).json()["id"]
-            until_time = time.monotonic() + 60
-            while (state := http.get(f"/v1/videos/{name}").raise_for_status().json())["state"] == "running":
-                assert time.monotonic() < until_time
-                time.sleep(0.1)
-            assert (state["state"], state["frames"]) == ("done", 4)
-            assert len(http.get(f"/v1/videos/{name}/result").text.splitlines()) == 4
-    with pytest.raises(ServeError) as caught:
-        Client(deployed, token="a token that is another one").stream("dog")
-    assert caught.value.code == "unauthorized"
-
-
 def test_servers_without_room_are_named(cluster: Cluster, onnx_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_ray, "_START_SECONDS", 2.0)
     with joined(cluster.address):
@@ -278,3 +194,119 @@ def test_servers_without_room_are_named(cluster: Cluster, onnx_bundle: Path, mon
         finally:
             ray.serve.shutdown()
     assert caught.value.code == "not_started"
+
+
+@pytest.fixture(scope="module")
+def deployed(cluster: Cluster, onnx_bundle: Path) -> Iterator[tuple[str, Any]]:
+    """The address of a server on each of two nodes, and the second node."""
+    settings = settings_of(onnx_bundle)
+    with limited("the deployment"):
+        node = cluster.add_node(**NODE)
+        connection = contextlib.ExitStack()
+        with connection:
+            connection.enter_context(joined(cluster.address))
+            connection.callback(ray.serve.shutdown)
+            deploy(settings, replicas=2, proxies="HeadOnly")
+            connection = connection.pop_all()
+    yield f"http://127.0.0.1:{settings.port}", node
+    with limited("the end of the deployment"):
+        connection.close()
+
+
+def test_requests_of_a_client_stay_at_their_server(deployed: tuple[str, Any], tmp_path: Path) -> None:
+    """Only one of the two knows the video."""
+    clip, deadline = video_of(tmp_path, 4).read_bytes(), time.monotonic() + 60
+    for session in range(4):
+        headers = {"Authorization": f"Bearer {TOKEN}", "X-Session-Id": f"client {session}"}
+        sent = {"files": {"video": clip}, "data": {"instruction": '{"phrases": ["dog"]}'}}
+        with httpx.Client(base_url=deployed[0], headers=headers, timeout=30) as http:
+            name = http.post("/v1/videos", **sent).json()["id"]
+            while (state := http.get(f"/v1/videos/{name}").raise_for_status().json())["state"] == "running":
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert (state["state"], state["frames"]) == ("done", 4)
+            assert len(http.get(f"/v1/videos/{name}/result").text.splitlines()) == 4
+    with pytest.raises(ServeError) as caught:
+        Client(deployed[0], token="a token that is another one").stream("dog")
+    assert caught.value.code == "unauthorized"
+
+
+def engine(node: Any) -> psutil.Process:
+    """The process on a node that owns engines."""
+    (found,) = [one for one in psutil.Process(raylet(node)).children(recursive=True) if ENGINE in command_of(one)]
+    return found
+
+
+def has_engine(node: Any) -> bool:
+    return any(ENGINE in command_of(one) for one in psutil.Process(raylet(node)).children(recursive=True))
+
+
+def stream_on(node: Any, other: Any, client: Client) -> Stream:
+    """Streams until one lives there: its engine works when the stream does. Five frames of it are segmented."""
+    here, there = engine(node), engine(other)
+    for _ in range(30):
+        stream = client.stream("dog", drop="never")
+        stream.step(CLIP[0])
+        before = here.cpu_times().user, there.cpu_times().user
+        for frame in CLIP[1:5]:
+            stream.step(frame)
+        if here.cpu_times().user - before[0] > there.cpu_times().user - before[1]:
+            return stream
+        stream.close()
+    raise AssertionError("no stream came to the node")
+
+
+def come_back(client: Client, session: str) -> Stream:
+    """As soon as the cluster knows which of its servers is gone."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return client.stream(session=session, drop="never")
+        except ServeError:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+
+def require_to_go_on(client: Client, stream: Stream, runtime: Runtime) -> None:
+    """Its server has been killed: the connection ends, the client comes back, and results are those of a stream that
+    was never interrupted."""
+    told = list[RemoteResult]()
+    with pytest.raises(ServeError) as caught:
+        told.extend(map(stream.step, CLIP[5:]))
+    seen = told[-1].frame if told else 4
+    assert caught.value.code in ("gone", "closed"), caught.value
+    with come_back(client, stream.session) as again, runtime.stream("dog") as session:
+        kept = again.resumed[-1]
+        assert kept is not None
+        assert seen - 6 <= kept <= seen + 1  # saved every three frames; what was on its way is lost
+        for frame in CLIP[: kept + 1]:
+            session.step(frame)
+        for number, frame in enumerate(CLIP[kept + 1 : kept + 5], start=kept + 1):
+            result = again.step(frame)
+            assert result.frame == number
+            require_equal(result, session.step(frame))
+
+
+def test_a_stream_goes_on_at_another_server(deployed: tuple[str, Any], cluster: Cluster, onnx_bundle: Path) -> None:
+    """Where first its server is killed, which Ray starts anew, and then its node."""
+    (url, second), head = deployed, cluster.head_node
+    client = Client(url, token=TOKEN, seconds=20)
+    with Runtime.load(onnx_bundle, device="cpu") as runtime:
+        stream, lost = stream_on(second, head, client), engine(second)
+        server = lost.parent()
+        assert server is not None
+        server.kill()
+        require_to_go_on(client, stream, runtime)
+        assert psutil.wait_procs([lost], 20)[1] == []  # it ends with its server
+        until(lambda: has_engine(second))
+        until(lambda: ready_replicas() == 2)
+
+        stream, lost = stream_on(second, head, client), engine(second)
+        cluster.remove_node(second, allow_graceful=False)
+        require_to_go_on(client, stream, runtime)
+        assert psutil.wait_procs([lost], 20)[1] == []
+
+
+def ready_replicas() -> int:
+    found = ray.serve.status().applications[on_ray.APPLICATION].deployments["server"]
+    return found.replica_states.get("RUNNING", 0)
