@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -126,6 +128,36 @@ class Encoder:
         os.environ.setdefault("SVT_LOG", "1")  # its library prints a page about itself otherwise
         quality = {} if self.crf is None else {"crf": str(self.crf)}
         return {**self.codec.options, **(self.codec.alpha_options if self.alpha else {}), **quality}
+
+
+@contextmanager
+def kept_scheduling() -> Iterator[None]:
+    """Threads of this process that the body starts or alters are scheduled as its own is, for good.
+
+    SVT-AV1, where it may (as root), puts its threads and the one that opens it at the highest real-time priority, and
+    leaves them there: what such a process computes from then on, and all that it starts, keeps others from the
+    processors. Done on Linux alone, where threads have such policies of their own.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    own, before = (os.sched_getscheduler(0), os.sched_getparam(0)), _scheduling()
+    try:
+        yield
+    finally:
+        for thread, policy in _scheduling().items():
+            if policy != before.get(thread, own[0]):
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.sched_setscheduler(thread, *own)
+
+
+def _scheduling() -> dict[int, int]:
+    """Policies by thread of this process."""
+    policies = {}
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with suppress(ProcessLookupError):
+            policies[thread] = os.sched_getscheduler(thread)
+    return policies
 
 
 def format_of(path: Path) -> str:

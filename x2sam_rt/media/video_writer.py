@@ -15,7 +15,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import AtomicOutput, Output, naming_write_errors
 from x2sam_rt.media.audio import Audio, AudioCopy
-from x2sam_rt.media.encoding import DEFAULT_ENCODING, Encoding
+from x2sam_rt.media.encoding import DEFAULT_ENCODING, Encoding, kept_scheduling
 from x2sam_rt.media.types import Pixels
 
 _TICKS = 90_000  # per second: divides every usual frame rate, 30000/1001 included
@@ -68,6 +68,8 @@ class VideoWriter(Output):
             assert isinstance(stream, VideoStream), "its codec is one of pictures"
             self._stream = stream
             self._describe_stream()
+            with kept_scheduling():
+                stream.codec_context.open()
             self._audio = None if audio is None else AudioCopy(audio, self._container)
 
     def write(self, pixels: Pixels, timestamp: float | None = None) -> None:
