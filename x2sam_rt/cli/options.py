@@ -55,6 +55,9 @@ AskAgain = Annotated[
         help="When a video's instruction is asked again: once, every=8, on_change=0.5; :forget empties the memory then."
     ),
 ]
+OnRay = Annotated[
+    str | None, typer.Option("--ray", help='On this Ray cluster: its address, or "auto" on one of its machines.')
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there already.")]
 Truncated = Annotated[bool, typer.Option("--allow-truncated", help="Keep the frames before a break in the file.")]
 
