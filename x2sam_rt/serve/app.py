@@ -44,7 +44,8 @@ class Problem(BaseModel):
 
 
 class Info(BaseModel):
-    """bundle: SHA-256 of its manifest, which snapshots are bound to. capacity: sessions at once."""
+    """bundle: SHA-256 of its manifest, which snapshots are bound to. capacity: sessions at once. most_*: pixels of a
+    frame, bytes of a message, of a snapshot in parts, of an upload."""
 
     bundle: str
     device: list[str]
@@ -52,6 +53,7 @@ class Info(BaseModel):
     capacity: int
     most_pixels: int
     most_message: int
+    most_snapshot: int
     most_upload: int
 
 
@@ -189,7 +191,8 @@ def _add_segmenting(app: FastAPI, hub: Hub, videos: Videos) -> None:
             raise ServeError("not_ready", "The workers are starting.")
         limits = {name: getattr(hub.settings, name) for name in ("most_pixels", "most_message", "most_upload")}
         devices = [one.device for one in ready]
-        return Info(bundle=ready[0].bundle, device=devices, tasks=list(ready[0].tasks), capacity=hub.capacity, **limits)
+        found = {"bundle": ready[0].bundle, "device": devices, "tasks": list(ready[0].tasks), "capacity": hub.capacity}
+        return Info(**found, **limits, most_snapshot=hub.most_snapshot)
 
     @app.post("/v1/image", dependencies=token, responses=_PROBLEMS)
     async def image(
