@@ -134,6 +134,16 @@ def test_what_cannot_be_encoded(name: str, encoding: dict[str, object], message:
         Encoding(**encoding).encoder(Path(name))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("codec", "size"), [("h264", (200, 20_000)), ("hevc", (2, 2)), ("av1", (2, 64)), ("vp9", (16_384, 16_384))]
+)
+def test_sizes_that_a_codec_does_not_take(codec: str, size: tuple[int, int]) -> None:
+    path, encoder = Path("a.mkv"), Encoding(codec).encoder(Path("a.mkv"))
+    with pytest.raises(VideoError, match=f"a.mkv: lib.* takes no frames of {size[1]}×{size[0]} pixels"):
+        encoder.require_size(path, *size)
+    encoder.require_size(path, 63, 101)  # padded to even ones
+
+
 def test_a_codec_that_pyav_was_built_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CODECS, "av1", CODECS["av1"].__class__("libnothing", "yuv420p"))
     with pytest.raises(VideoError, match="was built without libnothing"):

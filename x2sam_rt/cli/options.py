@@ -67,6 +67,16 @@ Threads = Annotated[
 ]
 
 
+EMBEDDED = "toy"
+
+
+def checkpoint_named(name: str) -> str | Path:
+    """What a command calls a checkpoint: the embedded one by its name, others as they are."""
+    from x2sam_rt.model.checkpoint.files import embedded_checkpoint
+
+    return embedded_checkpoint() if name == EMBEDDED else name
+
+
 def use_threads(threads: int | None) -> None:
     """None = as it is: what PyTorch found, or OMP_NUM_THREADS says. Engines ask PyTorch for the number."""
     if threads is not None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 
@@ -128,6 +129,26 @@ class Encoder:
         os.environ.setdefault("SVT_LOG", "1")  # its library prints a page about itself otherwise
         quality = {} if self.crf is None else {"crf": str(self.crf)}
         return {**self.codec.options, **(self.codec.alpha_options if self.alpha else {}), **quality}
+
+    def require_size(self, path: Path, height: int, width: int) -> None:
+        """Raises VideoError where the codec takes no frames of this size; path: for the message."""
+        trial = av.CodecContext.create(self.codec.encoder, "w")
+        assert isinstance(trial, av.VideoCodecContext), "its codec is one of pictures"
+        trial.width, trial.height, trial.pix_fmt = even(width), even(height), self.pixels
+        trial.time_base, trial.options = Fraction(1, 25), self.options
+        try:
+            with kept_scheduling():
+                trial.open()
+        except av.FFmpegError as error:
+            raise VideoError(
+                f"{path}: {self.codec.encoder} takes no frames of {width}×{height} pixels ({error.strerror}). Choose "
+                f"another codec ({', '.join(CODECS)}), or write .jsonl."
+            ) from error
+
+
+def even(pixels: int) -> int:
+    """A width or height as videos have it: most codecs halve the colour planes."""
+    return pixels + pixels % 2
 
 
 @contextmanager
