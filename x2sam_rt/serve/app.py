@@ -190,9 +190,9 @@ def _add_segmenting(app: FastAPI, hub: Hub, videos: Videos) -> None:
         if not ready:
             raise ServeError("not_ready", "The workers are starting.")
         limits = {name: getattr(hub.settings, name) for name in ("most_pixels", "most_message", "most_upload")}
+        limits |= {"capacity": hub.capacity, "most_snapshot": hub.most_snapshot}
         devices = [one.device for one in ready]
-        found = {"bundle": ready[0].bundle, "device": devices, "tasks": list(ready[0].tasks), "capacity": hub.capacity}
-        return Info(**found, **limits, most_snapshot=hub.most_snapshot)
+        return Info(bundle=ready[0].bundle, device=devices, tasks=list(ready[0].tasks), **limits)
 
     @app.post("/v1/image", dependencies=token, responses=_PROBLEMS)
     async def image(
