@@ -28,9 +28,10 @@ test: venv lint
 
 # Servers, their load, messages that nobody would write, the page in a browser, and what a newcomer does with sources
 # from other processes: what that needs beside is installed here. Without npm or Chromium the page's tests are skipped,
-# and say so.
+# without Ray those of a cluster, and say so.
 test-serve: venv
 	$(BIN)/pip install --quiet --editable ".[serve-test]"
+	$(BIN)/pip install --quiet --editable ".[ray]" || echo "Ray could not be installed: its tests will be skipped" >&2
 	if command -v npm > /dev/null; then cd web && npm ci --no-audit --no-fund --silent; fi
 	$(BIN)/python -m pytest tests/serve tests/journeys
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import secrets
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from types import TracebackType
@@ -180,6 +181,8 @@ class _Address:
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url.rstrip("/")
         self.headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        # On a cluster, requests of one client reach one server; streams go wherever there is room.
+        self.pinned = {**self.headers, "X-Session-Id": secrets.token_hex(8)}
 
     @property
     def stream(self) -> str:
@@ -223,13 +226,13 @@ class Client:
 
     def segment_image(self, image: Pixels | bytes, prompt: Prompt) -> RemoteResult:
         """One still image: (H, W, 3) uint8 RGB, or an encoded JPEG or PNG."""
-        with httpx.Client(headers=self._at.headers, timeout=self._seconds) as http:
+        with httpx.Client(headers=self._at.pinned, timeout=self._seconds) as http:
             answer = http.post(f"{self._at.url}/v1/image", **_image(image, prompt))
         return _image_result(answer)
 
     def info(self) -> dict[str, Any]:
         """The server's limits."""
-        return _body(httpx.get(f"{self._at.url}/v1/info", headers=self._at.headers, timeout=self._seconds))
+        return _body(httpx.get(f"{self._at.url}/v1/info", headers=self._at.pinned, timeout=self._seconds))
 
 
 class AsyncClient:
@@ -261,7 +264,7 @@ class AsyncClient:
         return stream
 
     async def segment_image(self, image: Pixels | bytes, prompt: Prompt) -> RemoteResult:
-        async with httpx.AsyncClient(headers=self._at.headers, timeout=self._seconds) as http:
+        async with httpx.AsyncClient(headers=self._at.pinned, timeout=self._seconds) as http:
             return _image_result(await http.post(f"{self._at.url}/v1/image", **_image(image, prompt)))
 
 

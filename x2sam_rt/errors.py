@@ -93,6 +93,7 @@ EXTRAS = {
     "vgd": ("scipy",),
     "quant": ("torchao",),
     "serve": ("fastapi", "uvicorn", "websockets", "httpx", "prometheus_client"),
+    "ray": ("ray",),
 }
 
 

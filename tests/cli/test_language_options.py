@@ -10,8 +10,16 @@ import torch
 from typer.testing import CliRunner, Result
 
 from x2sam_rt.cli.app import app
+from x2sam_rt.cli.terminal import GrowingAnswer
+from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.errors import BundleError
+from x2sam_rt.media.encoding import Encoding
+from x2sam_rt.media.sources import VideoFile
 from x2sam_rt.media.video import VideoWriter
+from x2sam_rt.runtime.run import answer_video
+from x2sam_rt.runtime.runtime import Runtime
+from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.marks import Mark, link, parse_marks
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +47,34 @@ def test_a_stop_text_ends_an_answer(torch_bundle: Path, video: Path) -> None:
     whole = invoke(*chat).stdout.strip()
     middle = whole[len(whole) // 2]
     assert invoke(*chat, "--stop", middle).stdout.strip() == whole[: whole.index(middle)].strip()
+
+
+def test_answers_are_printed_without_marks(tmp_path: Path) -> None:
+    """The embedded model marks what it sees in a chat, too: printed is what a result's text holds."""
+    frames, clip = make_clip(0, ClipSettings(side=128, frames=4)).frames, tmp_path / "clip.mkv"
+    with VideoWriter(clip, 128, 128, 10, encoding=Encoding(crf=0)) as writer:
+        for frame in frames:
+            writer.write(frame)
+    assert invoke("export", "toy", "--engine", "torch", "-o", tmp_path / "bundle").exit_code == 0
+    said = invoke("run", tmp_path / "bundle", clip, "--task", "chat", "-p", "What happens here?").stdout
+    with Runtime.load(tmp_path / "bundle") as runtime, VideoFile(clip) as source:
+        pieces: list[str] = []
+        read = answer_video(runtime, source, Instruction("chat", question="What happens here?"), on_text=pieces.append)
+    assert "<p>" in "".join(pieces)
+    assert said == read + "\n"
+    assert not any(mark.value in said for mark in Mark)
+
+
+def test_no_mark_is_printed_whatever_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """In any order and without partners, in pieces that cut them apart, spelled by words."""
+    random, words = np.random.default_rng(0), ("a", " ", "b.", ".", " < c", "!", *(mark.value for mark in Mark))
+    for _ in range(500):
+        whole = "".join(words[n] for n in random.integers(0, len(words), random.integers(0, 12)))
+        text, cuts = GrowingAnswer(), sorted(random.integers(0, len(whole) + 1, 5).tolist())
+        for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+            text(whole[start:end])
+        text.finish()
+        assert capsys.readouterr().out == link(parse_marks(whole)).text + "\n"
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(bundle: Path, *arguments: object) -> Result:
-    return CliRunner().invoke(app, ["run", str(bundle), *map(str, arguments), "-p", "the circle"])
+    prompt = [] if "-r" in arguments else ["-p", "the circle"]
+    return CliRunner().invoke(app, ["run", str(bundle), *map(str, arguments), *prompt])
 
 
 def said(result: Result) -> str:
@@ -98,6 +99,12 @@ def test_the_segmented_file_is_never_written_to(torch_bundle: Path, folder: Path
         (("--image", "photo.png", "--cutout", "new.jpg"), "wanted one of .png"),
         (("--image", "photo.png", "--matte", "new"), "cannot write a file without suffix"),
         (("--video", "clip.mp4", "-o", "n" * 251 + ".mp4"), "File name too long"),
+        (("small/", "--davis", "new", "-o", "new.mkv", "--codec", "hevc"), "takes no frames of 2×2 pixels"),
+        (("--video", "clip.mp4", "-t", "object", "-r", "point:64,9", "-o", "new.mp4"), "outside the 64×64 frame"),
+        (("--video", "clip.mp4", "-t", "object", "-r", "box:70,9,80,20@5", "-o", "new.mp4"), "outside the 64×64"),
+        (("--video", "clip.mp4", "-t", "object", "-r", "point:9,9@6", "-o", "new.mp4"), "Prompt on frames [6], but"),
+        (("--image", "photo.png", "-t", "interactive", "-r", "point:9,64", "-o", "new.png"), "outside the 64×64"),
+        (("small/", "-t", "object", "-r", "mask:photo.png", "-o", "new.mp4"), "mask is 64×64, the frame 2×2"),
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(value[2:])[:40],
 )
@@ -106,6 +113,8 @@ def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(
 ) -> None:
     monkeypatch.chdir(folder)
     Path("there.mp4").write_text("mine")
+    Path("small").mkdir()
+    Image.new("RGB", (2, 2)).save("small/0.png")
     Path("diary").mkdir()
     Path("diary/monday.txt").write_text("mine")
     before = names(folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import av
@@ -56,6 +58,23 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, codec: str | None, suff
     own = {".webm": "vp9", ".mov": "h264"}
     with av.open(str(path)) as container:
         assert container.streams.video[0].codec_context.codec.canonical_name == (codec or own[suffix])
+
+
+def scheduling() -> set[int]:
+    """Policies of this process' threads."""
+    return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux schedules each thread by a policy of its own")
+@pytest.mark.parametrize("codec", CODECS)
+def test_no_thread_goes_before_all_others(tmp_path: Path, codec: str) -> None:
+    """As root, SVT-AV1 would make this very thread a real-time one."""
+    before, seen = scheduling(), []
+    with VideoWriter(tmp_path / "clip.mkv", 98, 50, 25, encoding=Encoding(codec)) as video:
+        for index in range(COUNT):
+            video.write(blocks(index)[..., :3].copy())
+            seen.append(scheduling())
+    assert [*seen, scheduling()] == [before] * (COUNT + 1)
 
 
 def test_players_of_apple_know_the_hevc(tmp_path: Path) -> None:
@@ -113,6 +132,16 @@ def test_transparency(tmp_path: Path, suffix: str) -> None:
 def test_what_cannot_be_encoded(name: str, encoding: dict[str, object], message: str) -> None:
     with pytest.raises(VideoError, match=message.replace(".", r"\.")):
         Encoding(**encoding).encoder(Path(name))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("codec", "size"), [("h264", (200, 20_000)), ("hevc", (2, 2)), ("av1", (2, 64)), ("vp9", (16_384, 16_384))]
+)
+def test_sizes_that_a_codec_does_not_take(codec: str, size: tuple[int, int]) -> None:
+    path, encoder = Path("a.mkv"), Encoding(codec).encoder(Path("a.mkv"))
+    with pytest.raises(VideoError, match=f"a.mkv: lib.* takes no frames of {size[1]}×{size[0]} pixels"):
+        encoder.require_size(path, *size)
+    encoder.require_size(path, 63, 101)  # padded to even ones
 
 
 def test_a_codec_that_pyav_was_built_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,31 @@ def test_scribble_holds_what_is_near_its_line() -> None:
     assert np.array_equal(mask[certain], nearest[certain] <= 5)
 
 
+def test_a_scribble_of_many_strokes_is_the_union_of_their_discs_and_lines() -> None:
+    """Steep, flat, upright, level and no strokes at all, along the edges too, against the distance of every pixel."""
+    random, (height, width) = np.random.default_rng(0), (37, 53)
+    y, x = np.mgrid[:height, :width]
+    for radius, grid in ((1, 0.0), (5, 0.0), (6, 1.0), (13, 0.25)):
+        vertices = random.uniform(0, 1, (9, 2)) * (width, height)
+        vertices = vertices if not grid else np.floor(vertices / grid) * grid
+        vertices[3], vertices[5, 0], vertices[7, 1], vertices[8] = vertices[2], vertices[4, 0], vertices[6, 1], (0, 0)
+        (ax, ay), (dx, dy) = vertices[:-1].T[..., None, None], np.diff(vertices, axis=0).T[..., None, None]
+        share = np.clip(((x - ax) * dx + (y - ay) * dy) / np.maximum(dx**2 + dy**2, 1e-30), 0, 1)
+        nearest = np.hypot(x - ax - share * dx, y - ay - share * dy).min(0)
+        certain = abs(nearest - radius) > 1e-9
+        mask = Prompt.scribble([(px, py) for px, py in vertices.tolist()], radius=radius).mask(height, width)
+        assert np.array_equal(mask[certain], nearest[certain] <= radius)
+
+
+def test_as_many_strokes_across_a_frame_of_8k_as_are_taken() -> None:
+    """Whose boxes hold a hundred billion pixels: row by row they are seconds, pixel by pixel minutes."""
+    places = np.random.default_rng(0).uniform(0, 1, (4096, 2)) * (7680, 4320)
+    mask = Prompt.scribble([(x, y) for x, y in places.tolist()]).mask(4320, 7680)
+    assert mask.mean() > 0.8
+    for (ax, ay), (bx, by) in zip(places[:-1:99], places[1::99], strict=False):
+        assert mask[int((ay + by) / 2), int((ax + bx) / 2)]
+
+
 def test_box_fills_its_pixels() -> None:
     mask = Prompt.box(2, 1, 5, 4).mask(6, 8)
     assert mask.sum() == 9

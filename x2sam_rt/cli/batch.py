@@ -14,6 +14,7 @@ from x2sam_rt.cli.options import (
     Context,
     ModelKnob,
     Names,
+    OnRay,
     Phrases,
     Regions,
     TaskName,
@@ -46,6 +47,7 @@ def batch(
         list[str] | None,
         typer.Option(help='"cpu", "cuda:N", a process each; repeat for several. Default: as many as fit.'),
     ] = None,
+    on_ray: OnRay = None,
 ) -> None:
     """Segment many videos, one result each. Running it again goes on with what has none yet.
 
@@ -63,7 +65,9 @@ def batch(
         wanted = batch_videos(videos, instruction)
         segmenter = Segmenter(bundle, context, ModelKnobs.parse(knob or ()), ReAsk.parse(ask_again))
         with Batch(segmenter, wanted, output) as made:
-            if made.waiting:
+            if made.waiting and on_ray is not None:
+                _run_on_cluster(made, on_ray, device)
+            elif made.waiting:
                 _run_here(made, device)
     console.print(f"{len(wanted) - len(made.failed)} results in {output}")
     if made.failed:
@@ -77,6 +81,18 @@ def _run_here(made: Batch, device: list[str] | None) -> None:
 
     devices = device or fitting_devices(read_manifest(made.segmenter.bundle), len(made.waiting))
     _run(made, Processes(made.segmenter, devices[: len(made.waiting)], made.unfinished))
+
+
+def _run_on_cluster(made: Batch, address: str, device: list[str] | None) -> None:
+    from x2sam_rt.errors import require_extra
+
+    if device is not None:
+        raise typer.BadParameter("Ray chooses the devices; leave --device out", param_hint="--ray")
+    require_extra("ray")
+    from x2sam_rt.serve.cluster import RayWorkers, joined, ray_places
+
+    with joined(address):
+        _run(made, RayWorkers(made.segmenter, ray_places(made.segmenter.bundle, len(made.waiting))))
 
 
 def _run(made: Batch, workers: Workers) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 
 from x2sam_rt.cli.options import Device, Threads, use_threads
-from x2sam_rt.cli.terminal import console, print_text, progress_bar, reporting
+from x2sam_rt.cli.terminal import console, progress_bar, reporting
 from x2sam_rt.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def evaluate(
         if output is not None:
             write_evaluation(found, output)
         if as_json:
-            print_text(found.to_json())
+            typer.echo(found.to_json(), nl=False)
         else:
             console.print(evaluation_table(found))
 

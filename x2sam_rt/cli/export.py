@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 from rich.progress import TimeRemainingColumn
 
+from x2sam_rt.cli.options import EMBEDDED, checkpoint_named
 from x2sam_rt.cli.terminal import console, error_console, progress_bar, reporting
 from x2sam_rt.config import Turns
 from x2sam_rt.runtime.engines import BACKENDS, find_backend
 
-EMBEDDED = "toy"
 SECONDS_BETWEEN_LINES = 10.0
 _SLOWER = 1.2
 _TRACING = 1e8  # weights
@@ -99,7 +99,6 @@ def export(
     """
     from x2sam_rt.export.bundle_writer import ExportPlan, check_request, export_bundle
     from x2sam_rt.export.int8 import Calibration, check_calibration
-    from x2sam_rt.model.checkpoint.files import embedded_checkpoint
     from x2sam_rt.model.checkpoint.loading import load_checkpoint
     from x2sam_rt.model.knobs import ModelKnobs
 
@@ -110,8 +109,7 @@ def export(
         check_request(backend, computes, names, output, overwrite)
         calibration = None if calibrate is None else Calibration(calibrate)
         check_calibration(computes, calibration)
-        path = embedded_checkpoint() if checkpoint == EMBEDDED else checkpoint
-        opened = load_checkpoint(path, vlm=vlm, config=config, tokenizer=tokenizer, sam2=sam2)
+        opened = load_checkpoint(checkpoint_named(checkpoint), vlm=vlm, config=config, tokenizer=tokenizer, sam2=sam2)
         turned = {
             "image_size": image_size,
             "slots": slots,

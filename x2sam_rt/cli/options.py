@@ -55,6 +55,9 @@ AskAgain = Annotated[
         help="When a video's instruction is asked again: once, every=8, on_change=0.5; :forget empties the memory then."
     ),
 ]
+OnRay = Annotated[
+    str | None, typer.Option("--ray", help='On this Ray cluster: its address, or "auto" on one of its machines.')
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there already.")]
 Truncated = Annotated[bool, typer.Option("--allow-truncated", help="Keep the frames before a break in the file.")]
 
@@ -62,6 +65,16 @@ Truncated = Annotated[bool, typer.Option("--allow-truncated", help="Keep the fra
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Of the processor, for engines and language model; default: all its cores.")
 ]
+
+
+EMBEDDED = "toy"
+
+
+def checkpoint_named(name: str) -> str | Path:
+    """What a command calls a checkpoint: the embedded one by its name, others as they are."""
+    from x2sam_rt.model.checkpoint.files import embedded_checkpoint
+
+    return embedded_checkpoint() if name == EMBEDDED else name
 
 
 def use_threads(threads: int | None) -> None:

@@ -74,6 +74,7 @@ def profile(
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.profile import staged
     from x2sam_rt.runtime.profile_report import draw_profile, profile_table, write_page, write_profile
+    from x2sam_rt.runtime.prompt_frames import require_regions
     from x2sam_rt.runtime.runtime import Runtime
 
     with reporting():
@@ -87,6 +88,9 @@ def profile(
             prompt = ["the object"]
         instruction = asked(task_name, prompt, things, stuff, region, None)
         again, knobs = ReAsk.parse(ask_again), ModelKnobs.parse(knob or ())
+        opened = partial(VideoFile, video, allow_truncated=allow_truncated)
+        with opened() as source:
+            require_regions(source, instruction)
         with contextlib.ExitStack() as stack:
 
             def load(folder: Path, chosen: ModelKnobs) -> Runtime:
@@ -95,7 +99,6 @@ def profile(
 
             runtime = load(bundle, knobs)
             other = None if compare is None else (compare, load(compare, ModelKnobs()))
-            opened = partial(VideoFile, video, allow_truncated=allow_truncated)
             measured = _measure(runtime, opened, instruction, again, trace, other)
         console.print(profile_table(measured))
         if json_path is not None:

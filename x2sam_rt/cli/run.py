@@ -29,7 +29,7 @@ from x2sam_rt.cli.options import (
     asked,
     use_threads,
 )
-from x2sam_rt.cli.terminal import console, error_console, linked_text, print_text, reporting, with_progress
+from x2sam_rt.cli.terminal import GrowingAnswer, console, error_console, linked_text, reporting, with_progress
 from x2sam_rt.tasks.table import task
 
 if TYPE_CHECKING:
@@ -222,6 +222,8 @@ def _run_image(load: Load, path: Path, instruction: Instruction, plan: OutputPla
 
     _require_masks(instruction, plan, path)
     pixels = read_image(path)
+    for region in instruction.regions:
+        region.mask(*pixels.shape[:2])  # refused before the model is loaded
     with RunOutputs(plan, path, None) as outputs, load() as runtime:
         result = runtime.segment_image(pixels, instruction)
         outputs.write(pixels, result)
@@ -229,25 +231,30 @@ def _run_image(load: Load, path: Path, instruction: Instruction, plan: OutputPla
 
 
 def _run_words(load: Load, opened: Callable[[], FrameSource], instruction: Instruction, plan: OutputPlan) -> None:
+    from x2sam_rt.runtime.prompt_frames import require_regions
     from x2sam_rt.runtime.run import answer_video
 
     with opened() as source:
         _require_masks(instruction, plan, Path(source.name))
+        require_regions(source, instruction)
         with load() as runtime:
-            answer_video(runtime, source, instruction, on_text=print_text)
-    console.print()
+            text = GrowingAnswer()
+            answer_video(runtime, source, instruction, on_text=text)
+            text.finish()
 
 
 def _run_frames(
     load: Load, opened: Callable[[], FrameSource], instruction: Instruction, plan: OutputPlan, again: ReAsk
 ) -> None:
+    from x2sam_rt.runtime.prompt_frames import require_regions
     from x2sam_rt.runtime.writers.opening import RunOutputs
 
     last = None
     with opened() as source:
         name = Path(source.name)
+        require_regions(source, instruction)
         with (
-            RunOutputs(plan, name, source.frame_rate, source.audio) as outputs,
+            RunOutputs(plan, name, source.frame_rate, source.audio, source.frame_size(0)) as outputs,
             _saying_what_is_kept(outputs, plan.paths(name)),
             load() as runtime,
         ):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from x2sam_rt.cli.options import Bundle, Context
+from x2sam_rt.cli.options import Bundle, Context, OnRay
 from x2sam_rt.cli.terminal import reporting
 
 
@@ -27,6 +27,10 @@ def serve(
     origin: Annotated[list[str] | None, typer.Option(help="A page's origin that may call; repeat for several.")] = None,
     threads: Annotated[int | None, typer.Option(help="PyTorch's, of each worker.")] = None,
     context: Context = None,
+    on_ray: OnRay = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="On a cluster: servers; default: one per GPU, or without GPUs one per machine.")
+    ] = None,
 ) -> None:
     """Serve streams to others: frames and words over WebSockets, masks back.
 
@@ -56,4 +60,10 @@ def serve(
             total_seconds=total_seconds,
             drain_seconds=drain_seconds,
         )
-        serve(settings)
+        if on_ray is None:
+            serve(settings)
+            return
+        require_extra("ray")
+        from x2sam_rt.serve.cluster import serve_on_cluster
+
+        serve_on_cluster(settings, on_ray, replicas)

@@ -27,6 +27,7 @@ from rich.text import Text
 
 from x2sam_rt.errors import VerificationError, X2SamError
 from x2sam_rt.media.colors import color_of
+from x2sam_rt.tasks.marks import link, parse_marks
 
 if TYPE_CHECKING:
     from x2sam_rt.media.source import FrameSource
@@ -44,6 +45,7 @@ _ARGUMENT = re.compile(
     r"\b(?P<name>phrases|question|regions|things|stuff|explain|answer|max_new_tokens|stop|threshold|presence|context|"
     r"allow_truncated|allow_playlists|stride|most|alpha|outline)=(True\b)?(?P<value>(?=[\w'\"(\[-]))?"
 )
+_BEGUN_MARK = re.compile(r"</?\w*$")
 console, error_console = Console(), Console(stderr=True)
 
 
@@ -112,10 +114,25 @@ def progress_bar(*more: ProgressColumn) -> Progress:
     return Progress(*columns, console=error_console, transient=True)
 
 
-def print_text(text: str) -> None:
-    """Generated text as it grows."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+class GrowingAnswer:
+    """Prints generated text as it grows, as a person reads it: without what marks it, whatever the model writes."""
+
+    def __init__(self) -> None:
+        self._spelled, self._printed = "", 0
+
+    def __call__(self, piece: str) -> None:
+        """piece: with its marks spelled, as `on_text` gets it. What may yet be a mark's beginning is held back, as are
+        blanks, which a `<SEG>` takes along."""
+        self._spelled += piece
+        self._print(link(parse_marks(_BEGUN_MARK.sub("", self._spelled))).text.rstrip())
+
+    def finish(self) -> None:
+        self._print(link(parse_marks(self._spelled)).text + "\n")
+
+    def _print(self, text: str) -> None:
+        sys.stdout.write(text[self._printed :])
+        sys.stdout.flush()
+        self._printed = max(self._printed, len(text))
 
 
 def linked_text(result: FrameResult) -> Text:

@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from x2sam_rt.cli.options import EMBEDDED, checkpoint_named
 from x2sam_rt.cli.terminal import console, error_console, progress_bar, reporting
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def toy(
 
 @app.command(epilog=_EPILOG)
 def finetune(
-    checkpoint: Annotated[Path, typer.Argument(help="Trained checkpoint, file or folder.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help=f'Checkpoint file, folder or hub name, or "{EMBEDDED}" for the embedded one.')
+    ],
     dataset: Annotated[
         list[str],
         typer.Option(help="A reader's name; repeat for several. \"paper\": all of the paper's that are there."),
@@ -96,7 +99,7 @@ def finetune(
         from x2sam_rt.model.training.finetune import FinetunePlan, Finetuning
 
         plan = FinetunePlan(
-            checkpoint=checkpoint,
+            checkpoint=Path(checkpoint_named(checkpoint)),
             datasets=tuple(dataset),
             root=root,
             split=split,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 
@@ -126,6 +129,56 @@ class Encoder:
         os.environ.setdefault("SVT_LOG", "1")  # its library prints a page about itself otherwise
         quality = {} if self.crf is None else {"crf": str(self.crf)}
         return {**self.codec.options, **(self.codec.alpha_options if self.alpha else {}), **quality}
+
+    def require_size(self, path: Path, height: int, width: int) -> None:
+        """Raises VideoError where the codec takes no frames of this size; path: for the message."""
+        trial = av.CodecContext.create(self.codec.encoder, "w")
+        assert isinstance(trial, av.VideoCodecContext), "its codec is one of pictures"
+        trial.width, trial.height, trial.pix_fmt = even(width), even(height), self.pixels
+        trial.time_base, trial.options = Fraction(1, 25), self.options
+        try:
+            with kept_scheduling():
+                trial.open()
+        except av.FFmpegError as error:
+            raise VideoError(
+                f"{path}: {self.codec.encoder} takes no frames of {width}×{height} pixels ({error.strerror}). Choose "
+                f"another codec ({', '.join(CODECS)}), or write .jsonl."
+            ) from error
+
+
+def even(pixels: int) -> int:
+    """A width or height as videos have it: most codecs halve the colour planes."""
+    return pixels + pixels % 2
+
+
+@contextmanager
+def kept_scheduling() -> Iterator[None]:
+    """Threads of this process that the body starts or alters are scheduled as its own is, for good.
+
+    SVT-AV1, where it may (as root), puts its threads and the one that opens it at the highest real-time priority, and
+    leaves them there: what such a process computes from then on, and all that it starts, keeps others from the
+    processors. Done on Linux alone, where threads have such policies of their own.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    own, before = (os.sched_getscheduler(0), os.sched_getparam(0)), _scheduling()
+    try:
+        yield
+    finally:
+        for thread, policy in _scheduling().items():
+            if policy != before.get(thread, own[0]):
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.sched_setscheduler(thread, *own)
+
+
+def _scheduling() -> dict[int, int]:
+    """Policies by thread of this process."""
+    policies = {}
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with suppress(ProcessLookupError):
+            policies[thread] = os.sched_getscheduler(thread)
+    return policies
 
 
 def format_of(path: Path) -> str:

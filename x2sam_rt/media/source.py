@@ -78,6 +78,11 @@ class FrameSource(ABC):
         """As `pick_frames`, over all frames to come; None of a source that is not looked ahead in."""
         return None
 
+    def frame_size(self, index: int) -> tuple[int, int] | None:
+        """(height, width) of the frame with this number, as it can be known beforehand; None where it cannot. Raises
+        VideoError for what cannot be read."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Releases files and devices; closing twice is allowed."""

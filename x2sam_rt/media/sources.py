@@ -102,6 +102,10 @@ class VideoFile(FrameSource):
             return pick_frames(self._path, count, chosen, shrink, allow_truncated=self._allow_truncated)
         return self._sought(count, chosen, shrink) or self._read_twice(count, chosen, shrink)
 
+    def frame_size(self, index: int) -> tuple[int, int] | None:
+        """That of the file's first frame: what a container says holds for all."""
+        return self._reader.height, self._reader.width
+
     def close(self) -> None:
         self._reader.close()
 
@@ -176,6 +180,12 @@ class ImageSequence(FrameSource, Generic[T]):
         wanted = sorted(spread(total, count) | {n for n in chosen if n < total})
         keep = keeping(shrink, min(count, total), chosen)
         return PickedFrames.of([keep(self._read(index)) for index in wanted], total, count, chosen)
+
+    def frame_size(self, index: int) -> tuple[int, int] | None:
+        if index >= len(self.images):
+            return None
+        height, width, _ = self._read(index).pixels.shape
+        return int(height), int(width)
 
     def close(self) -> None:
         """Nothing stays open."""

@@ -15,7 +15,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from x2sam_rt.errors import VideoError
 from x2sam_rt.media.atomic import AtomicOutput, Output, naming_write_errors
 from x2sam_rt.media.audio import Audio, AudioCopy
-from x2sam_rt.media.encoding import DEFAULT_ENCODING, Encoding
+from x2sam_rt.media.encoding import DEFAULT_ENCODING, Encoding, even, kept_scheduling
 from x2sam_rt.media.types import Pixels
 
 _TICKS = 90_000  # per second: divides every usual frame rate, 30000/1001 included
@@ -68,6 +68,8 @@ class VideoWriter(Output):
             assert isinstance(stream, VideoStream), "its codec is one of pictures"
             self._stream = stream
             self._describe_stream()
+            with kept_scheduling():
+                stream.codec_context.open()
             self._audio = None if audio is None else AudioCopy(audio, self._container)
 
     def write(self, pixels: Pixels, timestamp: float | None = None) -> None:
@@ -121,8 +123,8 @@ class VideoWriter(Output):
             self._audio.close()
 
     def _describe_stream(self) -> None:
-        self._stream.width = self.width + self.width % 2
-        self._stream.height = self.height + self.height % 2
+        self._stream.width = even(self.width)
+        self._stream.height = even(self.height)
         self._stream.pix_fmt = self._encoder.pixels
         self._stream.time_base = Fraction(1, _TICKS)
         context = self._stream.codec_context
@@ -144,8 +146,9 @@ class VideoWriter(Output):
             )
 
     def _even(self, pixels: Pixels) -> Pixels:
-        if self.width % 2 or self.height % 2:
-            return np.pad(pixels, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
+        missing = even(self.height) - self.height, even(self.width) - self.width
+        if any(missing):
+            return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
         return np.ascontiguousarray(pixels)
 
     def _next_tick(self, timestamp: float | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -181,10 +181,25 @@ def read_prompt_frames(
     picked = source.pick(PROMPT_FRAMES, wanted, None if budget is None else _Shown(budget))
     if picked is None:
         return None
-    outside = sorted(wanted - set(picked.chosen))
-    if outside:
-        raise PromptError(f"Prompt on frames {outside}, but {source.name} has frames 0 to {picked.total - 1} only.")
+    _require_frames(source, wanted, picked.total)
     return PromptFrames(
         frames=tuple(torch.from_numpy(frame.pixels) for frame in picked.spread),
         by_index={index: torch.from_numpy(frame.pixels) for index, frame in picked.chosen.items()},
     )
+
+
+def require_regions(source: FrameSource, instruction: Instruction) -> None:
+    """Refuses, before anything is loaded or computed, what a source's length and the size of its frames refuse, as far
+    as they are known beforehand. Raises VideoError; PromptError for a region outside its frame, or on none."""
+    if source.num_frames is not None:
+        _require_frames(source, {region.frame for region in instruction.regions}, source.num_frames)
+    for region in instruction.regions:
+        size = source.frame_size(region.frame)
+        if size is not None:
+            region.mask(*size)
+
+
+def _require_frames(source: FrameSource, wanted: Collection[int], total: int) -> None:
+    outside = sorted(number for number in wanted if number >= total)
+    if outside:
+        raise PromptError(f"Prompt on frames {outside}, but {source.name} has frames 0 to {total - 1} only.")

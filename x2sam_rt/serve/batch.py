@@ -1,7 +1,7 @@
 """Many videos, one result each, whatever is killed meanwhile.
 
-Workers segment (`serve/processes.py`); this process alone gives a result its name, so that there is one of each, whole.
-What has a result is done, and running the same again goes on with the rest.
+Workers segment (`serve/processes.py` here, `serve/cluster.py` on a cluster); this process alone gives a result its
+name, so that there is one of each, whole. What has a result is done, and running the same again goes on with the rest.
 """
 
 from __future__ import annotations

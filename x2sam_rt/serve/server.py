@@ -115,12 +115,17 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(settings: Settings) -> None:
-    """Until it is told to end. Raises ServeError when it cannot begin."""
+def log_as_json_lines() -> None:
+    """All of this process's logs, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     handler.addFilter(_is_news)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def serve(settings: Settings) -> None:
+    """Until it is told to end. Raises ServeError when it cannot begin."""
+    log_as_json_lines()
     app = make_app(settings)
     config: dict[str, Any] = {"host": settings.host, "port": settings.port, "log_config": None, "access_log": False}
     limits: dict[str, Any] = {

@@ -11,7 +11,7 @@ from x2sam_rt.serve.messages import Packet, Resume
 
 
 class Snapshots(Protocol):
-    """Where they are kept."""
+    """Where they are kept: in the server's memory, or on a cluster in one place for all servers."""
 
     def keep(self, session: str, snapshot: Packet) -> None:
         """In place of the one before. Never waits. snapshot: a `Resume` with its bytes."""

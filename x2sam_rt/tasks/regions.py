@@ -21,6 +21,7 @@ from x2sam_rt.media.types import BoolMask
 PromptKind = Literal["point", "scribble", "box", "mask"]
 PROMPT_KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
 Vertex = tuple[float, float]
+_Ints = npt.NDArray[np.int64]
 
 # The radii the published model was trained with, in pixels of the original frame.
 POINT_RADIUS = 10
@@ -284,23 +285,46 @@ def _read_mask(path: Path) -> BoolMask:
 
 
 def _stroke(vertices: Sequence[Vertex], radius: int, height: int, width: int) -> BoolMask:
-    mask = np.zeros((height, width), dtype=np.bool_)
+    """Its segments row by row: a row meets each in one run of pixels, of which two ends are counted, not all pixels."""
+    begins = np.zeros((height, width + 1), dtype=np.int16)  # runs that begin at a pixel, less those that end before
     starts = vertices if len(vertices) == 1 else vertices[:-1]
     for start, end in zip(starts, vertices[-len(starts) :], strict=True):
-        _paint_segment(mask, start, end, radius)
+        rows, first, last = _runs(start, end, radius, height, width)
+        begins[rows, first] += 1
+        begins[rows, last + 1] -= 1
+    mask = np.cumsum(begins, axis=1, dtype=np.int16)[:, :width] > 0
     for x, y in vertices:  # radius 0 between pixel centres would otherwise touch nothing
         mask[int(y), int(x)] = True
     return mask
 
 
-def _paint_segment(mask: BoolMask, start: Vertex, end: Vertex, radius: int) -> None:
-    """Sets the pixels whose distance to the segment is at most `radius`, looking only at its bounding box."""
+def _runs(start: Vertex, end: Vertex, radius: int, height: int, width: int) -> tuple[_Ints, _Ints, _Ints]:
+    """The pixels whose distance to a segment is at most `radius`: rows, and the first and last pixel in each.
+
+    A row's outermost points belong to the circle around one place of the segment. Where that is not one of its ends,
+    the circle's tangent there runs along the segment, which fixes the place.
+    """
     (x0, y0), (x1, y1) = start, end
-    left, top = max(0, int(min(x0, x1)) - radius), max(0, int(min(y0, y1)) - radius)
-    box = mask[top : int(max(y0, y1)) + radius + 2, left : int(max(x0, x1)) + radius + 2]
-    ys, xs = np.ogrid[: box.shape[0], : box.shape[1]]
-    px, py = xs + left - x0, ys + top - y0
     dx, dy = x1 - x0, y1 - y0
     length2 = dx * dx + dy * dy
-    along = np.clip((px * dx + py * dy) / length2, 0, 1) if length2 else 0.0
-    box |= (px - along * dx) ** 2 + (py - along * dy) ** 2 <= radius * radius
+    rows = np.arange(max(0, int(min(y0, y1)) - radius), min(height, int(max(y0, y1)) + radius + 2))
+    below = rows - y0
+    touching = radius * dx / np.sqrt(length2) * np.sign(dy) if length2 else 0.0
+
+    def near(xs: _Ints) -> BoolMask:
+        px, py = xs - x0, below[:, None]
+        along = np.clip((px * dx + py * dy) / length2, 0, 1) if length2 else 0.0
+        return (px - along * dx) ** 2 + (py - along * dy) ** 2 <= radius * radius
+
+    def outermost(side: int) -> tuple[_Ints, BoolMask]:
+        """side: -1 left, 1 right. Of the three pixels around the place, as rounding may be off by one."""
+        place = np.clip((below + side * touching) / dy, 0, 1) if dy else float(side * dx > 0)
+        edge = x0 + place * dx + side * np.sqrt(np.maximum(0, radius * radius - (below - place * dy) ** 2))
+        pixels = np.rint(edge).astype(np.int64)[:, None] + side * np.array([1, 0, -1])
+        inside = near(pixels)
+        return pixels[np.arange(len(pixels)), inside.argmax(1)], np.logical_or.reduce(inside, axis=1)
+
+    (first, found), (last, _) = outermost(-1), outermost(1)
+    first, last = np.maximum(first, 0), np.minimum(last, width - 1)
+    kept = found & (first <= last)
+    return rows[kept], first[kept], last[kept]

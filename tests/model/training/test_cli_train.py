@@ -103,6 +103,7 @@ def test_fine_tuning_names_what_it_cannot_learn_from(tuning: list[object], tmp_p
     message = " ".join(result.stderr.split())
     assert "Example ref-davis17/train/" in message
     assert "00001.png" in message
+    assert not (tmp_path / "tuned").exists()
 
 
 def test_fine_tuning_refuses_what_it_cannot_do(tuning: list[object], tmp_path: Path) -> None:
@@ -111,12 +112,31 @@ def test_fine_tuning_refuses_what_it_cannot_do(tuning: list[object], tmp_path: P
         (["--split", "nowhere"], 1, "nowhere"),
         (["--full", "--rank", 3], 1, "takes no adapters"),
         (["--rank", 3], 1, "adapters of rank 4"),
+        (["--vlm", tmp_path / "nowhere"], 1, "nowhere"),
         (["--frames", 0], 2, "--frames"),
     ):
         result = call(*tuning, *changes)
         assert result.exit_code == code
         assert message in " ".join(result.stderr.split()), result.stderr
+        assert not (tmp_path / "tuned").exists()
     assert call(*tuning[:3]).exit_code == 2
+    (tmp_path / "tuned").write_text("mine")
+    result = call(*tuning)
+    assert result.exit_code == 1
+    assert "tuned: cannot be written" in " ".join(result.stderr.split())
+
+
+def test_the_embedded_checkpoint_is_tuned_by_its_name(tmp_path: Path) -> None:
+    """What is written has the rights that any new file has."""
+    tuned, beside = tmp_path / "tuned", tmp_path / "beside"
+    arguments = ("--dataset", "ref-davis17", "--root", make_davis(tmp_path / "davis"), "--frames", 1, "-o", tuned)
+    result = call("train", "finetune", "toy", *arguments, "--decoder-steps", 0, "--steps", 1, "--accumulate", 1)
+    assert result.exit_code == 0, result.output
+    beside.touch()
+    written = [path for path in tuned.rglob("*") if path.is_file()]
+    assert {path.name for path in written} >= {"checkpoint.safetensors", "config.json", "tokenizer.json", "state.pt"}
+    assert {path.stat().st_mode for path in written} == {beside.stat().st_mode}
+    assert call("export", tuned, "-o", tmp_path / "bundle", "--engine", "torch").exit_code == 0
 
 
 @pytest.mark.parametrize("command", ["toy", "finetune"])

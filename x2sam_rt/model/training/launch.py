@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,12 +21,12 @@ import torch.multiprocessing as mp
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, ProcessRaisedException, start_processes
 
 from x2sam_rt.errors import TrainingError, X2SamError
-from x2sam_rt.media.atomic import atomic_file
+from x2sam_rt.media.atomic import atomic_file, naming_write_errors
 from x2sam_rt.model.checkpoint.tensor_file import write_state
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.training.recipe import Recipe
 from x2sam_rt.model.training.state import STATE_FILE
-from x2sam_rt.model.training.trainer import LossValues, Rank, Report, Trainer
+from x2sam_rt.model.training.trainer import LOG_FILE, LossValues, Rank, Report, Trainer
 from x2sam_rt.model.x2sam import X2SAM
 
 MakeModel = Callable[[Path, int], X2SAM]
@@ -71,9 +72,24 @@ class Run:
 
         Ctrl-C ends the step in progress, saves the state and raises KeyboardInterrupt; a second one does not wait.
         Raises TrainingError when the folder already holds a run and resume was not asked for, and whatever stops the
-        training (`Trainer.run`).
+        training (`Trainer.run`). What ends it before its first step leaves no folder that was not there.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._folder_made():
+            self._start(make_report)
+
+    @contextmanager
+    def _folder_made(self) -> Iterator[None]:
+        was_there, log = self.folder.exists(), self.folder / LOG_FILE
+        with naming_write_errors(self.folder, TrainingError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        except BaseException:
+            if not was_there and not (log.is_file() and log.stat().st_size):
+                shutil.rmtree(self.folder)
+            raise
+
+    def _start(self, make_report: MakeReport) -> None:
         if (self.folder / STATE_FILE).is_file() and not self.resume:
             raise TrainingError(f"{self.folder} holds a training run. Go on with --resume, or choose another folder.")
         recipe = self.make_recipe(self.scale)
@@ -101,6 +117,7 @@ def _share(run: Run, processes: int, report: Report) -> None:
         finally:
             for child in children.processes:
                 child.terminate()
+                child.join()
 
 
 def _interrupt(children: ProcessContext) -> None:

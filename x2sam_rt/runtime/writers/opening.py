@@ -65,18 +65,26 @@ class OutputPlan:
 class RunOutputs(ResultWriter):
     """The writers of one run as one, opened before anything is computed.
 
-    source: the file that is segmented; frame_rate: its frames per second, None of an image; audio: what sounds with it.
+    source: the file that is segmented; frame_rate: its frames per second, None of an image; audio: what sounds with it;
+    size: (height, width) of its frames, if it is known.
     notes: what is to be said of them to whoever waits for them.
     Raises VideoError for an output that is the source, is named twice, exists (see OutputPlan), cannot be encoded, has
     a suffix nobody writes or one that does not fit the source; nothing is left then.
     """
 
-    def __init__(self, plan: OutputPlan, source: Path, frame_rate: Fraction | None, audio: Audio | None = None) -> None:
+    def __init__(
+        self,
+        plan: OutputPlan,
+        source: Path,
+        frame_rate: Fraction | None,
+        audio: Audio | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> None:
         self._plan, self.frames = plan, 0
         self._check(source)
         self._writers: list[ResultWriter] = []
         self._made: Path | None = None
-        openers = _Openers(plan, source, frame_rate, audio if plan.sound else None)
+        openers = _Openers(plan, source, frame_rate, audio if plan.sound else None, size)
         with ExitStack() as opened:
             opened.callback(self.discard)
             self._make_shared_folder()
@@ -146,8 +154,15 @@ class RunOutputs(ResultWriter):
 class _Openers:
     """What opens each output of a plan. silent: notes on those that get no sound."""
 
-    def __init__(self, plan: OutputPlan, source: Path, frame_rate: Fraction | None, audio: Audio | None) -> None:
-        self._plan, self._source, self._frame_rate, self._audio = plan, source, frame_rate, audio
+    def __init__(
+        self,
+        plan: OutputPlan,
+        source: Path,
+        frame_rate: Fraction | None,
+        audio: Audio | None,
+        size: tuple[int, int] | None,
+    ) -> None:
+        self._plan, self._source, self._frame_rate, self._audio, self._size = plan, source, frame_rate, audio, size
         self._replaces = any_file if plan.overwrite else nothing
         self.silent: list[str] = []
 
@@ -187,7 +202,9 @@ class _Openers:
             raise VideoError(f"{path}: holds one image; wanted one of {_listed(videos + others)} for a video.")
         self._require_suffix(path, videos)
         rate, sound = self._frame_rate, self._sound(path, audio)
-        return lambda: PictureVideoWriter(path, rate, paint, encoding=encoding, audio=sound, replaces=self._replaces)
+        return lambda: PictureVideoWriter(
+            path, rate, paint, encoding=encoding, audio=sound, size=self._size, replaces=self._replaces
+        )
 
     def _sound(self, path: Path, audio: Audio | None) -> Audio | None:
         obstacle = None if audio is None else audio.obstacle(format_of(path))

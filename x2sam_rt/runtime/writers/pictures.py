@@ -39,7 +39,8 @@ def _inside(result: FrameResult) -> Pixels:
 
 
 class PictureVideoWriter(ResultWriter):
-    """Pictures as one video (see VideoWriter); its size is that of the first, padded to even."""
+    """Pictures as one video (see VideoWriter); its size is that of the first, padded to even. size: (height, width)
+    of the pictures to come, if it is known: one that cannot be encoded is refused at once."""
 
     def __init__(
         self,
@@ -49,9 +50,12 @@ class PictureVideoWriter(ResultWriter):
         *,
         encoding: Encoding = DEFAULT_ENCODING,
         audio: Audio | None = None,
+        size: tuple[int, int] | None = None,
         replaces: Replaces = any_file,
     ) -> None:
-        encoding.encoder(Path(path))  # what cannot be encoded is refused before anything is computed
+        encoder = encoding.encoder(Path(path))  # what cannot be encoded is refused before anything is computed
+        if size is not None:
+            encoder.require_size(Path(path), *size)
         self._frame_rate, self._paint, self._encoding, self._audio = frame_rate, paint, encoding, audio
         self._video: VideoWriter | None = None  # opened when the size is known
         self._output = AtomicOutput(path, replaces=replaces)
