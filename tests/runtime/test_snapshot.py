@@ -134,6 +134,7 @@ def test_it_holds_what_is_needed_and_each_frame_once(runtime: Runtime) -> None:
         first = session.snapshot()
         for frame in frames(20):
             session.step(frame)
+        session.wait_for_answer()
         bank = session.state().bank.memory.nbytes
         assert 0 <= len(first) - bank - 16 * 45 * 61 * 3 < 2**16
         assert len(session.snapshot()) <= len(first) + 64
