@@ -162,6 +162,21 @@ def test_no_json(checkpoint: Path, bundle: Path, content: bytes) -> None:
     assert outcome(lambda: DEFAULT_WORDING.parsed(content, "wording")) in {"ConfigError", "done"}
 
 
+def test_a_tensor_in_two_shards(bundle: Path, checkpoint: Path) -> None:
+    """Which of the two counts would be for the order of their names to say."""
+    shard = bundle / "language" / "model.safetensors"
+    name = next(iter(load_file(shard)))
+    save_file({name: load_file(shard)[name]}, shard.with_name("more.safetensors"))
+    relist(bundle, "language/more.safetensors")
+    with pytest.raises(BundleError, match=f"more.safetensors: '{name}' is in another shard too"):
+        load(bundle)
+    whole = checkpoint / "checkpoint.safetensors"
+    save_file({name: load_file(whole)[name]}, checkpoint / "more.safetensors")
+    (checkpoint / INDEX).write_text(json.dumps({"weight_map": {"a": whole.name, "b": "more.safetensors"}}))
+    with pytest.raises(CheckpointError, match=f"more.safetensors: '{name}' is in another shard too"):
+        load_checkpoint(checkpoint / INDEX, config=checkpoint / "config.json", tokenizer=TOKENIZER)
+
+
 @pytest.mark.parametrize("content", [b"{}", b"[]", b'{"weight_map": []}', b'{"weight_map": {"a": 1}}'])
 def test_indexes(checkpoint: Path, content: bytes) -> None:
     (checkpoint / "checkpoint.safetensors").unlink()
@@ -281,6 +296,15 @@ def test_tokenizers_neither_backtrack_nor_pad() -> None:
     assert len(padded.encode("dog")) < 10
 
 
+def test_tokenizers_that_know_no_unknown_word() -> None:
+    """They would fail at the first word they do not know, with the library's plain exception."""
+    document = json.loads((TOKENIZER / "tokenizer.json").read_text())
+    words = {"type": "WordLevel", "vocab": document["model"]["vocab"], "unk_token": "[UNK]"}
+    for model in (words, document["model"] | {"unk_token": "[UNK]"}):
+        with pytest.raises(CheckpointError, match="unknown token that it lacks"):
+            Tokenizer.parse(json.dumps(document | {"model": model}).encode(), 10_000, "a file")
+
+
 def test_ids_beyond_the_table() -> None:
     with pytest.raises(CheckpointError, match="embedding table has 100 rows"):
         Tokenizer.load(TOKENIZER, 100)
@@ -315,8 +339,11 @@ def test_nothing_but_listed_regular_files_inside_is_used(bundle: Path, tmp_path:
     os.mkfifo(bundle / WORDING)
     with pytest.raises(BundleError, match="no regular file"):
         load(bundle)
-    shutil.copy(outside, tmp_path / "copy")
     (bundle / WORDING).unlink()
+    (bundle / WORDING).mkdir()
+    with pytest.raises(BundleError, match="no regular file"):
+        load(bundle)
+    (bundle / WORDING).rmdir()
     shutil.copy(outside, bundle / WORDING)
     shutil.move(bundle / "language", tmp_path / "language")
     (bundle / "language").symlink_to(tmp_path / "language")

@@ -60,13 +60,21 @@ def read_plain_file(path: Path, most: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be opened ({error}).") from error
+    if not is_regular(descriptor):
+        raise ConfigError(f"{path}: is no regular file.")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ConfigError(f"{path}: is no regular file.")
         content = file.read(most + 1)
     if len(content) > most:
         raise ConfigError(f"{path}: more than {most} bytes; wanted a file of its kind.")
     return content
+
+
+def is_regular(descriptor: int) -> bool:
+    """Whether an open file is one of bytes, no folder, pipe or device; it is closed otherwise."""
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    if not regular:
+        os.close(descriptor)
+    return regular
 
 
 def read_json(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:

@@ -111,6 +111,12 @@ def prompt(data: bytes) -> None:
     """The first byte chooses the task, the rest are its texts."""
     name = list(TASKS)[(data[0] if data else 0) % len(TASKS)]
     text = data[1:].decode("utf-8", "surrogateescape" if len(data) % 2 else "replace")
+    ids, harmless = _question(name, text), _question(name, text.replace("<", "("))
+    assert _marks(ids) == _marks(harmless), "words make no marks, whatever they spell"
+    assert len(ids) < 4096 + 4 * len(data)
+
+
+def _question(name: str, text: str) -> list[int]:
     texts, takes = tuple(text.split("\0")), TASKS[name].takes
     instruction = Instruction(
         name,
@@ -118,14 +124,15 @@ def prompt(data: bytes) -> None:
         things=texts[:1] if "things" in takes else (),
         stuff=texts[1:] if "stuff" in takes else (),
         question=text if "question" in takes else None,
-        answer=texts[-1] if len(texts) > 1 else None,
+        answer=texts[-1] + "<SEG>" if len(texts) > 1 else None,
     )
-    media = TASKS[name].media[0]
-    marked = instruction.question_text(media, DEFAULT_WORDING)
-    ids = _tokenizer().encode_marked(marked)
-    own = {number for text in texts for number in _tokenizer().encode(text.encode("utf-8", "replace").decode())}
-    assert own.isdisjoint({_tokenizer().seg, _tokenizer().phrase_start, _tokenizer().phrase_end})
-    assert len(ids) < 4096 + 4 * len(data)
+    return _tokenizer().encode_marked(instruction.question_text(TASKS[name].media[0], DEFAULT_WORDING))
+
+
+def _marks(ids: list[int]) -> list[int]:
+    tokenizer = _tokenizer()
+    special = (tokenizer.seg, tokenizer.phrase_start, tokenizer.phrase_end, tokenizer.im_start, tokenizer.im_end)
+    return [ids.count(mark) for mark in (*special, tokenizer.vision_start, tokenizer.vision_end)]
 
 
 def run_lengths(data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -143,6 +144,10 @@ def test_nothing_is_looked_ahead_at_live(images: Path, tmp_path: Path) -> None:
         ("empty", "no images there"),
         ("none*.png", "no images there"),
         ("missing.txt", "No such file"),
+        ("waiting.txt", "is no regular file"),
+        ("endless.txt", "is no regular file"),
+        ("x" * 300, "no such file"),
+        ("?" * 300, "no images there"),
         ("binary.txt", "a list of images is text"),
         ("77", "Check that the camera is there"),
         ("/dev/video77", "Check that the camera is there"),
@@ -155,6 +160,8 @@ def test_addresses_that_name_nothing(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary.txt").write_bytes(bytes(range(128, 256)))
+    os.mkfifo(tmp_path / "waiting.txt")
+    (tmp_path / "endless.txt").symlink_to("/dev/zero")
     with pytest.raises(VideoError, match=message):
         open_source(address)
 

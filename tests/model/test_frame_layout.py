@@ -82,6 +82,10 @@ def test_images_say_it_themselves(tmp_path: Path) -> None:
         (PIXELS > 3, Layout(white=1.0), "bool; wanted numbers"),
         (PIXELS.astype(complex), Layout(white=1.0), "complex128; wanted numbers"),
         (3, RGB, "A frame is int"),
+        (np.broadcast_to(np.uint8(3), (200_000, 200_000, 3)), RGB, "at most 178956970 pixels"),
+        (torch.zeros(1, dtype=torch.uint8).expand(200_000, 200_000, 3), RGB, "at most 178956970 pixels"),
+        (torch.zeros(5, 7, 3, dtype=torch.uint8, device="meta"), RGB, "meta; wanted a tensor that holds its pixels"),
+        (torch.zeros(5, 7, 3, dtype=torch.uint8).to_sparse(), RGB, "sparse.*; wanted a tensor that holds its pixels"),
     ],
 )
 def test_guesses_are_refused(frame: object, layout: Layout, found: str) -> None:

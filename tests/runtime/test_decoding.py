@@ -10,7 +10,7 @@ import torch
 from simulated_gpu import GPU, simulated_gpu
 from torch import Tensor
 
-from x2sam_rt.errors import PromptError
+from x2sam_rt.errors import EngineError, PromptError
 from x2sam_rt.model.checkpoint.loading import Checkpoint
 from x2sam_rt.model.key_value_cache import Branches, KeyValueCache
 from x2sam_rt.model.language import LanguageModel
@@ -117,6 +117,23 @@ def test_a_stop_token_ends_an_answer_and_is_not_fed(language: LanguageModel, tok
     assert said.ids[len(PROMPTS[0]) :] == [40, tokenizer.im_end]
     assert len(said.states.positions) == 2
     assert said.text == tokenizer.decode_marked([40])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_token_that_nothing_sound_chose_is_an_error(
+    toy: Checkpoint, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """States may be sound where what is made of them is not: NaN has a likeliest token too."""
+    language = LanguageModel(toy.model.vlm)
+    head = language.head
+    monkeypatch.setattr(language, "head", lambda states: torch.cat((head(states), states[..., :1] * 0 + value), -1))
+    cache = language.new_cache(50)
+    answer = begun(language, tokenizer, cache, PROMPTS[0], limit=9)
+    assert answer.last_state.isfinite().all()
+    with pytest.raises(EngineError, match="Results of the language model hold NaN or infinity"):
+        GreedyDecoder(language, cache, None).write(answer)
+    with pytest.raises(EngineError, match="Results of the language model hold NaN or infinity"):
+        write_together(language, Branches(cache, 1), {0: answer})
 
 
 @pytest.mark.parametrize("kept", range(4, 9))

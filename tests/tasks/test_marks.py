@@ -42,6 +42,13 @@ def test_only_regions_are_read_in_a_persons_words() -> None:
     assert phrase(parse_regions("</p><SEG>")) == (Mark.PHRASE_START, "</p><SEG>", Mark.PHRASE_END)
 
 
+@pytest.mark.parametrize("words", ["<p>", "</p>", "<SEG>"])
+def test_words_that_are_a_mark_from_end_to_end_are_words(words: str) -> None:
+    """Also between regions, where nothing else is left of them."""
+    assert parse_regions(words) == (words,)
+    assert parse_regions(f"{words}<region>{words}") == (words, Mark.REGION, words)
+
+
 @pytest.mark.parametrize(
     ("answer", "text"),
     [("It is <SEG>.", "It is."), ("Done. <SEG>.", "Done."), ("<p>a</p><SEG>.", "a."), ("One <SEG> two", "One two")],

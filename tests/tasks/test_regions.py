@@ -128,7 +128,21 @@ def test_parse_mask_keeps_signs_in_the_file_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "point", "point:", "point:1", "point:1,2,3", "point:a,b", "box:1,2,3", "circle:1,2", "scribble:1,2;3"]
+    "text",
+    [
+        "",
+        "point",
+        "point:",
+        "point:1",
+        "point:1,2,3",
+        "point:a,b",
+        "box:1,2,3",
+        "circle:1,2",
+        "scribble:1,2;3",
+        "point:1_0,2",
+        "point:\u0663,\u0664",
+        "point:nan,1",
+    ],
 )
 def test_parse_refuses(text: str) -> None:
     with pytest.raises(PromptError, match="point:x,y"):

@@ -127,7 +127,7 @@ class Page {
   }
 
   private newStream(source: Source): LiveStream {
-    return new LiveStream(source, () => this.api.token, this.info?.most_message ?? 0, {
+    return new LiveStream(source, () => this.api.token, {
       opened: () => this.announcer.warn(""),
       broken: this.report,
       result: (result, picture, roundTrip) => {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -17,6 +18,7 @@ from av.packet import Packet
 from av.stream import Disposition
 
 from x2sam_rt.errors import VideoError
+from x2sam_rt.media.types import MOST_PIXELS
 
 VideoPacket: TypeAlias = "Packet[av.video.stream.VideoStream]"
 
@@ -36,7 +38,6 @@ SELF_CONTAINED = ",".join(
     )
 )
 _NOT_LISTED = 22  # EINVAL: what FFmpeg says of a format that is not in the list it is given
-_MOST_PIXELS = 2 * 89_478_485  # of a frame: where Pillow refuses images too
 
 
 class PlaylistError(VideoError):
@@ -46,7 +47,7 @@ class PlaylistError(VideoError):
 def open_container(path: Path) -> av.container.InputContainer:
     """Opens a video file. Raises VideoError if it is missing, empty, a still image or not a video, PlaylistError if it
     opens others."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike the method, takes any name
         raise VideoError(f"{path}: no such file.")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes). Check how it was copied or recorded.")
@@ -86,9 +87,9 @@ def _limit_pixels(stream: av.video.stream.VideoStream, path: Path) -> None:
     if stream.codec_context is None:
         raise VideoError(f"{path}: its codec is not known here, or is damaged in its header.")
     width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > _MOST_PIXELS:
-        raise VideoError(f"{path}: frames of {width}×{height} pixels are too large; at most {_MOST_PIXELS} pixels fit.")
-    stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}  # sizes may change, or be told by frames only
+    if width * height > MOST_PIXELS:
+        raise VideoError(f"{path}: frames of {width}×{height} pixels are too large; at most {MOST_PIXELS} pixels fit.")
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # sizes may change, or be told by frames only
 
 
 def decode_frames(

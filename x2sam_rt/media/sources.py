@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -12,7 +13,8 @@ from typing import Generic, TypeVar
 
 from PIL import Image
 
-from x2sam_rt.errors import VideoError
+from x2sam_rt.documents import read_plain_file
+from x2sam_rt.errors import ConfigError, VideoError
 from x2sam_rt.media.audio import Audio
 from x2sam_rt.media.containers import PlaylistError, frame_times
 from x2sam_rt.media.image import read_image
@@ -40,6 +42,7 @@ from x2sam_rt.media.video import (
 )
 
 T = TypeVar("T")
+_LONGEST_LIST = 16 * 10**6  # bytes: a hundred thousand long paths
 _IMAGE_RATE = Fraction(25)  # frames per second of a folder of images, which says none
 
 
@@ -206,9 +209,9 @@ def _images(name: str) -> list[Path] | None:
     path = Path(name)
     if path.suffix.lower() == ".txt":
         return [path.parent / line.strip() for line in _text(path).splitlines() if line.strip()]
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike the methods, these take any name
         found = [one for one in path.iterdir() if is_image(one)]
-    elif any(sign in name for sign in "*?[") and not path.exists():
+    elif any(sign in name for sign in "*?[") and not os.path.exists(path):
         found = [Path(one) for one in glob(name, recursive=True)]
     else:
         return [path] if is_image(path) else None
@@ -219,9 +222,9 @@ def _images(name: str) -> list[Path] | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise VideoError(f"{path}: {error.strerror}.") from error
+        return read_plain_file(path, _LONGEST_LIST).decode("utf-8")
+    except ConfigError as error:
+        raise VideoError(f"{error} A list of images is wanted, a path in each line.") from error
     except UnicodeDecodeError as error:
         raise VideoError(f"{path}: a list of images is text, a path in each line; this is not.") from error
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from x2sam_rt.errors import FrameError
 from x2sam_rt.media.image import image_pixels, read_image
+from x2sam_rt.media.types import MOST_PIXELS
 
 Frame = np.ndarray[Any, Any] | Tensor | Image.Image | str | Path
 Axes = Literal["HWC", "CHW", "HW"]
@@ -86,6 +87,8 @@ def _levels(pixels: Tensor, white: float | None) -> Tensor:
 
 
 def _check_shape(shape: tuple[int, ...], layout: Layout) -> None:
+    if math.prod(shape) > 3 * MOST_PIXELS:  # of an expanded one, no such memory need be there
+        raise FrameError(f"A frame has shape {shape}; wanted at most {MOST_PIXELS} pixels. Scale it down first.")
     channels = {"HWC": shape[-1:], "CHW": shape[:1], "HW": (3,)}[layout.axes]
     if len(shape) == len(layout.axes) and channels == (3,) and 0 not in shape:
         return
@@ -98,6 +101,8 @@ def _check_shape(shape: tuple[int, ...], layout: Layout) -> None:
 
 def _check_type(frame: np.ndarray[Any, Any] | Tensor, layout: Layout) -> None:
     kind = str(frame.dtype).removeprefix("torch.")
+    if isinstance(frame, Tensor) and (frame.is_meta or frame.layout is not torch.strided):
+        raise FrameError(f"A frame is {frame.layout} on {frame.device}; wanted a tensor that holds its pixels.")
     if layout.white is None and kind != "uint8":
         raise FrameError(
             f"A frame is {kind}; wanted uint8, 0…255. If its values go from 0 to 1, pass layout=Layout(white=1.0)."

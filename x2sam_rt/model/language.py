@@ -152,8 +152,11 @@ class LanguageModel:
         return self._run(cache, self.embed(token), Place(position, position, additive(hidden, cache.dtype)))
 
     def next_tokens(self, states: Tensor) -> Tensor:
-        """Greedy choice from states (…, dim): (…,) int64."""
-        return self.logits(states).argmax(-1)
+        """Greedy choice from states (…, dim): (…,) int64; -1 where a logit is NaN or infinite. The host need not wait
+        to learn it."""
+        logits = self.logits(states)
+        best = logits.argmax(-1, keepdim=True)  # NaN is the largest of all
+        return torch.where(logits.gather(-1, best).isfinite(), best, -1)[..., 0]
 
     def logits(self, states: Tensor) -> Tensor:
         """(…, dim) → (…, V): of the next token; the final norm is in."""

@@ -100,10 +100,14 @@ class StageContract:
 def require_finite(who: str, tensor: Tensor) -> None:
     """Raises EngineError naming who computed NaN or infinity. On a GPU the host waits."""
     if not bool(tensor.isfinite().all()):
-        raise EngineError(
-            f"Results of {who} hold NaN or infinity, which would pass for empty masks. Check the engines with "
-            "`x2sam-rt verify`, and the weights they were exported from."
-        )
+        raise not_finite(who)
+
+
+def not_finite(who: str) -> EngineError:
+    return EngineError(
+        f"Results of {who} hold NaN or infinity, which would pass for empty masks or answers. Check the engines with "
+        "`x2sam-rt verify`, and the weights they were exported from."
+    )
 
 
 def multiple(dim: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, models
 
 from x2sam_rt.documents import read_plain_file, shown
 from x2sam_rt.errors import CheckpointError, ConfigError
@@ -63,8 +63,7 @@ class Tokenizer:
         # A file may ask for a billion of padding, or for tokens drawn by chance.
         inner.no_padding()
         inner.no_truncation()
-        if hasattr(inner.model, "dropout"):
-            inner.model.dropout = None
+        inner.model.dropout = None
         # From here on text is text: no spelling of a mark or a control token in it becomes one.
         inner.encode_special_tokens = True
         ids = _ids_of((*ADDED, VISION_START, VISION_END, IM_START, IM_END), inner, where)
@@ -142,6 +141,14 @@ def _parsed(content: bytes, where: str) -> tokenizers.Tokenizer:
         raise CheckpointError(
             f"{where}: not a readable tokenizer ({shown(str(error))}). Copy the tokenizer of the base model again."
         ) from error
+    model = inner.model
+    if not isinstance(model, models.BPE) or (
+        model.unk_token is not None and inner.token_to_id(model.unk_token) is None
+    ):
+        raise CheckpointError(
+            f"{where}: the tokenizer's model is {type(model).__name__}, or has an unknown token that it lacks; wanted "
+            "a base Qwen3-VL's byte-pair encoding."
+        )
     if foreign := found - _KNOWN_PATTERNS:
         raise CheckpointError(
             f"{where}: the tokenizer splits by {shown(min(foreign))}, which may never end; wanted a base Qwen3-VL's."

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 from x2sam_rt.config import ModelConfig
-from x2sam_rt.documents import MOST_BYTES, Range, check_fields, parse_object, read_dataclass, shown
+from x2sam_rt.documents import MOST_BYTES, Range, check_fields, is_regular, parse_object, read_dataclass, shown
 from x2sam_rt.errors import BundleError, ConfigError, EngineError
 from x2sam_rt.model.knobs import ModelKnobs
 from x2sam_rt.model.precision import Precision, dtype_of
@@ -255,9 +254,9 @@ def _opened(folder: Path, name: str) -> Iterator[FileIO]:
         raise BundleError(f"{path}: a file of the bundle {what}{link}. Copy the bundle again, or export.") from error
     finally:
         os.close(place)
+    if not is_regular(descriptor):
+        raise BundleError(f"{path}: is no regular file. Copy the bundle again, or export.")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BundleError(f"{path}: is no regular file. Copy the bundle again, or export.")
         yield file
 
 

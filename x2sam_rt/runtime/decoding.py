@@ -12,6 +12,7 @@ from torch import Tensor
 from x2sam_rt.model.key_value_cache import Branches, KeyValueCache
 from x2sam_rt.model.language import Between, LanguageModel
 from x2sam_rt.model.prompt_encoder import LanguageStates, PromptTokens
+from x2sam_rt.model.stage_contract import not_finite
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.frame_graph import FrameGraph, Recorder
 from x2sam_rt.runtime.growing_text import GrowingText
@@ -51,7 +52,9 @@ class GeneratedAnswer:
 
     def takes(self, token: int) -> bool:
         """Whether the answer goes on with this token; its state is then kept. Not with a stop token, one that completes
-        a stop text, or one too many."""
+        a stop text, or one too many. Raises EngineError where logits with NaN or infinity chose it."""
+        if token < 0:
+            raise not_finite("the language model")
         if len(self._states) == self._limit:
             return False
         self._ids.append(token)

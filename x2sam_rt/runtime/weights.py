@@ -89,7 +89,10 @@ def _language(files: BundleFiles) -> dict[str, Tensor]:
     """Of all shards; which there are, the manifest says."""
     tensors: dict[str, Tensor] = {}
     for shard in files.below(LANGUAGE, ".safetensors"):
-        tensors |= _stored(files, shard)
+        found = _stored(files, shard)
+        if twice := tensors.keys() & found.keys():
+            raise BundleError(f"{files.folder / shard}: {shown(min(twice))} is in another shard too. Export again.")
+        tensors |= found
     return tensors
 
 

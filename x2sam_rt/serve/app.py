@@ -54,8 +54,9 @@ class Shown(BaseModel):
 
 
 class Info(BaseModel):
-    """bundle: SHA-256 of its manifest, which snapshots are bound to. capacity: sessions at once. shown: where the
-    server was begun with a source of its own."""
+    """bundle: SHA-256 of its manifest, which snapshots are bound to. capacity: sessions at once. most_*: pixels of a
+    frame, bytes of a message, of a snapshot in parts, of an upload. shown: where the server was begun with a source of
+    its own."""
 
     bundle: str
     device: list[str]
@@ -63,6 +64,7 @@ class Info(BaseModel):
     capacity: int
     most_pixels: int
     most_message: int
+    most_snapshot: int
     most_upload: int
     shown: Shown | None = None
 
@@ -250,8 +252,9 @@ def _add_info(app: FastAPI, hub: Hub, own: OwnSource | None) -> None:
         if not ready:
             raise ServeError("not_ready", "The workers are starting.")
         limits = {name: getattr(hub.settings, name) for name in ("most_pixels", "most_message", "most_upload")}
+        limits |= {"capacity": hub.capacity, "most_snapshot": hub.most_snapshot}
         devices, tasks = [one.device for one in ready], list(ready[0].tasks)
-        return Info(bundle=ready[0].bundle, device=devices, tasks=tasks, capacity=hub.capacity, shown=shown, **limits)
+        return Info(bundle=ready[0].bundle, device=devices, tasks=tasks, shown=shown, **limits)
 
 
 def _add_own_source(app: FastAPI, hub: Hub, own: OwnSource) -> None:

@@ -41,7 +41,9 @@ def parse_regions(text: str) -> MarkedText:
 
 
 def _split(marks: re.Pattern[str], text: str) -> MarkedText:
-    return tuple(_OF_SPELLING.get(piece, piece) for piece in marks.split(text) if piece)
+    pieces: list[str | Mark] = list(marks.split(text))  # what is between, and every other one a mark: no spelling tells
+    pieces[1::2] = [_OF_SPELLING[str(piece)] for piece in pieces[1::2]]
+    return tuple(piece for piece in pieces if piece)
 
 
 def spell(marked: MarkedText) -> str:

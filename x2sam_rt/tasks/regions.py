@@ -201,6 +201,7 @@ class Prompt:
         return MaskPrompt(frame, pixels != 0)
 
 
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # `float` reads 1_0 and "nan" besides
 _LONGEST = 10**6  # characters: a scribble of fifty thousand places
 _SYNTAX = (
     'write "point:x,y", "box:x0,y0,x1,y1", "scribble:x,y;x,y;…" or "mask:file.png", with "@frame" behind for '
@@ -271,10 +272,10 @@ def _number(value: object) -> float:
 
 
 def _numbers(part: str, text: str) -> list[float]:
-    try:
-        return [float(number) for number in part.split(",")]
-    except ValueError:
-        raise PromptError(f"Cannot read {shown(part)} in the visual prompt {shown(text)}: {_SYNTAX}.") from None
+    numbers = [number.strip() for number in part.split(",")]
+    if not all(_NUMBER.fullmatch(number) for number in numbers):
+        raise PromptError(f"Cannot read {shown(part)} in the visual prompt {shown(text)}: {_SYNTAX}.")
+    return [float(number) for number in numbers]
 
 
 def _read_mask(path: Path) -> BoolMask:

@@ -78,7 +78,10 @@ def tensor_files(path: Path) -> tuple[Path, ...]:
 def _read_shards(index: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for shard in _shard_paths(index):
-        tensors.update(read_tensor_file(shard))
+        found = read_tensor_file(shard)
+        if twice := tensors.keys() & found.keys():
+            raise CheckpointError(f"{shard}: {shown(min(twice))} is in another shard too; which one counts?")
+        tensors |= found
     return tensors
 
 
