@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import os
 import sys
 import tempfile
 import threading
@@ -37,7 +38,7 @@ from x2sam_rt.model.preprocess import tokens_per_pair, vision_input, vision_size
 from x2sam_rt.model.prompt_encoder import VISUAL_PLACE, PromptEncoder, prompt_tokens
 from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.model.x2sam import X2SAM
-from x2sam_rt.runtime.frames_first import FramesFirst
+from x2sam_rt.runtime.frames_first import FrameInProgress, FramesFirst
 from x2sam_rt.runtime.language import LanguageRuntime
 from x2sam_rt.runtime.profile import resident_mb
 from x2sam_rt.runtime.prompt_frames import PROMPT_FRAMES, PromptFrames
@@ -204,15 +205,16 @@ class WatchedTurns(FramesFirst):
         super().__init__()
         self.waited = self.shared = 0.0
         self._clock, self._answering = time.CLOCK_THREAD_CPUTIME_ID, 0
+        self._open = dict[str, int]()
 
     @contextlib.contextmanager
-    def frame(self) -> Iterator[None]:
+    def frame(self) -> Iterator[FrameInProgress]:
         came = time.perf_counter()
-        with super().frame():
+        with super().frame() as turn:
             self.waited = time.perf_counter() - came
             clock = self._clock
             worked = time.clock_gettime(clock)
-            yield
+            yield turn
             self.shared = time.clock_gettime(clock) - worked if self._answering else 0.0
 
     @contextlib.contextmanager
@@ -224,8 +226,13 @@ class WatchedTurns(FramesFirst):
     @property
     def others(self) -> float:
         """That all threads but the answering one waited for a core so far."""
-        tasks = [task for task in Path("/proc/self/task").iterdir() if task.name != str(self._answering)]
-        return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
+        tasks = [task for task in os.listdir("/proc/self/task") if task != str(self._answering)]
+        return sum(int(self._schedule(task).split()[1]) for task in tasks) / 1e9
+
+    def _schedule(self, task: str) -> bytes:
+        if task not in self._open:
+            self._open[task] = os.open(f"/proc/self/task/{task}/schedstat", os.O_RDONLY)
+        return os.pread(self._open[task], 100, 0)
 
 
 def measure_stream(bundle: Path, frames: int) -> list[Row]:

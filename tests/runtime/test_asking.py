@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -188,30 +187,38 @@ def test_answers_stand_back_behind_all_of_a_step_but_its_own_question(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind resizing too. A step that waits for its answer must not keep it from being given."""
-    inside, found = [False], dict[str, bool]()
-
-    class Watched(FramesFirst):
-        @contextlib.contextmanager
-        def frame(self) -> Iterator[None]:
-            with super().frame():
-                inside[0] = True
-                yield
-                inside[0] = False
+    found, turns = dict[str, bool](), FramesFirst()
 
     def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
-            found[name] = inside[0]
+            found[name] = turns._in_progress == 1
             return call(*arguments, **options)
 
         return run
 
-    monkeypatch.setattr(runtime.language, "frames_first", Watched())
+    monkeypatch.setattr(runtime.language, "frames_first", turns)
     monkeypatch.setattr(runtime.language, "answer", noted("answer", runtime.language.answer))
-    for name in ("segmentor_input", "make_postprocessor", "_frame_logits"):
+    for name in ("as_frame", "segmentor_input", "make_postprocessor", "_frame_logits"):
         monkeypatch.setattr(session_module, name, noted(name, getattr(session_module, name)))
     with runtime.stream("dog") as session:
+        monkeypatch.setattr(session._asker, "see", noted("see", session._asker.see))
         session.step(frames(1)[0])
-    assert found == {"answer": False, "make_postprocessor": False, "segmentor_input": True, "_frame_logits": True}
+    own = {"as_frame": True, "see": True, "segmentor_input": True, "_frame_logits": True}
+    assert found == {**own, "answer": False, "make_postprocessor": False}
+
+
+def test_on_answer_may_ask_another_stream(runtime: Runtime) -> None:
+    """Which waits for what a third one is being answered beside its frames."""
+    with runtime.stream("dog") as told, runtime.stream("dog") as other, runtime.stream("dog") as third:
+        for session in (told, other, third):
+            session.step(frames(1)[0])
+        told.ask("a cat", wait=False, on_answer=lambda answer, frame: other.ask("the red circle"))
+        while not told.answer_ready:
+            threading.Event().wait(0.01)
+        third.ask(Instruction("chat", question="what is it?", max_new_tokens=32), wait=False)
+        assert told.step(frames(1)[0]).labels == ("a cat",)
+        assert other.step(frames(1)[0]).labels == ("the red circle",)
+        third.wait_for_answer()
 
 
 def test_other_threads_keep_their_number_of_threads(runtime: Runtime) -> None:

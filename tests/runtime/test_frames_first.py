@@ -67,6 +67,22 @@ def test_an_answer_stands_back_while_a_frame_is_in_progress(pool: ThreadPoolExec
     answer.future.result(PATIENCE)
 
 
+def test_what_a_frame_waits_for_goes_on(pool: ThreadPoolExecutor) -> None:
+    """Or an answer would wait for the frame that waits for it. The time does not count as the frame's."""
+    turns = FramesFirst()
+    answer = Answer(turns, pool)
+    with turns.frame() as turn:
+        answer.end_piece()
+        assert not answer.begun.acquire(timeout=0.2)
+        with turn.aside():
+            for _ in range(2):
+                assert answer.begun.acquire(timeout=PATIENCE)
+                answer.end_piece()
+            answer.future.result(PATIENCE)
+            time.sleep(0.5)
+    assert 0.2 * frames_first._SHARE <= turns._share < 0.6 * frames_first._SHARE
+
+
 def test_a_frame_waits_for_the_piece_at_work(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Side by side with it, it would be slower."""
     monkeypatch.setattr(frames_first, "_SHARE", 1e6)

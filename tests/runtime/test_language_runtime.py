@@ -216,12 +216,12 @@ def ends_after(calls: int, choose: Callable[[Tensor], Tensor], tokenizer: Tokeni
     return lambda states: choose(states) if next(count) < calls else torch.full(states.shape[:-1], tokenizer.im_end)
 
 
-@pytest.mark.parametrize("piece", [1, 4, 8, 10, 14])
+@pytest.mark.parametrize("piece", [1, 4, 8, 40, 100, 160, 400])
 def test_an_answer_nobody_wants_ends_between_two_pieces(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    """Among the frames' pixels, in the visual tower, between chunks and layers, not only between tokens; what was done
-    may be used again."""
+    """Among the frames' pixels, inside the visual tower and the layers, not only between tokens; what was done may be
+    used again."""
     frames, given_up, pieces = prompt_frames(clip(6, seed=20 + piece)), threading.Event(), itertools.count(1)
     monkeypatch.setattr(runtime.language.encoder.language, "chunk", 40)
 
@@ -233,10 +233,39 @@ def test_an_answer_nobody_wants_ends_between_two_pieces(
     with pytest.raises(SessionError, match="given up"):
         runtime.language.answer(QUESTIONS[0], "video", frames, given_up=given_up)
     assert next(pieces) == piece + 1  # it ended at once
+    vision = runtime.language.vision
+    new = [pair for pair in vision.show(frames, "video").pairs if pair.digest not in vision._seen._seen]
     counted = Counted(runtime, monkeypatch)
     counted.answer(QUESTIONS[0], frames)
-    assert counted.pairs == max(0, 3 - max(0, piece - 8))  # those that were seen are kept; 6 frames were read before
+    assert counted.pairs == len(new)
     assert_same(runtime.language.answer(QUESTIONS[0], "video", frames), fresh(runtime, QUESTIONS[0], frames))
+
+
+def test_beside_a_stream_the_models_are_divided(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pair of frames in the visual tower, or a region's frame in the mask encoder, takes a good part of a frame."""
+    language, pieces, inside = runtime.language, [0], dict[str, int]()
+    frames = prompt_frames(clip(2, seed=40))
+
+    def stand_back() -> None:
+        pieces[0] += 1
+
+    def measured(name: str, model: Callable[..., object]) -> Callable[..., object]:
+        def run(*inputs: Tensor) -> object:
+            before = pieces[0]
+            try:
+                return model(*inputs)
+            finally:
+                inside[name] = pieces[0] - before
+
+        return run
+
+    monkeypatch.setattr(language.frames_first, "stand_back", stand_back)
+    monkeypatch.setattr(language.encoder, "_tower", measured("tower", language.encoder._tower))
+    monkeypatch.setattr(language.vision, "_region_source", measured("mask encoder", language.vision._region_source))
+    question = Instruction("object", regions=(Prompt.box(5, 5, 30, 30, frame=1),))
+    beside = language.answer(question, "video", frames, given_up=threading.Event())
+    assert min(inside["tower"], inside["mask encoder"]) > 50
+    assert_same(beside, fresh(runtime, question, frames))
 
 
 @pytest.mark.parametrize("failing", [NoMasksError, PromptError])

@@ -134,6 +134,7 @@ def test_it_holds_what_is_needed_and_each_frame_once(runtime: Runtime) -> None:
         first = session.snapshot()
         for frame in frames(20):
             session.step(frame)
+        session.wait_for_answer()
         bank = session.state().bank.memory.nbytes
         assert 0 <= len(first) - bank - 16 * 45 * 61 * 3 < 2**16
         assert len(session.snapshot()) <= len(first) + 64
@@ -238,6 +239,12 @@ def test_forged_maps_are_refused(runtime: Runtime, blob: bytes, tensor: torch.Te
 def test_numbers_that_are_not_finite_are_refused(runtime: Runtime, blob: bytes) -> None:
     with pytest.raises(SnapshotError, match="finite"):
         runtime.resume(forged(blob, nothing, {"nan": torch.full((2,), float("nan"))}))
+
+
+def test_json_without_end_is_not_read(runtime: Runtime) -> None:
+    """It would take many times its size."""
+    with pytest.raises(SnapshotError, match="33554432 bytes of JSON"):
+        runtime.resume((2**25).to_bytes(8, "little") + b"[" * 2**25)
 
 
 def test_an_unchanged_forgery_passes(runtime: Runtime, blob: bytes) -> None:

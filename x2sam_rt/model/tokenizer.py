@@ -142,10 +142,11 @@ def _parsed(content: bytes, where: str) -> tokenizers.Tokenizer:
             f"{where}: not a readable tokenizer ({shown(str(error))}). Copy the tokenizer of the base model again."
         ) from error
     model = inner.model
-    unknown = model.unk_token if isinstance(model, models.BPE) else ""  # "" is no token
-    if unknown is not None and inner.token_to_id(unknown) is None:
+    if not isinstance(model, models.BPE) or (
+        model.unk_token is not None and inner.token_to_id(model.unk_token) is None
+    ):
         raise CheckpointError(
-            f"{where}: the tokenizer is a {type(model).__name__}, or has an unknown token that it lacks; wanted "
+            f"{where}: the tokenizer's model is {type(model).__name__}, or has an unknown token that it lacks; wanted "
             "a base Qwen3-VL's byte-pair encoding."
         )
     if foreign := found - _KNOWN_PATTERNS:

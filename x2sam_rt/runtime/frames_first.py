@@ -6,7 +6,10 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # What an answer may take of a frame's time behind it. More answers sooner; the next frame waits by as much.
 _SHARE = 0.2
@@ -18,7 +21,7 @@ class FramesFirst:
     """An answer works in pieces, between frames, and stands back between two of them while a frame is in progress.
 
     Where frames follow one another without a pause it would never come to an end; so after each frame it goes on for a
-    share of a frame's time, or for one piece where that takes longer, and the next frame waits for it. A frame that
+    share of a frame's time, until the piece ends that it is at then, and the next frame waits for it. A frame that
     comes at another time, as a camera's do, waits for the piece at work. Side by side both would take longer than in
     turns, as all of a frame's threads wait for the one whose core is taken; but no frame waits longer than the share,
     whatever the piece.
@@ -29,23 +32,34 @@ class FramesFirst:
         self._in_progress = 0  # frames
         self._seconds: deque[float] = deque(maxlen=_FRAMES)  # of the last frames
         self._waits, self._at_work = False, False  # the answer
-        self._piece_began = self._until = 0.0  # its piece at work, and when its share is used up
+        self._until = 0.0  # when its share is used up
 
     @contextlib.contextmanager
-    def frame(self) -> Iterator[None]:
+    def frame(self) -> Iterator[FrameInProgress]:
         """A frame's work; any number of threads may be in one."""
+        frame = FrameInProgress(self)
+        self._come()
+        try:
+            self._wait_for_piece()
+            began = time.perf_counter()
+            yield frame
+            self._seconds.append(time.perf_counter() - began - frame.seconds_aside)
+        finally:
+            self._leave()
+
+    def _come(self) -> None:
         with self._change:
             self._in_progress += 1
+
+    def _wait_for_piece(self) -> None:
+        with self._change:
             self._change.wait_for(lambda: not self._at_work, self._share)
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            with self._change:
-                self._in_progress -= 1
-                self._seconds.append(time.perf_counter() - began)
-                if self._waits:  # its turn begins here: the next frame may come before its thread wakes up
-                    self._begin_turn()
+
+    def _leave(self) -> None:
+        with self._change:
+            self._in_progress -= 1
+            if self._waits:  # its turn begins here: the next frame may come before its thread wakes up
+                self._begin_turn()
 
     @contextlib.contextmanager
     def answer(self) -> Iterator[None]:
@@ -61,12 +75,9 @@ class FramesFirst:
     def stand_back(self) -> None:
         """Between two pieces of an answer: waits until it may go on."""
         with self._change:
-            now = time.perf_counter()
-            next_ends = now + (now - self._piece_began)  # if it takes as long as the one that ended
-            if self._in_progress and next_ends > self._until:
+            if self._in_progress and time.perf_counter() > self._until:
                 self._end_turn()
                 self._take_turn()
-            self._piece_began = time.perf_counter()
 
     def _take_turn(self) -> None:
         """At once, or when a frame in progress has ended."""
@@ -78,8 +89,7 @@ class FramesFirst:
 
     def _begin_turn(self) -> None:
         self._waits, self._at_work = False, True
-        self._piece_began = time.perf_counter()
-        self._until = self._piece_began + self._share
+        self._until = time.perf_counter() + self._share
         self._change.notify_all()
 
     def _end_turn(self) -> None:
@@ -90,3 +100,35 @@ class FramesFirst:
     def _share(self) -> float:
         """Seconds."""
         return _SHARE * min(self._seconds, default=0.0)
+
+
+class FrameInProgress:
+    """A frame that has its turn."""
+
+    def __init__(self, turns: FramesFirst) -> None:
+        self._turns = turns
+        self.seconds_aside = 0.0
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """For what is not the frame's own work and may wait for an answer: meanwhile it keeps nobody back."""
+        left = time.perf_counter()
+        self._turns._leave()
+        try:
+            yield
+        finally:
+            self._turns._come()
+            self._turns._wait_for_piece()
+            self.seconds_aside += time.perf_counter() - left
+
+
+class BeforeOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within it, `call` is called before every operation of PyTorch's on this thread, inside a model's modules too."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._call = call
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._call()
+        return func(*args, **(kwargs or {}))

@@ -32,7 +32,7 @@ from x2sam_rt.model.tokenizer import Tokenizer
 from x2sam_rt.runtime.decoding import AnsweredTokens, GeneratedAnswer, GreedyDecoder, write_together
 from x2sam_rt.runtime.device import SideStream
 from x2sam_rt.runtime.frame_graph import CudaRecorder, Recorder
-from x2sam_rt.runtime.frames_first import FramesFirst
+from x2sam_rt.runtime.frames_first import BeforeOperations, FramesFirst
 from x2sam_rt.runtime.growing_text import GrowingText, OnText
 from x2sam_rt.runtime.prompt_cache import Prefix, shared_length, token_keys
 from x2sam_rt.runtime.prompt_frames import PromptFrames
@@ -254,7 +254,8 @@ class LanguageRuntime:
 
     @contextlib.contextmanager
     def _pace(self, given_up: threading.Event | None) -> Iterator[Between | None]:
-        """What is called between two pieces of an answer's work; None where nothing interrupts it."""
+        """What is called between two pieces of an answer's work; None where nothing interrupts it. On a CPU, where a
+        layer is long beside a frame, it is called before every operation besides."""
         if given_up is None:
             yield None
             return
@@ -266,7 +267,8 @@ class LanguageRuntime:
 
         with self.frames_first.answer():
             between()
-            yield between
+            with BeforeOperations(between) if self.device.type == "cpu" else contextlib.nullcontext():
+                yield between
 
     def _ask(
         self,

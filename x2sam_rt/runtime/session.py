@@ -19,6 +19,7 @@ from x2sam_rt.runtime.asking import ONCE, ReAsk
 from x2sam_rt.runtime.background_asks import Taken
 from x2sam_rt.runtime.device import one_thread
 from x2sam_rt.runtime.engines.engine import Engines
+from x2sam_rt.runtime.frames_first import FrameInProgress
 from x2sam_rt.runtime.growing_text import OnText
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.one_caller import CLOSED, OneCaller
@@ -161,8 +162,8 @@ class VideoSession:
         the stage, for results with NaN or infinity; what an instruction asked with wait=False ran into (the frame can
         then be given again, and is segmented under the answer in force).
         """
-        with self._in_use() as pipeline:
-            return self._step(pipeline, self._given(frame, layout))
+        with self._in_use() as pipeline, self._frames_first.frame() as turn:
+            return self._step(pipeline, turn, self._given(frame, layout))
 
     def steps(self, frames: Iterable[Frame], layout: Layout = RGB) -> Iterator[FrameResult]:
         """`step` for frames that need not be waited for, as those of a file or a queue. Where a GPU can, one frame is
@@ -175,8 +176,8 @@ class VideoSession:
             return
         source = _ReadAhead(frames, lambda frame: self._given(frame, layout))
         while (frame := source.take()) is not None:
-            with self._in_use() as pipeline:
-                result = self._step(pipeline, frame, source.look)
+            with self._in_use() as pipeline, self._frames_first.frame() as turn:
+                result = self._step(pipeline, turn, frame, source.look)
             yield result
 
     def _given(self, frame: Frame, layout: Layout) -> _GivenFrame:
@@ -190,19 +191,23 @@ class VideoSession:
             return segmentor_input(self._upload(pixels), self._config.image_size, self._config.resize)
 
     def _step(
-        self, pipeline: Pipeline, frame: _GivenFrame, following: Callable[[], Tensor | None] = lambda: None
+        self,
+        pipeline: Pipeline,
+        turn: FrameInProgress,
+        frame: _GivenFrame,
+        following: Callable[[], Tensor | None] = lambda: None,
     ) -> FrameResult:
         """following: the next frame, for the segmentor, if it is there."""
         if self._answer is None and not self._asker.waiting:
             raise SessionError("step before any instruction: call ask(…) or pass prompt= to stream(…) first.")
         with pipeline.timer("preprocess"):
             self._asker.see(pipeline.next_frame, frame.pixels)
-        with pipeline.timer("language") if self._asker.at_work_next else contextlib.nullcontext():
-            self._take_over(pipeline, self._asker.take_over(wait=self._answer is None))
+        if self._asker.due or self._answer is None:
+            with turn.aside(), pipeline.timer("language") if self._asker.at_work_next else contextlib.nullcontext():
+                self._take_over(pipeline, self._asker.take_over(wait=self._answer is None))
         assert self._answer is not None
-        with self._frames_first.frame():
-            index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, frame.taken, following)
-            self._asker.observe(segmentation)
+        index, segmentation = pipeline.next_frame, self._segment(pipeline, self._answer, frame.taken, following)
+        self._asker.observe(segmentation)
         segmentation = self._shown(self._answer, segmentation)
         self._last_ids = tuple(segment.id for segment in segmentation.segments)
         return FrameResult(index, segmentation, self._answer.text.text, self._answer.text.spans, pipeline.timer.take())

@@ -74,6 +74,11 @@ class StreamAsker:
         """Whether the next `take_over` asks something, rather than look whether an answer is there."""
         return self._first is not None or (self._background.pending is None and self._again.due)
 
+    @property
+    def due(self) -> bool:
+        """Whether the next `take_over` asks something, or finds an answer there."""
+        return self.at_work_next or (self._background.pending is not None and self._background.ready)
+
     def ask(self, question: Question, *, wait: bool) -> Taken | None:
         """What takes over at once; None where the question waits. Raises as `LanguageRuntime.answer`."""
         question.instruction.require_media(self._media)
