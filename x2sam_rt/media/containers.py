@@ -143,7 +143,7 @@ class _InOrder:
     def timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         for frame in frames:
             if self._due:
-                frame.pts = self._due.popleft()  # type: ignore[assignment]  # None is taken, and means none
+                frame.pts = self._due.popleft()
             yield frame
 
 
