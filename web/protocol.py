@@ -26,13 +26,21 @@ HEAD = "// Written by web/protocol.py from x2sam_rt/serve/messages.py and app.py
 PLAIN = {str: "string", int: "number", float: "number", bool: "boolean", type(None): "null", Any: "unknown"}
 ASKED = (messages.Stroke, messages.Box, messages.Rle, messages.Drawn, messages.Options, messages.Asked)
 REGIONS = (messages.Stroke, messages.Box, messages.Drawn)
-FROM_CLIENT = (messages.Open, messages.Resume, messages.Frame, messages.Ask, messages.Save, messages.Close)
+FROM_CLIENT = (
+    messages.Open,
+    messages.Resume,
+    messages.Part,
+    messages.Frame,
+    messages.Ask,
+    messages.Save,
+    messages.Close,
+)
 FROM_SERVER = (
     messages.Opened, messages.Result, messages.Answered, messages.Saved, messages.Resumed, messages.Draining,
     messages.Failed, messages.Closed,
 )  # fmt: skip
 RECORDS = (RunLengths, SegmentRecord, SpanRecord, FrameRecord)
-ANSWERS = (app.Problem, app.Info, app.ImageResult, app.VideoState)
+ANSWERS = (app.Problem, app.Shown, app.Info, app.ShownPass, app.ImageResult, app.VideoState)
 
 
 def typescript(hint: Any) -> str:

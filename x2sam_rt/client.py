@@ -28,7 +28,7 @@ from websockets.sync.client import connect as connect_sync
 
 from x2sam_rt.errors import ServeError
 from x2sam_rt.media.types import Pixels
-from x2sam_rt.serve.conversation import Conversation, Prompt, RemoteResult, RemoteSegment, ask_message, first_message
+from x2sam_rt.serve.conversation import Conversation, Prompt, RemoteResult, RemoteSegment, ask_message, first_messages
 from x2sam_rt.serve.messages import Asked, Close, Drop, Masks, Save, encode
 from x2sam_rt.tasks.instruction import as_instruction
 
@@ -219,7 +219,8 @@ class Client:
         except (InvalidHandshake, OSError) as error:
             raise _refused(error) from error
         stream = Stream(connection, wire, self._seconds)
-        stream._say(first_message(prompt, snapshot, session, drop, masks, again))
+        for message in first_messages(prompt, snapshot, session, drop, masks, again):
+            stream._say(message)
         while session is not None and not stream.resumed:
             stream._hear(None)
         return stream
@@ -258,7 +259,8 @@ class AsyncClient:
         except (InvalidHandshake, OSError) as error:
             raise _refused(error) from error
         stream = AsyncStream(connection, wire)
-        await stream._say(first_message(prompt, snapshot, session, drop, masks, again))
+        for message in first_messages(prompt, snapshot, session, drop, masks, again):
+            await stream._say(message)
         while session is not None and not stream.resumed:
             await stream._hear()
         return stream

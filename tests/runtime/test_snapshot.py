@@ -241,6 +241,12 @@ def test_numbers_that_are_not_finite_are_refused(runtime: Runtime, blob: bytes) 
         runtime.resume(forged(blob, nothing, {"nan": torch.full((2,), float("nan"))}))
 
 
+def test_json_without_end_is_not_read(runtime: Runtime) -> None:
+    """It would take many times its size."""
+    with pytest.raises(SnapshotError, match="33554432 bytes of JSON"):
+        runtime.resume((2**25).to_bytes(8, "little") + b"[" * 2**25)
+
+
 def test_an_unchanged_forgery_passes(runtime: Runtime, blob: bytes) -> None:
     """So the others are refused for what was changed."""
     with runtime.resume(forged(blob, nothing)) as resumed:

@@ -35,6 +35,7 @@ from x2sam_rt.serve.messages import (
     Frame,
     Open,
     Options,
+    Part,
     Resume,
     Save,
     Stroke,
@@ -98,6 +99,8 @@ packets = st.tuples(texts, st.binary(max_size=60)).map(
 SOUND = [
     Open(instruction=Asked(phrases=("the dog",), options=Options(threshold=0.25))),
     Resume(frames=((5, 0), (9, 1)), masks="png"),
+    Resume(frames=((5, 0),), size=20),
+    Part(),
     Frame(frame=7, format="rgb", height=2, width=3),
     Ask(instruction=Asked(task="object", regions=(Stroke(kind="point", vertices=((1, 2),)),)), number=3, wait=True),
     Ask(instruction=Asked(task="vgd", regions=(Box(kind="box", corners=(0, 1, 2, 3.5)),))),

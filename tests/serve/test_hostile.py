@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import io
@@ -11,6 +12,7 @@ import struct
 import time
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,8 +26,22 @@ from websockets.sync.client import ClientConnection, connect
 from x2sam_rt.client import Client
 from x2sam_rt.errors import ConfigError, ServeError
 from x2sam_rt.serve.app import _require_origin
-from x2sam_rt.serve.messages import FROM_SERVER, Ask, Asked, Failed, Frame, Message, Open, Resume, decode, encode
+from x2sam_rt.serve.messages import (
+    FROM_SERVER,
+    Ask,
+    Asked,
+    Failed,
+    Frame,
+    Message,
+    Open,
+    Packet,
+    Part,
+    Resume,
+    decode,
+    encode,
+)
 from x2sam_rt.serve.settings import Settings
+from x2sam_rt.serve.stream import _whole
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 FRAME = np.zeros((45, 61, 3), np.uint8)
@@ -321,6 +337,42 @@ def test_forged_snapshots(served: Served) -> None:
                 found.append(said(wire))
             assert [one.code for one in found if one.type == "error"] == ["snapshot"]
     require_alive(served)
+
+
+@pytest.mark.parametrize(
+    ("messages", "code"),
+    [
+        ([(Resume(size=10**15), b"x")], "snapshot"),  # more than a session can have
+        ([(Resume(size=9), b"1234"), (Part(), b"567890")], "protocol"),  # more than was said
+        ([(Resume(size=9), b"1234567890")], "protocol"),
+        ([(Resume(size=9), b"1234"), (Part(), b"")], "protocol"),
+        ([(Resume(size=9), b"1234"), (Frame(frame=1), b"56789")], "protocol"),
+        ([(Resume(size=9), b"1234"), (Part(), b"56789")], "snapshot"),  # whole, and none
+        ([(Resume(size=0), b"")], "snapshot"),
+        ([(Part(), b"1")], "protocol"),
+        ([(Open(), b""), (Part(), b"1")], "protocol"),
+    ],
+)
+def test_parts_of_snapshots_that_are_none(served: Served, messages: list[tuple[Message, bytes]], code: str) -> None:
+    with connected(served) as wire:
+        for message, payload in messages:
+            wire.send(encode(message, payload))
+        found = []
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                found.append(said(wire))
+    assert [one.code for one in found if one.type == "error"] == [code]
+    require_alive(served)
+
+
+def test_a_snapshot_that_never_ends_is_given_up() -> None:
+    class Silent:
+        async def receive(self) -> None:
+            await asyncio.sleep(60)
+
+    hub = SimpleNamespace(most_snapshot=100, settings=Settings(Path("bundle"), upload_seconds=0.1))
+    with pytest.raises(TimeoutError):
+        asyncio.run(_whole(Packet(Resume(size=9), b"1234"), Silent(), hub))
 
 
 def test_an_address_for_others_wants_a_token() -> None:

@@ -166,6 +166,23 @@ def test_snapshots_go_on_to_the_last_bit(client: Client, runtime: Runtime) -> No
                 require_equal(stream.step(frame), session.step(frame))
 
 
+def test_a_snapshot_larger_than_a_message_goes_on(onnx_bundle: Path, runtime: Runtime, tmp_path: Path) -> None:
+    """At a server's defaults: with 16 frames of 640×480, which are kept as they came."""
+    clip = [np.random.default_rng(number).integers(0, 256, (480, 640, 3), dtype=np.uint8) for number in range(18)]
+    with serving(onnx_bundle, tmp_path) as served, runtime.stream("dog") as session:
+        client = Client(served.url, token=TOKEN)
+        with client.stream("dog", drop="never") as stream:
+            for frame in clip[:16]:
+                stream.step(frame)
+                session.step(frame)
+            blob = stream.snapshot()
+        limits = client.info()
+        assert limits["most_message"] < 14 * 2**20 < len(blob) < limits["most_snapshot"]
+        with client.stream(snapshot=blob, drop="never") as again:
+            for frame in clip[16:]:
+                require_equal(again.step(frame), session.step(frame))
+
+
 def test_snapshots_of_others_are_refused(client: Client) -> None:
     with client.stream("dog", drop="never") as stream:
         stream.step(frames(1)[0])

@@ -22,7 +22,7 @@ interface Snapshot {
   current: boolean;
 }
 
-const ROOM_FOR_JSON = 4096;
+const PART = 2 ** 20; // bytes of a snapshot in one message, which every server and proxy lets through
 const RETRY_SECONDS = [0.5, 1, 2, 5, 5, 10, 10, 20];
 const WORTH_ANOTHER_TRY = new Set(["busy", "draining", "not_ready", "worker_lost"]);
 
@@ -39,7 +39,6 @@ export class StreamConnection {
   constructor(
     private instruction: Asked,
     private readonly token: string,
-    private readonly longestMessage: number,
     private readonly events: StreamEvents,
   ) {
     this.connect();
@@ -86,7 +85,15 @@ export class StreamConnection {
     if (this.snapshot === null) {
       this.send({ type: "open", instruction: this.instruction });
     } else {
-      this.send({ type: "resume", frames: this.snapshot.frames }, this.snapshot.bytes);
+      this.bring(this.snapshot);
+    }
+  }
+
+  /** In parts, for it may be larger than a message. */
+  private bring({ frames, bytes }: Snapshot): void {
+    this.send({ type: "resume", frames, size: bytes.length }, bytes.subarray(0, PART));
+    for (let start = PART; start < bytes.length; start += PART) {
+      this.send({ type: "part" }, bytes.subarray(start, start + PART));
     }
   }
 
@@ -119,9 +126,7 @@ export class StreamConnection {
     this.send({ type: "ask", instruction: this.instruction, number, keep_memory: keepMemory });
   }
 
-  /** A snapshot larger than what the server takes would only end the connection that brings it. */
   private keep({ frames, asks }: Saved, bytes: Uint8Array<ArrayBuffer>): void {
-    if (bytes.length + ROOM_FOR_JSON > this.longestMessage) return;
     this.snapshot = { frames, bytes, current: asks === this.asks };
   }
 

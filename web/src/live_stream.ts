@@ -42,7 +42,6 @@ export class LiveStream {
   constructor(
     private readonly source: Source,
     private readonly token: () => string,
-    private readonly longestMessage: number,
     private readonly events: LiveEvents,
   ) {}
 
@@ -83,7 +82,7 @@ export class LiveStream {
   private begin(instruction: Asked, shown: Shown): StreamConnection {
     this.first = shown.picture;
     this.next = shown.number;
-    return new StreamConnection(instruction, this.token(), this.longestMessage, {
+    return new StreamConnection(instruction, this.token(), {
       opened: () => {
         this.events.opened();
         this.send().catch(this.events.broken);

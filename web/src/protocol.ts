@@ -64,10 +64,15 @@ export interface Open {
 
 export interface Resume {
   type: "resume";
+  size?: number | null;
   session?: string | null;
   frames?: Array<[number, number]>;
   drop?: "oldest" | "never";
   masks?: "rle" | "png";
+}
+
+export interface Part {
+  type: "part";
 }
 
 export interface Frame {
@@ -185,6 +190,12 @@ export interface Problem {
   message: string;
 }
 
+export interface Shown {
+  name: string;
+  kind: "image" | "video" | "camera";
+  phrases: Array<string>;
+}
+
 export interface Info {
   bundle: string;
   device: Array<string>;
@@ -192,7 +203,13 @@ export interface Info {
   capacity: number;
   most_pixels: number;
   most_message: number;
+  most_snapshot: number;
   most_upload: number;
+  shown: Shown | null;
+}
+
+export interface ShownPass {
+  id: string;
 }
 
 export interface ImageResult {
@@ -210,6 +227,6 @@ export interface VideoState {
 
 export type Region = Stroke | Box | Drawn;
 
-export type FromClient = Open | Resume | Frame | Ask | Save | Close;
+export type FromClient = Open | Resume | Part | Frame | Ask | Save | Close;
 
 export type FromServer = Opened | Result | Answered | Saved | Resumed | Draining | Failed | Closed;

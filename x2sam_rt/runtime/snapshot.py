@@ -31,6 +31,7 @@ from x2sam_rt.tasks.table import Media
 SCHEMA = "x2sam-rt snapshot 1"
 _TENSOR, _INSTRUCTION = "$tensor", "$instruction"
 _MOST_FRAMES = 2**62  # numbers are int64 on their way through the engines
+_MOST_JSON = 2**24  # bytes of that JSON, which takes many times as much once it is read
 _HEADER = 8  # bytes that say how long the JSON behind them is
 
 
@@ -101,9 +102,11 @@ def read_snapshot(snapshot: bytes, bundle: str) -> StreamState:
 
 def _read(snapshot: bytes) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """Tensors and metadata. Raises SnapshotError. The library checks that every tensor lies within the file."""
+    length = int.from_bytes(snapshot[:_HEADER], "little")
+    if length > _MOST_JSON:
+        raise SnapshotError(f"Not a snapshot: {length} bytes of JSON; one has up to {_MOST_JSON}. Fetch it again.")
     try:
         tensors = load(snapshot)
-        length = int.from_bytes(snapshot[:_HEADER], "little")
         metadata = json.loads(snapshot[_HEADER : _HEADER + length])["__metadata__"]
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise SnapshotError(f"Not a snapshot, or a damaged one: {error}. Fetch it again.") from error

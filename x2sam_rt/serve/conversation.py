@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -29,6 +30,7 @@ from x2sam_rt.serve.messages import (
     Masks,
     Open,
     Opened,
+    Part,
     PixelFormat,
     Result,
     Resume,
@@ -40,6 +42,7 @@ from x2sam_rt.serve.messages import (
 from x2sam_rt.tasks.instruction import Instruction, as_instruction
 
 Prompt = str | Instruction
+_PART = 2**20  # bytes of a snapshot in one message, which every server and proxy lets through
 _FORMATS: dict[bytes, PixelFormat] = {b"\xff\xd8\xff": "jpeg", b"\x89PN": "png"}
 
 
@@ -150,17 +153,27 @@ def _result(result: Result, payload: bytes) -> RemoteResult:
     return RemoteResult(result.frame, result.record, result.timings, result.dropped, pngs)
 
 
-def first_message(
+def first_messages(
     prompt: Prompt | None, snapshot: bytes | None, session: str | None, drop: Drop, masks: Masks, again: str
-) -> bytes:
+) -> Iterator[bytes]:
+    """What begins a stream."""
     if session is not None:
-        return encode(Resume(session=session, drop=drop, masks=masks))
-    if snapshot is not None:
-        saved = decode(snapshot, FROM_CLIENT)
-        assert isinstance(saved.message, Resume), "snapshots are kept as what resumes them"
-        return encode(saved.message.model_copy(update={"drop": drop, "masks": masks}), saved.payload)
-    asked = None if prompt is None else Asked.of(as_instruction(prompt))
-    return encode(Open(instruction=asked, drop=drop, masks=masks, again=again))
+        yield encode(Resume(session=session, drop=drop, masks=masks))
+    elif snapshot is not None:
+        yield from _resuming(snapshot, drop, masks)
+    else:
+        asked = None if prompt is None else Asked.of(as_instruction(prompt))
+        yield encode(Open(instruction=asked, drop=drop, masks=masks, again=again))
+
+
+def _resuming(snapshot: bytes, drop: Drop, masks: Masks) -> Iterator[bytes]:
+    """A snapshot in parts, for it may be larger than a message."""
+    saved = decode(snapshot, FROM_CLIENT)
+    assert isinstance(saved.message, Resume), "snapshots are kept as what resumes them"
+    known = {"drop": drop, "masks": masks, "size": len(saved.payload)}
+    yield encode(saved.message.model_copy(update=known), saved.payload[:_PART])
+    for start in range(_PART, len(saved.payload), _PART):
+        yield encode(Part(), saved.payload[start : start + _PART])
 
 
 def ask_message(prompt: Prompt, number: int, keep_memory: bool, wait: bool) -> bytes:

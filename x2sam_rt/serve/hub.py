@@ -79,7 +79,7 @@ class Hub:
         self.workers = [WorkerProcess(settings.worker(device)) for device in settings.devices]
         self.metrics = Metrics(lambda: len(self.sessions), self.resident_bytes, lambda: len(self._working))
         self.sessions: dict[int, LiveSession] = {}
-        self.capacity, self.session_bytes, self.draining = 0, 0, False
+        self.capacity, self.session_bytes, self.most_snapshot, self.draining = 0, 0, 0, False
         self._admitted, self._numbers = 0, 0
         self._watchers: list[asyncio.Task[None]] = []
         self._changed = asyncio.Condition()
@@ -162,7 +162,8 @@ class Hub:
         """As many sessions as fit: buffers and the last frames at the worker, a snapshot of both and a message here."""
         frames = PROMPT_FRAMES * self.settings.frame_bytes
         device = max(one.session_bytes for one in ready) + frames
-        self.session_bytes = 2 * device + self.settings.most_message
+        self.most_snapshot = device + self.settings.most_message  # in which the regions' own frames have room
+        self.session_bytes = device + self.most_snapshot
         budget = self.settings.memory or int(psutil.virtual_memory().available * _MOST_MEMORY_SHARE)
         fit = [budget // self.session_bytes, self.settings.sessions]
         fit += [int(one.free_bytes * 0.8) // device * len(ready) for one in ready if one.free_bytes is not None]

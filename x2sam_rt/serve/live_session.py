@@ -22,6 +22,7 @@ from x2sam_rt.serve.messages import (
     Open,
     Opened,
     Packet,
+    Part,
     Result,
     Resume,
     Resumed,
@@ -86,7 +87,7 @@ class LiveSession:
     def offer(self, packet: Packet) -> None:
         """What the client says. Raises ProtocolError for what has no place here."""
         message, self.heard = packet.message, time.monotonic()
-        if isinstance(message, Open | Resume):
+        if isinstance(message, Open | Resume | Part):
             raise ProtocolError("The stream is open already; one connection is one stream.")
         if isinstance(message, Frame):
             self._require_newer(message)

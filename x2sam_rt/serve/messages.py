@@ -147,14 +147,22 @@ class Open(_Message):
 
 
 class Resume(_Message):
-    """The first message of a stream that was saved. Bytes: the snapshot. frames: as `Saved` has them. session: instead
-    of both, the name of one whose last snapshot the server keeps; `Resumed` then says where it goes on."""
+    """The first message of a stream that was saved. Bytes: the snapshot. frames: as `Saved` has them. size: bytes of
+    the whole snapshot, where it comes in parts: the first with this, the others as `Part`. session: instead of all
+    that, the name of one whose last snapshot the server keeps; `Resumed` then says where it goes on."""
 
     type: Literal["resume"] = "resume"
+    size: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     session: Annotated[str, Field(max_length=64)] | None = None
     frames: Annotated[tuple[FramePair, ...], Field(max_length=64)] = ()
     drop: Drop = "oldest"
     masks: Masks = "rle"
+
+
+class Part(_Message):
+    """Bytes: the next ones of a snapshot that a `Resume` has begun."""
+
+    type: Literal["part"] = "part"
 
 
 class Frame(_Message):
@@ -302,13 +310,13 @@ class Ready(_Message):
     free_bytes: int | None = None
 
 
-FromClient = Annotated[Open | Resume | Frame | Ask | Save | Close, Field(discriminator="type")]
+FromClient = Annotated[Open | Resume | Part | Frame | Ask | Save | Close, Field(discriminator="type")]
 FromServer = Annotated[
     Opened | Result | Answered | Saved | Resumed | Draining | Failed | Closed, Field(discriminator="type")
 ]
 ToWorker = Annotated[Open | Resume | Frame | Ask | Save | Close | Clip, Field(discriminator="type")]
 FromWorker = Annotated[Ready | Result | Answered | Saved | Failed, Field(discriminator="type")]
-AnyMessage = Open | Resume | Frame | Ask | Save | Close | Clip | Decoded | Opened | Result | Answered | Saved
+AnyMessage = Open | Resume | Part | Frame | Ask | Save | Close | Clip | Decoded | Opened | Result | Answered | Saved
 Message = AnyMessage | Resumed | Draining | Failed | Closed | Ready
 FromReader = Annotated[Clip | Decoded | Close | Failed, Field(discriminator="type")]
 FROM_CLIENT: TypeAdapter[FromClient] = TypeAdapter(FromClient)

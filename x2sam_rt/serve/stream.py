@@ -6,13 +6,14 @@ import asyncio
 import base64
 import contextlib
 import time
+from dataclasses import replace
 
 from fastapi import WebSocket, WebSocketDisconnect
 
 from x2sam_rt.errors import ProtocolError, ServeError
 from x2sam_rt.serve.hub import Hub
 from x2sam_rt.serve.live_session import LiveSession
-from x2sam_rt.serve.messages import FROM_CLIENT, MOST_JSON, Closed, Failed, Open, Packet, Resume, decode, encode
+from x2sam_rt.serve.messages import FROM_CLIENT, MOST_JSON, Closed, Failed, Open, Packet, Part, Resume, decode, encode
 from x2sam_rt.serve.settings import Settings
 
 NORMAL, REFUSED = 1000, 1008
@@ -43,15 +44,35 @@ async def serve_stream(socket: WebSocket, hub: Hub) -> None:
         try:
             async with asyncio.timeout(hub.settings.hello_seconds):
                 first = await _receive(socket, hub.settings.most_message)
-            if not isinstance(first.message, Open | Resume):
-                raise ProtocolError("A stream begins with open or resume.")
-            session = await hub.open(first)
+            session = await hub.open(await _whole(first, socket, hub))
         except TimeoutError:
-            await refuse_stream(socket, ServeError("idle", "No first message came in time."))
+            await refuse_stream(socket, ServeError("idle", "No first message came in time, or not the whole of it."))
         except (ProtocolError, ServeError) as error:
             await refuse_stream(socket, error)
         else:
             await _run(socket, session, hub)
+
+
+async def _whole(first: Packet, socket: WebSocket, hub: Hub) -> Packet:
+    """The first message with all of its snapshot, for which its place has the memory. Raises ProtocolError,
+    ServeError, TimeoutError."""
+    if not isinstance(first.message, Open | Resume):
+        raise ProtocolError("A stream begins with open or resume.")
+    if isinstance(first.message, Open) or first.message.size is None:
+        return first
+    size, parts, there = first.message.size, [first.payload], len(first.payload)
+    if size > hub.most_snapshot:
+        raise ServeError("snapshot", f"A snapshot of {size} bytes; sessions here have up to {hub.most_snapshot}.")
+    async with asyncio.timeout(hub.settings.upload_seconds):
+        while there < size:
+            part = await _receive(socket, hub.settings.most_message)
+            if not isinstance(part.message, Part) or not part.payload:
+                raise ProtocolError(f"After {there} of the snapshot's {size} bytes; wanted a part with more of them.")
+            parts.append(part.payload)
+            there += len(part.payload)
+    if there > size:
+        raise ProtocolError(f"{there} bytes of a snapshot of {size}.")
+    return replace(first, message=first.message.model_copy(update={"size": None}), payload=b"".join(parts))
 
 
 async def _run(socket: WebSocket, session: LiveSession, hub: Hub) -> None:
