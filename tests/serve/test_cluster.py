@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -12,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.serve import cluster as on_ray
 from x2sam_rt.serve.batch import Segmenter
 from x2sam_rt.serve.cluster import RayWorkers, deploy, joined, ray_places
+from x2sam_rt.serve.messages import Packet, Resume
 from x2sam_rt.serve.settings import Settings
 
 NODE: dict[str, Any] = {"num_cpus": 1, "memory": 4 * 2**30, "object_store_memory": 100 * 2**20}
@@ -196,6 +200,29 @@ def test_servers_without_room_are_named(cluster: Cluster, onnx_bundle: Path, mon
     assert caught.value.code == "not_started"
 
 
+def test_it_serves_until_it_is_told_to_end(cluster: Cluster, onnx_bundle: Path, tmp_path: Path) -> None:
+    """As a command. A stream that is open then gets its time, and ends with its connection."""
+    port, log = free_port(), tmp_path / "log"
+    options = ["--ray", cluster.address, f"--port={port}", "--max-pixels=40000", "--memory=1", "--drain-seconds=1"]
+    command = [sys.executable, "-m", "x2sam_rt.cli.app", "serve", str(onnx_bundle), *options]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stderr=file, env={**os.environ, "X2SAM_RT_TOKEN": TOKEN})
+    try:
+        until(lambda: '"message": "deployed"' in log.read_text() or process.poll() is not None)
+        stream = Client(f"http://127.0.0.1:{port}", token=TOKEN, seconds=30).stream("dog", drop="never")
+        assert stream.step(CLIP[0]).frame == 0
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(ServeError) as caught:
+            list(map(stream.step, repeat(CLIP[1])))
+        assert caught.value.code in ("gone", "closed"), caught.value
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        process.kill()
+    until(lambda: not has_engine(cluster.head_node))
+    with pytest.raises(ServeError, match="No server answers"):
+        Client(f"http://127.0.0.1:{port}", token=TOKEN).stream("dog")
+
+
 @pytest.fixture(scope="module")
 def deployed(cluster: Cluster, onnx_bundle: Path) -> Iterator[tuple[str, Any]]:
     """The address of a server on each of two nodes, and the second node."""
@@ -305,6 +332,18 @@ def test_a_stream_goes_on_at_another_server(deployed: tuple[str, Any], cluster: 
         cluster.remove_node(second, allow_graceful=False)
         require_to_go_on(client, stream, runtime)
         assert psutil.wait_procs([lost], 20)[1] == []
+
+
+def test_snapshots_that_cannot_be_reached_are_none(deployed: tuple[str, Any]) -> None:
+    actor = on_ray._keeper().remote(1000, 60)
+    kept, one = on_ray.RaySnapshots(actor), Packet(Resume(frames=((7, 0),)), b"123")
+    kept.keep("a", one)
+    found = asyncio.run(kept.find("a"))
+    assert found is not None
+    assert (found.message, found.payload) == (one.message, one.payload)
+    assert asyncio.run(kept.find("b")) is None
+    ray.kill(actor)
+    assert asyncio.run(kept.find("a")) is None
 
 
 def ready_replicas() -> int:
