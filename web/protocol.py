@@ -40,7 +40,7 @@ FROM_SERVER = (
     messages.Failed, messages.Closed,
 )  # fmt: skip
 RECORDS = (RunLengths, SegmentRecord, SpanRecord, FrameRecord)
-ANSWERS = (app.Problem, app.Info, app.ImageResult, app.VideoState)
+ANSWERS = (app.Problem, app.Shown, app.Info, app.ShownPass, app.ImageResult, app.VideoState)
 
 
 def typescript(hint: Any) -> str:

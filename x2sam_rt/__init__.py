@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from x2sam_rt.runtime.results import FrameResult, Segment
     from x2sam_rt.runtime.runtime import Runtime
     from x2sam_rt.runtime.session import VideoSession
-    from x2sam_rt.tasks.instruction import Instruction
+    from x2sam_rt.tasks.instruction import Instruction, PostProcessOptions
     from x2sam_rt.tasks.regions import Prompt
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Instruction",
     "Layout",
     "ModelConfig",
+    "PostProcessOptions",
     "Prompt",
     "ReAsk",
     "Runtime",
@@ -33,6 +34,7 @@ _HOME = {
     "FrameResult": "x2sam_rt.runtime.results",
     "Layout": "x2sam_rt.model.frame_layout",
     "ModelConfig": "x2sam_rt.config",
+    "PostProcessOptions": "x2sam_rt.tasks.instruction",
     "Prompt": "x2sam_rt.tasks.regions",
     "ReAsk": "x2sam_rt.runtime.asking",
     "Runtime": "x2sam_rt.runtime.runtime",

@@ -18,7 +18,7 @@ from x2sam_rt.errors import VideoError
 from x2sam_rt.media import containers
 from x2sam_rt.media.containers import FrameTimes, count_packets, frame_times, missing_tail
 from x2sam_rt.media.types import Pixels
-from x2sam_rt.media.video import VideoFrame, VideoReader, pick_frames, upright
+from x2sam_rt.media.video import VideoFrame, VideoReader, pick_frames, sought_frames, upright
 
 RATE = 25
 FRAMES = 20
@@ -406,6 +406,32 @@ def test_sought_frames_are_those_of_a_whole_pass(tmp_path: Path, suffix: str, cl
         for frame in found:
             np.testing.assert_array_equal(frame.pixels, every[frame.index].pixels)
             assert frame.timestamp == every[frame.index].timestamp
+
+
+@pytest.mark.parametrize(("suffix", "clip"), SEEKABLE)
+@pytest.mark.parametrize("processors", [None, 1, 3])
+def test_several_readers_find_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int | None, suffix: str, clip: Clip
+) -> None:
+    path = make(tmp_path / f"a.{suffix}", clip)
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+    with VideoReader(path) as reader:
+        every = list(reader)
+    times, kept = frame_times(path), list[int]()
+    assert times is not None
+
+    def keep(frame: VideoFrame) -> VideoFrame:
+        kept.append(frame.index)
+        return frame
+
+    found = sought_frames(path, times, range(1, len(every)), keep)
+    assert found is not None
+    assert [frame.index for frame in found] == sorted(kept) == list(range(1, len(every)))
+    assert kept[0] == 1
+    for frame in found:
+        np.testing.assert_array_equal(frame.pixels, every[frame.index].pixels)
+    later = FrameTimes((*times.shown[:-1], times.shown[-1] + 1), times.keys, times.time_base)
+    assert sought_frames(path, later, {0, len(every) - 1}) is None
 
 
 def test_only_groups_with_wanted_frames_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

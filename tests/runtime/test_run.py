@@ -127,6 +127,15 @@ def test_tracking_a_source(torch_bundle: Path, folder: Path) -> None:
         listed = list(runtime.track(given, "the red circle", layout=Layout(colors="BGR")))
         with pytest.raises(FrameError, match="CHW"):
             next(runtime.track([given[0].transpose(2, 0, 1)], "the red circle"))
+        for wrong, said in (
+            ([], "a list of no frames"),
+            (given[0], r"ndarray \(64, 64, 3\); wanted"),
+            (None, "NoneType; w"),
+        ):
+            with pytest.raises(FrameError, match=said):
+                next(runtime.track(wrong, "the red circle"))  # type: ignore[arg-type]
+        stacked = list(runtime.track(np.stack(given), "the red circle", layout=Layout(colors="BGR")))  # type: ignore[arg-type]
+        assert [result.ids for result in stacked] == [result.ids for result in listed]
     for ours, theirs in zip(listed, results, strict=True):
         np.testing.assert_array_equal(ours.masks, theirs.masks)
     assert listed[2].timestamp == pytest.approx(2 / 25)

@@ -1,4 +1,4 @@
-import type { Asked, ImageResult, Info, Problem, VideoState } from "./protocol";
+import type { Asked, ImageResult, Info, Problem, ShownPass, VideoState } from "./protocol";
 
 /** What the server, or the way to it, said instead of an answer. code: as in docs/serving.md, or "unreachable". */
 export class ServerProblem extends Error {
@@ -36,6 +36,16 @@ export class Api {
 
   async videoResult(id: string): Promise<Blob> {
     return (await this.request(`v1/videos/${id}/result`)).blob();
+  }
+
+  beginShown(): Promise<ShownPass> {
+    return this.json("v1/shown", { method: "POST" });
+  }
+
+  /** The next frame of the source that the server was begun with; null at its end. */
+  async nextShown(id: string): Promise<Blob | null> {
+    const response = await this.request(`v1/shown/${id}`);
+    return response.status === 204 ? null : response.blob();
   }
 
   /** Resident bytes of the server and its workers. */

@@ -6,9 +6,9 @@ import { showLegend, spoken } from "./legend";
 import { LiveStream, type Shown } from "./live_stream";
 import { Measurements } from "./measurements";
 import { unpackSegments } from "./overlay";
-import type { Asked, FrameRecord, Info } from "./protocol";
+import type { Asked, FrameRecord, Info, Shown as ServersOwn } from "./protocol";
 import { ResultsLog } from "./results_log";
-import { type FrameEvents, openCamera, openFile, type Picture, type Source } from "./source";
+import { type FrameEvents, openCamera, openFile, openShown, type Picture, type Source } from "./source";
 import { Stage } from "./stage";
 import { TokenForm } from "./token_form";
 import { WholeFile } from "./whole_file";
@@ -34,6 +34,7 @@ class Page {
   private stream: LiveStream | null = null;
   private shown: Shown | null = null;
   private questions = 0;
+  private ended = false;
 
   constructor() {
     this.wholeFile = new WholeFile(
@@ -77,11 +78,20 @@ class Page {
     const info = await this.api.info();
     TokenForm.hide();
     this.announcer.warn("");
+    const known = this.info !== null;
     this.info = info;
     const devices = info.device.join(", ");
     element("server", HTMLParagraphElement).textContent =
       `bundle ${info.bundle.slice(0, 8)} on ${devices}; ${info.capacity} streams at once`;
     this.enableAsking();
+    if (info.shown !== null && !known) await this.showServersOwn(info.shown);
+  }
+
+  private async showServersOwn(shown: ServersOwn): Promise<void> {
+    await this.open((pixels, events) => openShown(this.api, shown, pixels, events));
+    if (shown.phrases.length === 0) return;
+    this.form.fill(shown.phrases.join("; "));
+    await this.ask();
   }
 
   private openFiles(files: FileList | null): void {
@@ -96,19 +106,21 @@ class Page {
     const source = await opening(mostPixels, {
       frame: () => this.frameIsThere().catch(this.report),
       end: () => this.sourceEnded(),
+      broken: this.report,
     });
     this.source = source;
     this.stream = source.kind === "image" ? null : this.newStream(source);
     this.wholeFile.offer(source.kind === "video" ? source.file : null);
     await this.preview();
     this.enableAsking();
-    this.announcer.say(`${source.file?.name ?? "The camera"} is open. Say what to segment.`);
+    this.announcer.say(`${source.name} is open. Say what to segment.`);
   }
 
   private closeSource(): void {
     this.stream?.close();
     this.source?.close();
     this.source = this.stream = this.shown = null;
+    this.ended = false;
     this.log.clear();
     this.stage.clear();
     this.wholeFile.offer(null);
@@ -121,6 +133,7 @@ class Page {
       result: (result, picture, roundTrip) => {
         this.measurements.addResult(roundTrip, result.timings.served ?? 0, result.dropped_in_all);
         this.show(result.record, { picture, number: result.frame });
+        if (this.ended) this.sayEnded(); // the last frames were on their way
       },
       answered: ({ text, labels }) => this.answered(text, labels),
       failed: ({ message }) => this.announcer.warn(message),
@@ -228,6 +241,11 @@ class Page {
   private sourceEnded(): void {
     this.stream?.pause();
     this.showPlaying();
+    this.ended = true;
+    this.sayEnded();
+  }
+
+  private sayEnded(): void {
     this.announcer.say(`The video has ended; ${this.log.length} frames were segmented.`);
   }
 

@@ -190,6 +190,12 @@ export interface Problem {
   message: string;
 }
 
+export interface Shown {
+  name: string;
+  kind: "image" | "video" | "camera";
+  phrases: Array<string>;
+}
+
 export interface Info {
   bundle: string;
   device: Array<string>;
@@ -199,6 +205,11 @@ export interface Info {
   most_message: number;
   most_snapshot: number;
   most_upload: number;
+  shown: Shown | null;
+}
+
+export interface ShownPass {
+  id: string;
 }
 
 export interface ImageResult {

@@ -1,4 +1,6 @@
+import type { Api } from "./api";
 import { context2d, make } from "./dom";
+import type { Shown } from "./protocol";
 
 /** A picture as it is shown, and as it is sent. */
 export interface Picture {
@@ -9,6 +11,7 @@ export interface Picture {
 /** Where pictures come from: an image has one, a video or a camera hands one after the other to `onFrame`. */
 export interface Source {
   readonly kind: "image" | "video" | "camera";
+  readonly name: string;
   readonly file: File | null;
   /** The picture that is there now. */
   grab(): Promise<Picture>;
@@ -22,6 +25,7 @@ export interface FrameEvents {
   /** Another frame can be grabbed. */
   frame(): void;
   end(): void;
+  broken(error: unknown): void;
 }
 
 const JPEG_QUALITY = 0.92;
@@ -41,6 +45,15 @@ export async function openCamera(mostPixels: number, events: FrameEvents): Promi
     throw new Error(error.name === "NotFoundError" ? "There is no camera." : "The camera was not allowed.");
   });
   return new Film(stream, null, mostPixels, events).ready("The camera gives no pictures.");
+}
+
+/** shown: what the server was begun with. */
+export async function openShown(api: Api, shown: Shown, mostPixels: number, events: FrameEvents): Promise<Source> {
+  const { id } = await api.beginShown();
+  const first = await api.nextShown(id);
+  if (first === null) throw new Error(`${shown.name} has no frame.`);
+  if (shown.kind === "image") return Still.open(new File([first], shown.name, { type: first.type }), mostPixels);
+  return new ServersFilm(api, id, shown.name, shown.kind, await reducedBlob(first, mostPixels), mostPixels, events);
 }
 
 class Still implements Source {
@@ -63,6 +76,10 @@ class Still implements Source {
     );
   }
 
+  get name(): string {
+    return this.file.name;
+  }
+
   async grab(): Promise<Picture> {
     return this.picture;
   }
@@ -83,6 +100,10 @@ class Film implements Source {
     private readonly events: FrameEvents,
   ) {
     this.kind = typeof media === "string" ? "video" : "camera";
+  }
+
+  get name(): string {
+    return this.file?.name ?? "The camera";
   }
 
   ready(complaint: string): Promise<Source> {
@@ -125,6 +146,72 @@ class Film implements Source {
       this.watch();
     });
   }
+}
+
+/** Frames that the server reads: a film's one after the other, each shown once; of a camera whatever is there. */
+class ServersFilm implements Source {
+  readonly file = null;
+  private grabbed = true;
+  private playing: boolean;
+  private fetching = false;
+  private closed = false;
+
+  constructor(
+    private readonly api: Api,
+    private readonly id: string,
+    readonly name: string,
+    readonly kind: "video" | "camera",
+    private picture: Picture,
+    private readonly mostPixels: number,
+    private readonly events: FrameEvents,
+  ) {
+    this.playing = kind === "camera";
+    this.advance();
+  }
+
+  async grab(): Promise<Picture> {
+    this.grabbed = true;
+    return this.picture;
+  }
+
+  play(): void {
+    this.playing = true;
+    if (this.grabbed) this.advance();
+    else this.events.frame();
+  }
+
+  pause(): void {
+    this.playing = this.kind === "camera";
+  }
+
+  close(): void {
+    this.closed = true;
+  }
+
+  private advance(): void {
+    if (this.fetching || !this.playing || this.closed) return;
+    this.fetching = true;
+    this.fetch().catch((error) => {
+      if (!this.closed) this.events.broken(error);
+    });
+  }
+
+  private async fetch(): Promise<void> {
+    const image = await this.api.nextShown(this.id);
+    if (image !== null) this.picture = await reducedBlob(image, this.mostPixels);
+    this.fetching = false;
+    if (this.closed) return;
+    if (image === null) return this.events.end();
+    this.grabbed = false;
+    this.events.frame();
+    if (this.grabbed || this.kind === "camera") this.advance();
+  }
+}
+
+async function reducedBlob(image: Blob, mostPixels: number): Promise<Picture> {
+  const bitmap = await createImageBitmap(image);
+  if (bitmap.width * bitmap.height <= mostPixels) return { bitmap, image };
+  return reduced(bitmap, bitmap.width, bitmap.height, mostPixels);
 }
 
 async function reduced(image: CanvasImageSource, width: number, height: number, mostPixels: number): Promise<Picture> {

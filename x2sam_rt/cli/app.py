@@ -1,4 +1,4 @@
-"""The command line: export, run, verify, inspect, profile, batch, serve, eval, data, train."""
+"""The command line: export, run, verify, inspect, profile, batch, serve, show, eval, data, train."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import x2sam_rt
-from x2sam_rt.cli import batch, data, demo, eval, export, inspect, profile, run, serve, train, verify
+from x2sam_rt.cli import batch, data, demo, eval, export, inspect, profile, run, serve, show, train, verify
 from x2sam_rt.cli.options import EPILOG
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Run X2SAM as a live stream.", epilog=EPILOG)
@@ -19,6 +19,7 @@ commands = (
     inspect.inspect,
     profile.profile,
     serve.serve,
+    show.show,
     demo.demo_media,
 )
 for command in commands:

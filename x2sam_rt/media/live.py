@@ -39,7 +39,7 @@ class LiveStream(FrameSource):
     def __init__(
         self, name: str, container: av.container.InputContainer, part: Part = WHOLE, *, newest_only: bool = False
     ) -> None:
-        self.name, self._part, self._container = name, part, container
+        self.name, self.newest_only, self._part, self._container = name, newest_only, part, container
         try:
             self._stream = video_stream(container, Path(name))
         except VideoError:

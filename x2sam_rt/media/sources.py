@@ -30,7 +30,16 @@ from x2sam_rt.media.live import (
 )
 from x2sam_rt.media.source import WHOLE, FrameSource, Part
 from x2sam_rt.media.types import Pixels
-from x2sam_rt.media.video import PickedFrames, Shrink, VideoFrame, VideoReader, keeping, pick_frames, spread
+from x2sam_rt.media.video import (
+    PickedFrames,
+    Shrink,
+    VideoFrame,
+    VideoReader,
+    keeping,
+    pick_frames,
+    sought_frames,
+    spread,
+)
 
 T = TypeVar("T")
 _LONGEST_LIST = 16 * 10**6  # bytes: a hundred thousand long paths
@@ -126,10 +135,8 @@ class VideoFile(FrameSource):
         numbers = self._part.numbers(times.seconds)
         self._require(len(numbers))
         wanted = spread(len(numbers), count) | {n for n in chosen if n < len(numbers)}
-        with VideoReader(self._path, _frame_threads=True) as reader:
-            in_file = {numbers[n] for n in chosen if n < len(numbers)}
-            keep = keeping(shrink, min(count, len(numbers)), in_file)
-            found = reader.seek_frames(times, {numbers[n] for n in wanted}, keep)
+        keep = keeping(shrink, min(count, len(numbers)), {numbers[n] for n in chosen if n < len(numbers)})
+        found = sought_frames(self._path, times, {numbers[n] for n in wanted}, keep)
         if found is None:
             return None
         own = [replace(frame, index=numbers.index(frame.index)) for frame in found]

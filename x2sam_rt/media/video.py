@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +37,7 @@ from x2sam_rt.media.video_writer import VideoWriter
 __all__ = ["PickedFrames", "VideoFrame", "VideoReader", "VideoWriter", "pick_frames"]
 
 _log = logging.getLogger(__name__)
+_READERS = 4  # of one file at once, each with a decoder's frames in memory
 _NO_TIME: int | None = None
 _UNSTATED_RATE = Fraction(25)  # what FFmpeg itself assumes for raw streams
 
@@ -314,9 +317,8 @@ def pick_frames(
     times = frame_times(Path(path))
     if times is not None:
         total = len(times.shown)
-        with VideoReader(path, _frame_threads=True) as reader:
-            wanted = spread(total, count) | {n for n in chosen if n < total}
-            found = reader.seek_frames(times, wanted, keeping(shrink, min(count, total), chosen))
+        wanted = spread(total, count) | {n for n in chosen if n < total}
+        found = sought_frames(path, times, wanted, keeping(shrink, min(count, total), chosen))
         if found is not None:
             return PickedFrames.of(found, total, count, chosen)
     with VideoReader(path, allow_truncated=allow_truncated) as reader:
@@ -328,6 +330,25 @@ def pick_frames(
             keep = keeping(shrink, min(count, total), chosen)
             frames, total = reader.pick(spread(total, count) | set(chosen), keep)
     return PickedFrames.of(frames, total, count, chosen)
+
+
+def sought_frames(
+    path: str | Path, times: FrameTimes, indices: Collection[int], keep: Keep = whole
+) -> list[VideoFrame] | None:
+    """As `VideoReader.seek_frames`, by several readers at once, each for some of the key frames: decoders
+    themselves seldom keep two processors busy. keep: is called from several threads, first for the first frame."""
+    groups = [sorted(wanted.values()) for wanted in _by_key(times, indices).values()]
+
+    def seek(share: list[list[int]]) -> list[VideoFrame] | None:
+        with VideoReader(path, _frame_threads=len(groups) == 1) as reader:
+            return reader.seek_frames(times, [index for group in share for index in group], keep)
+
+    readers = min(_READERS, os.cpu_count() or 1)
+    found = [seek(groups[:1])]
+    with ThreadPoolExecutor(readers) as pool:
+        found += pool.map(seek, filter(None, (groups[1 + n :: readers] for n in range(readers))))
+    frames = [frame for some in found for frame in some or ()]
+    return None if None in found else sorted(frames, key=lambda frame: frame.index)
 
 
 def _by_key(times: FrameTimes, indices: Collection[int]) -> dict[KeyFrame, dict[int, int]]:

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 import torch
 
-from x2sam_rt.errors import SessionError, X2SamError
+from x2sam_rt.errors import FrameError, SessionError, X2SamError
 from x2sam_rt.media.source import WHOLE, FrameSource, Part
 from x2sam_rt.media.sources import ImageSequence, open_source
 from x2sam_rt.media.types import Pixels
@@ -141,8 +141,8 @@ class Runtime:
         again: ReAsk = ONCE,
     ) -> Iterator[FrameResult]:
         """Results of a source's frames, each with its `timestamp` and `frame`. source: what `open_source` takes, or one
-        that is open (then part and live are its own), or a list of frames, which lie as `layout` says (those that come
-        one by one are for `VideoSession.step`). Where the source can be read twice, the prompt is answered on
+        that is open (then part and live are its own), or a list or array of frames, which lie as `layout` says (those
+        that come one by one are for `VideoSession.step`). Where the source can be read twice, the prompt is answered on
         frames of all of it.
 
         Raises VideoError, FrameError, PromptError, NoMasksError.
@@ -252,6 +252,14 @@ def _opened(
         return source
     if isinstance(source, str | Path | int):
         return open_source(source, part, live=live)
+    if not isinstance(source, Sequence) and getattr(source, "ndim", 0) != 4:
+        kind = f"{type(source).__name__} {getattr(source, 'shape', '')}".strip()
+        raise FrameError(
+            f"The source is a {kind}; wanted what open_source takes, or a list of frames. One frame is for "
+            "segment_image, frames that come one by one are for VideoSession.step."
+        )
+    if not len(source):
+        raise FrameError("The source is a list of no frames; wanted one or more.")
 
     def pixels(frame: Frame) -> Pixels:
         taken: Pixels = as_frame(frame, layout).cpu().numpy()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, File, Form, Path, Request, Response, UploadFile, WebSocket
@@ -22,6 +23,7 @@ from x2sam_rt.serve.body_limit import BodyLimit
 from x2sam_rt.serve.hub import Hub
 from x2sam_rt.serve.image import segment_image
 from x2sam_rt.serve.messages import Asked, explained, in_few_words
+from x2sam_rt.serve.own_source import OwnSource
 from x2sam_rt.serve.page import add_page
 from x2sam_rt.serve.settings import LOOPBACK, Settings
 from x2sam_rt.serve.snapshots import Snapshots
@@ -44,9 +46,18 @@ class Problem(BaseModel):
     message: str
 
 
+class Shown(BaseModel):
+    """A source of the server's owner, which the page plays. phrases: what it asks for by itself."""
+
+    name: str
+    kind: Literal["image", "video", "camera"]
+    phrases: list[str]
+
+
 class Info(BaseModel):
     """bundle: SHA-256 of its manifest, which snapshots are bound to. capacity: sessions at once. most_*: pixels of a
-    frame, bytes of a message, of a snapshot in parts, of an upload."""
+    frame, bytes of a message, of a snapshot in parts, of an upload. shown: where the server was begun with a source of
+    its own."""
 
     bundle: str
     device: list[str]
@@ -56,6 +67,13 @@ class Info(BaseModel):
     most_message: int
     most_snapshot: int
     most_upload: int
+    shown: Shown | None = None
+
+
+class ShownPass(BaseModel):
+    """id: of `GET /v1/shown/ID`."""
+
+    id: str
 
 
 class ImageResult(BaseModel):
@@ -82,8 +100,8 @@ _MISDIRECTED: dict[int | str, dict[str, Any]] = {421: {"model": Problem}}
 _OF_A_VIDEO: dict[int | str, dict[str, Any]] = {404: {"model": Problem}, 409: {"model": Problem}}
 
 
-def make_app(settings: Settings, snapshots: Snapshots | None = None) -> FastAPI:
-    """The application; its workers start and end with its lifespan. snapshots: see `Hub`."""
+def make_app(settings: Settings, snapshots: Snapshots | None = None, own: OwnSource | None = None) -> FastAPI:
+    """The application; its workers start and end with its lifespan. snapshots: see `Hub`. own: what the page plays."""
     hub = Hub(settings, snapshots)
     videos = Videos(hub)
 
@@ -95,6 +113,8 @@ def make_app(settings: Settings, snapshots: Snapshots | None = None) -> FastAPI:
         finally:
             await videos.close()
             await hub.stop()
+            if own is not None:
+                await asyncio.to_thread(own.close)
 
     # No pages of documentation: they would load scripts from elsewhere. /openapi.json describes everything.
     about: dict[str, Any] = {"title": "x2sam-rt", "docs_url": None, "redoc_url": None, "redirect_slashes": False}
@@ -108,6 +128,9 @@ def make_app(settings: Settings, snapshots: Snapshots | None = None) -> FastAPI:
     _add_errors(app, hub)
     _add_health(app, hub)
     _add_segmenting(app, hub, videos)
+    _add_info(app, hub, own)
+    if own is not None:
+        _add_own_source(app, hub, own)
     add_page(app)
     return app
 
@@ -186,17 +209,6 @@ def _add_segmenting(app: FastAPI, hub: Hub, videos: Videos) -> None:
             headers = {"Retry-After": _RETRY_AFTER}
             await socket.send_denial_response(JSONResponse(content, _STATUS[error.code], headers))
 
-    @app.get("/v1/info", dependencies=token, responses=_PROBLEMS)
-    async def info() -> Info:
-        """What is served here, and its limits."""
-        ready = [worker.ready for worker in hub.workers if worker.ready is not None]
-        if not ready:
-            raise ServeError("not_ready", "The workers are starting.")
-        limits = {name: getattr(hub.settings, name) for name in ("most_pixels", "most_message", "most_upload")}
-        limits |= {"capacity": hub.capacity, "most_snapshot": hub.most_snapshot}
-        devices = [one.device for one in ready]
-        return Info(bundle=ready[0].bundle, device=devices, tasks=list(ready[0].tasks), **limits)
-
     @app.post("/v1/image", dependencies=token, responses=_PROBLEMS)
     async def image(
         image: Annotated[UploadFile, File(description="JPEG or PNG")],
@@ -231,6 +243,36 @@ def _add_segmenting(app: FastAPI, hub: Hub, videos: Videos) -> None:
     async def result(name: Annotated[str, Path(max_length=64)]) -> FileResponse:
         """JSON lines, one frame each, as `x2sam-rt run -o masks.jsonl` writes them."""
         return FileResponse(videos.result(name), media_type="application/jsonl", filename="masks.jsonl")
+
+
+def _add_info(app: FastAPI, hub: Hub, own: OwnSource | None) -> None:
+    shown = None if own is None else Shown(name=own.name, kind=own.kind, phrases=list(own.phrases))
+
+    @app.get("/v1/info", dependencies=[Depends(_bearer(hub.settings))], responses=_PROBLEMS)
+    async def info() -> Info:
+        """What is served here, and its limits."""
+        ready = [worker.ready for worker in hub.workers if worker.ready is not None]
+        if not ready:
+            raise ServeError("not_ready", "The workers are starting.")
+        limits = {name: getattr(hub.settings, name) for name in ("most_pixels", "most_message", "most_upload")}
+        limits |= {"capacity": hub.capacity, "most_snapshot": hub.most_snapshot}
+        devices, tasks = [one.device for one in ready], list(ready[0].tasks)
+        return Info(bundle=ready[0].bundle, device=devices, tasks=tasks, shown=shown, **limits)
+
+
+def _add_own_source(app: FastAPI, hub: Hub, own: OwnSource) -> None:
+    token = [Depends(_bearer(hub.settings))]
+
+    @app.post("/v1/shown", dependencies=token, responses=_PROBLEMS, status_code=201)
+    async def begin() -> ShownPass:
+        """The owner's source from its beginning; whoever saw it before sees no more of it."""
+        return ShownPass(id=await asyncio.to_thread(own.begin))
+
+    @app.get("/v1/shown/{name}", dependencies=token, responses=_PROBLEMS | _OF_A_VIDEO, response_class=Response)
+    async def following(name: Annotated[str, Path(max_length=64)]) -> Response:
+        """The next frame, a JPEG; 204 at the end."""
+        picture = await asyncio.to_thread(own.next, name)
+        return Response(status_code=204) if picture is None else Response(picture, media_type="image/jpeg")
 
 
 def _state(job: VideoJob) -> VideoState:

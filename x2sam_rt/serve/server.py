@@ -7,8 +7,10 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import socket
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -18,9 +20,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from x2sam_rt.errors import ServeError
 from x2sam_rt.serve.app import make_app
 from x2sam_rt.serve.hub import Hub
+from x2sam_rt.serve.own_source import OwnSource
 from x2sam_rt.serve.settings import Settings
 
 TOKEN = "X2SAM_RT_TOKEN"
+OnStarted = Callable[[int], None]
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -81,9 +85,9 @@ def impatient_http(seconds: float) -> type[HttpToolsProtocol]:
 class DrainingServer(uvicorn.Server):
     """On the first SIGTERM or SIGINT sessions are told, and get `drain_seconds` to end; on the second it ends now."""
 
-    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+    def __init__(self, config: uvicorn.Config, hub: Hub, on_started: OnStarted | None = None) -> None:
         super().__init__(config)
-        self._hub = hub
+        self._hub, self._on_started = hub, on_started
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -97,6 +101,12 @@ class DrainingServer(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._on_started is not None and self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            await asyncio.to_thread(self._on_started, port)
 
     def _begin(self) -> None:
         self._drain = self._drain or asyncio.create_task(self._end())
@@ -115,18 +125,19 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def log_as_json_lines() -> None:
+def log_as_json_lines(level: int = logging.INFO) -> None:
     """All of this process's logs, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     handler.addFilter(_is_news)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
-def serve(settings: Settings) -> None:
-    """Until it is told to end. Raises ServeError when it cannot begin."""
-    log_as_json_lines()
-    app = make_app(settings)
+def serve(settings: Settings, own: OwnSource | None = None, on_started: OnStarted | None = None) -> None:
+    """Until it is told to end. own: what the page plays; of such a server only troubles are logged. on_started: is told
+    the port. Raises ServeError when it cannot begin."""
+    log_as_json_lines(logging.INFO if own is None else logging.WARNING)
+    app = make_app(settings, own=own)
     config: dict[str, Any] = {"host": settings.host, "port": settings.port, "log_config": None, "access_log": False}
     limits: dict[str, Any] = {
         "http": impatient_http(settings.hello_seconds),
@@ -140,7 +151,7 @@ def serve(settings: Settings) -> None:
         "timeout_graceful_shutdown": 5,
         "server_header": False,
     }
-    server = DrainingServer(uvicorn.Config(app, **config, **limits), app.state.hub)
+    server = DrainingServer(uvicorn.Config(app, **config, **limits), app.state.hub, on_started)
     with contextlib.suppress(SystemExit):  # uvicorn's own, where the workers cannot begin
         server.run()
     if not server.started:
@@ -150,3 +161,7 @@ def serve(settings: Settings) -> None:
 def token_from_environment() -> str | None:
     """Not from the command line, which every user of the machine can read."""
     return os.environ.get(TOKEN) or None
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(24)

@@ -202,8 +202,8 @@ def as_instruction(prompt: str | Instruction) -> Instruction:
         return prompt
     if not isinstance(prompt, str) or not prompt.strip():
         raise PromptError(
-            f'The prompt is {shown(prompt)}; wanted a phrase such as "the jumping boy", or an Instruction for another '
-            f"task ({', '.join(TASKS)})."
+            f'The prompt is {shown(prompt)}; wanted a phrase such as "the jumping boy", or an Instruction: for several '
+            f"(phrases=…) and for another task ({', '.join(TASKS)})."
         )
     return Instruction(phrases=(prompt,))
 
