@@ -44,7 +44,7 @@ NODE: dict[str, Any] = {"num_cpus": 1, "memory": 4 * 2**30, "object_store_memory
 HEAD = {**NODE, "include_dashboard": False, "_system_config": {"health_check_period_ms": 1000}}
 ENGINE = "x2sam_rt.serve.worker"
 CLIP = frames(300)
-SECONDS = 120  # for a test, with what it starts
+SECONDS = 300  # for a test, with what it starts
 
 
 @contextlib.contextmanager
