@@ -126,8 +126,10 @@ def second(cluster: Cluster) -> Iterator[Any]:
         cluster.remove_node(node, allow_graceful=False)
 
 
-def until(condition: Callable[[], object]) -> None:
+def until(condition: Callable[[], object], process: subprocess.Popen[bytes] | None = None) -> None:
+    """process: that must not end before."""
     while not condition():
+        assert process is None or process.poll() is None, "it ended before"
         time.sleep(0.05)
 
 
@@ -143,10 +145,10 @@ def test_a_killed_node_and_a_killed_batch_cost_no_result(
     with log.open("w") as file:
         begun = subprocess.Popen(command, stderr=file)
     try:
-        until(lambda: len(actors(cluster.head_node)) == len(actors(second)) == 1)
-        until(lambda: results(out))
+        until(lambda: len(actors(cluster.head_node)) == len(actors(second)) == 1, begun)
+        until(lambda: results(out), begun)
         cluster.remove_node(second, allow_graceful=False)
-        until(lambda: "is lost" in log.read_text())  # with a video that nobody has finished
+        until(lambda: "is lost" in log.read_text(), begun)  # with a video that nobody has finished
     finally:
         begun.kill()
         begun.wait()
@@ -231,7 +233,7 @@ def test_it_serves_until_it_is_told_to_end(cluster: Cluster, onnx_bundle: Path, 
     with log.open("w") as file:
         process = subprocess.Popen(command, stderr=file, env={**os.environ, "X2SAM_RT_TOKEN": TOKEN})
     try:
-        until(lambda: '"message": "deployed"' in log.read_text() or process.poll() is not None)
+        until(lambda: '"message": "deployed"' in log.read_text(), process)
         stream = Client(f"http://127.0.0.1:{port}", token=TOKEN, seconds=30).stream("dog", drop="never")
         assert stream.step(CLIP[0]).frame == 0
         process.send_signal(signal.SIGTERM)
