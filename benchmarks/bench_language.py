@@ -186,9 +186,9 @@ def measure_memory(asked: Asked) -> Row:
 
 @dataclass(frozen=True)
 class FrameCost:
-    """Milliseconds of one frame, with the ask before it. waited: for the answer to end its piece. shared: the answering
-    thread's work while the frame was in progress. others: waited for a core, over all threads but that one. beside: an
-    ask was being answered when the frame came."""
+    """Milliseconds from the end of the frame before to the end of this one, the ask included. waited: for the answer to
+    end its piece. shared: the answering thread's work while the frame was in progress. others: waited for a core, over
+    all threads but that one. beside: an ask was being answered when the frame came."""
 
     frame: int
     ms: float
@@ -290,10 +290,12 @@ def stream_costs(bundle: Path, frames: int) -> tuple[list[FrameCost], list[Frame
         turns = runtime.language.frames_first = WatchedTurns()
         streams = ((runtime.stream("the red circle"), asked), (runtime.stream("the red circle"), alone))
         for start, (session, costs) in itertools.product(range(-WARM_UP, frames, ASK_EVERY), streams):
+            began = time.perf_counter()
             for index in range(start, start + ASK_EVERY):
                 frame = _never_twice(clip, index + WARM_UP)
                 ask = index if index == start and costs is asked else None
-                cost = _step(turns, session, frame, index, ask, answered)
+                cost = _step(turns, session, frame, index, ask, began, answered)
+                began = time.perf_counter()
                 if index >= 0:
                     costs.append(cost)
             session.wait_for_answer()
@@ -301,15 +303,22 @@ def stream_costs(bundle: Path, frames: int) -> tuple[list[FrameCost], list[Frame
 
 
 def _step(
-    turns: WatchedTurns, session: VideoSession, frame: np.ndarray, index: int, ask: int | None, answered: list[float]
+    turns: WatchedTurns,
+    session: VideoSession,
+    frame: np.ndarray,
+    index: int,
+    ask: int | None,
+    began: float,
+    answered: list[float],
 ) -> FrameCost:
+    """began: when the frame before had ended."""
     waiting = turns.others
-    started = time.perf_counter()
     if ask is not None:
-        session.ask(f"the thing of frame {ask}", wait=False, on_answer=lambda *_: answered.append(_since(started)))
+        asked = time.perf_counter()
+        session.ask(f"the thing of frame {ask}", wait=False, on_answer=lambda *_: answered.append(_since(asked)))
     beside = session.waiting
     session.step(frame)
-    took, others = _since(started), turns.others - waiting
+    took, others = _since(began), turns.others - waiting
     return FrameCost(index, took, turns.waited * 1e3, turns.shared * 1e3, others * 1e3, beside)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -236,6 +238,18 @@ def test_other_threads_keep_their_number_of_threads(runtime: Runtime) -> None:
         assert started == [2]
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is the whole process's")
+def test_only_the_answering_thread_gives_way(runtime: Runtime) -> None:
+    ours, found = os.getpriority(os.PRIO_PROCESS, 0), list[int]()
+    with runtime.stream("dog") as session:
+        session.step(frames(1)[0])
+        chat = Instruction("chat", question="what is it?", max_new_tokens=2)
+        session.ask(chat, wait=False, on_text=lambda text: found.append(os.getpriority(os.PRIO_PROCESS, 0)))
+        session.wait_for_answer()
+    assert set(found) == {min(ours + 10, 19)}
+    assert os.getpriority(os.PRIO_PROCESS, 0) == ours
 
 
 def test_closing_gives_up_what_is_being_answered(runtime: Runtime) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from x2sam_rt.runtime.device import on_current_stream
 from x2sam_rt.runtime.language import Answer, LanguageRuntime
 from x2sam_rt.runtime.question import Question
 from x2sam_rt.tasks.table import Media
+
+# Of the answering thread, beside the stream's: on the core of the stream's own thread it waits until that one sleeps.
+_NICE = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,7 @@ class BackgroundAsks:
 
     def __init__(self, language: LanguageRuntime, media: Media) -> None:
         self._language, self._media = language, media
-        self._pool = ThreadPoolExecutor(1, "x2sam-ask", _limit_threads, (torch.get_num_threads(),))
+        self._pool = ThreadPoolExecutor(1, "x2sam-ask", _begin_thread, (torch.get_num_threads(),))
         self._last: tuple[Question, Future[Answer]] | None = None
         self._given_up = threading.Event()
         self._worker: int | None = None
@@ -89,6 +94,16 @@ class BackgroundAsks:
     def close(self) -> None:
         self.drop()
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_thread(threads: int) -> None:
+    """Makes the calling thread give way: it shares the cores with frames, and with what is done between them.
+
+    threads: of PyTorch's, that all other threads go on with.
+    """
+    _limit_threads(threads)
+    if sys.platform == "linux":  # elsewhere the priority is the whole process's
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
 
 
 def _limit_threads(threads: int) -> None:

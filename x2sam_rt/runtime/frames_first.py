@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 # What an answer may take of a frame's time behind it. More answers sooner; the next frame waits by as much.
 _SHARE = 0.2
@@ -73,9 +73,10 @@ class FramesFirst:
                 self._end_turn()
 
     def stand_back(self) -> None:
-        """Between two pieces of an answer: waits until it may go on."""
-        with self._change:
-            if self._in_progress and time.perf_counter() > self._until:
+        """Between two pieces of an answer: waits until it may go on. Called before every operation, so it looks without
+        the lock: a frame that comes at this moment waits for one piece more."""
+        if self._in_progress and time.perf_counter() > self._until:
+            with self._change:
                 self._end_turn()
                 self._take_turn()
 
@@ -122,13 +123,13 @@ class FrameInProgress:
             self.seconds_aside += time.perf_counter() - left
 
 
-class BeforeOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within it, `call` is called before every operation of PyTorch's on this thread, inside a model's modules too."""
+class BeforeOperations(TorchFunctionMode):
+    """Within it, `call` is called before every function of PyTorch's on this thread, inside a model's modules too."""
 
     def __init__(self, call: Callable[[], None]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._call = call
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._call()
         return func(*args, **(kwargs or {}))
