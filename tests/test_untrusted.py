@@ -170,6 +170,15 @@ def test_no_json(checkpoint: Path, bundle: Path, content: bytes) -> None:
     assert outcome(lambda: DEFAULT_WORDING.parsed(content, "wording")) in {"ConfigError", "done"}
 
 
+def test_a_configuration_that_is_no_file_is_not_passed_over(checkpoint: Path) -> None:
+    path = checkpoint / "config.json"
+    for make in (os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")):
+        path.rmdir() if path.is_dir() else path.unlink()
+        make(path)
+        with pytest.raises(ConfigError, match=r"config\.json: (is no regular file|cannot be opened)"):
+            load_checkpoint(checkpoint)
+
+
 def test_a_tensor_in_two_shards(bundle: Path, checkpoint: Path) -> None:
     """Which of the two counts would be for the order of their names to say."""
     shard = bundle / "language" / "model.safetensors"

@@ -90,7 +90,8 @@ def _required(text: str, what: str) -> str:
 def _require_distinct(texts: Sequence[str], what: str) -> None:
     doubled = [text for text, count in Counter(texts).items() if count > 1]
     if doubled:
-        raise PromptError(f"Doubled {what}: {', '.join(doubled)}. Each must be asked for once.")
+        named = ", ".join(doubled[:10]) + (f" and {len(doubled) - 10} more" if len(doubled) > 10 else "")
+        raise PromptError(f"Doubled {what}: {named}. Each must be asked for once.")
 
 
 def _categories(instruction: Instruction) -> Filling:

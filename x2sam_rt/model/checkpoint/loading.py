@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -301,7 +302,7 @@ def _fit_vocabulary(config: ModelConfig, tensors: dict[str, Tensor]) -> ModelCon
 
 def _read_config(folder: Path, config: Path | None, base: Path | None) -> ModelConfig:
     beside = folder / "config.json"
-    source = config or (beside if beside.is_file() else None)
+    source = config or (beside if os.path.lexists(beside) else None)  # whatever it is: nothing takes its place
     if source is None:
         resolved = PUBLISHED
     else:
