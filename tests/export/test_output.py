@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -10,13 +11,17 @@ from pathlib import Path
 import pytest
 
 from x2sam_rt.errors import BundleError
-from x2sam_rt.export.output import bundle_folder
+from x2sam_rt.export.output import bundle_folder, check_output
 from x2sam_rt.media import atomic
 from x2sam_rt.runtime.bundle import MANIFEST
 
 
 def write(folder: Path, text: str) -> None:
-    (folder / MANIFEST).write_text(text)
+    (folder / MANIFEST).write_text(json.dumps({"files": {}, "checkpoint": text}))
+
+
+def said(folder: Path) -> str:
+    return str(json.loads((folder / MANIFEST).read_text())["checkpoint"])
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def test_a_bundle_appears_when_it_is_complete(target: Path) -> None:
     with bundle_folder(target, overwrite=False) as folder:
         write(folder, "new")
         assert not target.exists()
-    assert (target / MANIFEST).read_text() == "new"
+    assert said(target) == "new"
     assert beside(target) == ["bundle"]
 
 
@@ -58,15 +63,38 @@ def test_an_interrupted_export_leaves_what_was_there(old: Path, stop: type[BaseE
 
     with pytest.raises(stop):
         interrupted()
-    assert (old / MANIFEST).read_text() == "old"
+    assert said(old) == "old"
     assert beside(old) == ["bundle"]
 
 
 def test_overwriting_exchanges_names(old: Path) -> None:
     with bundle_folder(old, overwrite=True) as folder:
         write(folder, "new")
-    assert (old / MANIFEST).read_text() == "new"
+    assert said(old) == "new"
     assert beside(old) == ["bundle"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "stages/notes.txt", "link"])
+def test_what_somebody_put_into_a_bundle_is_not_deleted(old: Path, name: str) -> None:
+    (old / "stages").mkdir()
+    (old / "link").symlink_to("stages") if name == "link" else (old / name).write_text("mine")
+    with pytest.raises(BundleError, match="files that are no part of one"), bundle_folder(old, overwrite=True):
+        pytest.fail("begun")
+    assert os.path.lexists(old / name)
+    assert said(old) == "old"
+
+
+@pytest.mark.parametrize("content", ["{}", '{"files": []}', '{"name": "a web page"}', "no JSON", "[" * 10**5])
+def test_a_manifest_of_something_else_is_no_bundle(old: Path, content: str) -> None:
+    (old / MANIFEST).write_text(content)
+    with pytest.raises(BundleError, match="is no bundle"), bundle_folder(old, overwrite=True):
+        pytest.fail("begun")
+    assert (old / MANIFEST).read_text() == content
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(BundleError, match=r"'a\\x00b': no file can have this name"):
+        check_output(Path("a\0b"), overwrite=False)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -107,7 +135,7 @@ def test_one_export_at_a_time(target: Path) -> None:
         write(folder, "first")
         with pytest.raises(BundleError, match="another process"), bundle_folder(target, overwrite=False):
             pytest.fail("two exports to one folder")
-    assert (target / MANIFEST).read_text() == "first"
+    assert said(target) == "first"
 
 
 KILLED = """
@@ -122,7 +150,7 @@ if moment == "before": atomic.rename = die
 if moment == "after": atomic.rename = lambda *arguments: (rename(*arguments), die())
 if moment == "cleaning": atomic.shutil.rmtree = die
 with output.bundle_folder(target, overwrite=True) as folder:
-    (folder / "manifest.json").write_text("new")
+    (folder / "manifest.json").write_text('{"files": {}, "checkpoint": "new"}')
     if moment == "writing": die()
 """
 
@@ -133,7 +161,7 @@ with output.bundle_folder(target, overwrite=True) as folder:
 def test_a_kill_leaves_one_or_the_other(old: Path, moment: str, left: str, caplog: pytest.LogCaptureFixture) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, moment, str(old)], capture_output=True, timeout=900)
     assert done.returncode == -signal.SIGKILL
-    assert (old / MANIFEST).read_text() == left
+    assert said(old) == left
     assert beside(old) == [".bundle.partial", "bundle"]
     with bundle_folder(old, overwrite=True) as folder:
         write(folder, "newest")

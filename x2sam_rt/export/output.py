@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from x2sam_rt.errors import BundleError
+from x2sam_rt.documents import read_json
+from x2sam_rt.errors import BundleError, ConfigError
 from x2sam_rt.media.atomic import AtomicOutput, naming_write_errors, nothing
 from x2sam_rt.runtime.bundle import MANIFEST
 
@@ -26,11 +27,21 @@ def check_output(output: Path, overwrite: bool) -> None:
                 f"{output} exists already. Choose another folder, or pass --overwrite to replace the bundle."
             )
         if not _is_bundle(output):
-            raise BundleError(f"{output} exists and is no bundle, so it is not overwritten. Choose another folder.")
+            raise BundleError(
+                f"{output} exists and is no bundle, or holds files that are no part of one, so it is not overwritten. "
+                "Choose another folder."
+            )
 
 
 def _is_bundle(path: Path) -> bool:
-    return (path / MANIFEST).is_file()
+    """Whether it has a manifest that lists files, of whatever version, and holds nothing else: a `manifest.json` alone
+    is no bundle, and notes that somebody put into one are theirs."""
+    try:
+        listed = read_json(path / MANIFEST).get("files")
+    except ConfigError:
+        return False
+    own = {path / name for name in (MANIFEST, *listed)} if isinstance(listed, dict) else set()
+    return bool(own) and all(one in own or (one.is_dir() and not one.is_symlink()) for one in path.rglob("*"))
 
 
 @contextlib.contextmanager

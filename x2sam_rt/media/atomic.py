@@ -42,6 +42,8 @@ def any_file(path: Path) -> bool:
 @contextmanager
 def naming_write_errors(target: Path, error: type[X2SamError] = VideoError) -> Iterator[None]:
     """Turns the system's refusal (full disk, missing rights, a name too long) into an error that names `target`."""
+    if "\0" in str(target):
+        raise error(f"{str(target)!r}: no file can have this name. Choose another output path.")
     try:
         yield
     except OSError as refusal:
