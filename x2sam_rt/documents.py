@@ -45,6 +45,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {alike[0]!r}?" if alike else ""
 
 
+def there_is_no(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is not among the known ones."""
+    names = list(known)
+    return f"There is no {kind} {shown(name)}.{did_you_mean(name, names)} There are {', '.join(names)}."
+
+
 @dataclass(frozen=True)
 class Range:
     """What a number of a dataclass may be, as in `layers: Annotated[int, Range(1, 512)]`; of a tuple, every entry."""

@@ -302,7 +302,8 @@ def test_limits_and_names() -> None:
         Protocol(limit=0)
     assert {part.name for part in open_parts("synthetic", None, "unseen")} == {"referring, unseen pairs"}
     for arguments, message in (
-        (("nonsense", None, None), "no data set 'nonsense'; there are synthetic, synthetic-long, synthetic-streams, "),
+        (("synthetik", None, None), "Did you mean 'synthetic'?"),
+        (("nonsense", None, None), "no data set 'nonsense'. There are synthetic, synthetic-long, synthetic-streams, "),
         (("synthetic", Path(), None), "leave out"),
         (("synthetic", None, "val"), "no split 'val'; there are seen and unseen"),
         (("vipseg", None, "val"), "--root DIR --split NAME"),

@@ -111,7 +111,9 @@ def test_a_source_of_any_kind(
     assert all(other == lines[0] for other in lines)
 
 
-@pytest.mark.parametrize("given", [(), ("a.mp4", "--video", "b.mp4"), ("a.mp4", "--image", "b.png")], ids=str)
+@pytest.mark.parametrize(
+    "given", [(), ("a.png", "b.png"), ("a.mp4", "--video", "b.mp4"), ("a.mp4", "--image", "b.png")], ids=str
+)
 def test_one_source_is_wanted(torch_bundle: Path, given: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, ["run", str(torch_bundle), *given])
     assert result.exit_code == 2

@@ -29,7 +29,15 @@ from x2sam_rt.cli.options import (
     asked,
     use_threads,
 )
-from x2sam_rt.cli.terminal import GrowingAnswer, console, error_console, linked_text, reporting, with_progress
+from x2sam_rt.cli.terminal import (
+    GrowingAnswer,
+    console,
+    error_console,
+    linked_text,
+    printable,
+    reporting,
+    with_progress,
+)
 from x2sam_rt.tasks.table import task
 
 if TYPE_CHECKING:
@@ -47,7 +55,7 @@ Load = Callable[[], "Runtime"]
 def run(
     bundle: Bundle,
     source: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
             help="A video, an image; a folder, pattern or .txt list of images; a camera (0); an address (rtsp://…); - "
             "for standard input."
@@ -145,15 +153,18 @@ def run(
     """
     from x2sam_rt.media.encoding import Encoding
     from x2sam_rt.media.source import Part
-    from x2sam_rt.media.sources import is_image, open_source
+    from x2sam_rt.media.sources import is_one_image, open_source
     from x2sam_rt.model.knobs import ModelKnobs
     from x2sam_rt.runtime.asking import ReAsk
     from x2sam_rt.runtime.writers import OverlayStyle
     from x2sam_rt.runtime.writers.opening import OutputPlan
 
-    given = [str(one) for one in (source, video, image) if one is not None]
+    given = [*(source or ()), *(str(one) for one in (video, image) if one is not None)]
     if len(given) != 1:
-        raise typer.BadParameter(f"give one source, as SOURCE, --video or --image; {len(given)} were given")
+        raise typer.BadParameter(
+            f"give one source, as SOURCE, --video or --image; {len(given)} were given (of several images their folder, "
+            'or a pattern in quotes: "shots/*.png"; several videos: x2sam-rt batch)'
+        )
     address = given[0]
     with reporting():
         use_threads(threads)
@@ -193,7 +204,7 @@ def run(
             allow_playlists=allow_playlists,
             raw_size=_size(raw_size),
         )
-        if image is not None or is_image(Path(address)):
+        if image is not None or is_one_image(address):
             _run_image(load, Path(address), instruction, plan)
         elif task(instruction.task).draws_masks:
             _run_frames(load, opened, instruction, plan, again)
@@ -220,6 +231,7 @@ def _run_image(load: Load, path: Path, instruction: Instruction, plan: OutputPla
     from x2sam_rt.media.image import read_image
     from x2sam_rt.runtime.writers.opening import RunOutputs
 
+    instruction.require_media("image")
     _require_masks(instruction, plan, path)
     pixels = read_image(path)
     for region in instruction.regions:
@@ -234,6 +246,7 @@ def _run_words(load: Load, opened: Callable[[], FrameSource], instruction: Instr
     from x2sam_rt.runtime.prompt_frames import require_regions
     from x2sam_rt.runtime.run import answer_video
 
+    instruction.require_media("video")
     with opened() as source:
         _require_masks(instruction, plan, Path(source.name))
         require_regions(source, instruction)
@@ -250,6 +263,7 @@ def _run_frames(
     from x2sam_rt.runtime.writers.opening import RunOutputs
 
     last = None
+    instruction.require_media("video")
     with opened() as source:
         name = Path(source.name)
         require_regions(source, instruction)
@@ -259,13 +273,14 @@ def _run_frames(
             load() as runtime,
         ):
             for note in outputs.notes:
-                error_console.print(note, style="dim", markup=False, soft_wrap=True)
+                error_console.print(note, style="dim", soft_wrap=True)
             for frame in with_progress(runtime, source, instruction, [outputs], again):
                 last = frame.result
     assert last is not None, "a source without frames has raised"
     _print_result(last)
     dropped = f", {source.dropped} dropped" if source.dropped else ""
-    console.print(f"{last.index + 1} frames{dropped}; last frame above.")
+    frames = "1 frame" if last.index == 0 else f"{last.index + 1} frames"
+    console.print(f"{frames}{dropped}; last frame above.")
 
 
 def _require_masks(instruction: Instruction, plan: OutputPlan, source: Path) -> None:
@@ -293,7 +308,7 @@ def _saying_what_is_kept(outputs: RunOutputs, paths: Sequence[Path]) -> Iterator
         if paths:
             names = ", ".join(map(str, paths))
             said = "are kept in" if outputs.kept else "are not kept (--keep-partial keeps them) in"
-            error_console.print(f"{outputs.frames} frames {said} {names}", markup=False, soft_wrap=True)
+            error_console.print(f"{outputs.frames} frames {said} {names}", soft_wrap=True)
         raise
 
 
@@ -303,4 +318,5 @@ def _print_result(result: FrameResult) -> None:
     if not result.segments:
         console.print("no segments")
     for segment in result.segments:
-        console.print(f"{segment.id:4d}  {segment.score:.3f}  {segment.area:9d} px  {segment.label}", markup=False)
+        label = printable(segment.label)
+        console.print(f"{segment.id:4d}  {segment.score:.3f}  {segment.area:9d} px  {label}")

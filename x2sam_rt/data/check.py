@@ -8,6 +8,7 @@ from pathlib import Path
 
 from x2sam_rt.data.readers import READERS, FileSample, read_folder
 from x2sam_rt.data.readers.folders import open_folder
+from x2sam_rt.documents import there_is_no
 from x2sam_rt.errors import DataError
 
 
@@ -40,7 +41,7 @@ def check_dataset(name: str, root: str | Path, splits: Sequence[str] = ()) -> tu
     splits: None given: all that the set is known to have. Raises DataError for an unknown name and a missing folder.
     """
     if name not in READERS:
-        raise DataError(f"There is no reader for {name!r}; there are {', '.join(READERS)}.")
+        raise DataError(there_is_no("reader for", name, READERS))
     return tuple(_check_split(name, Path(root), split) for split in splits or READERS[name].splits)
 
 

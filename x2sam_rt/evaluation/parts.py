@@ -8,6 +8,7 @@ from pathlib import Path
 
 from x2sam_rt.data.dataset import Dataset, Sample
 from x2sam_rt.data.readers import READERS, read_dataset
+from x2sam_rt.documents import there_is_no
 from x2sam_rt.errors import DataError
 from x2sam_rt.evaluation.evaluators import Evaluator, evaluator_of
 
@@ -51,7 +52,7 @@ def open_parts(name: str, root: Path | None, split: str | None, *, bert: Path | 
             raise DataError(f"The set {name} is made up as it runs and has no folder; leave out {root}.")
         return synthetic_parts(split, rows=SYNTHETIC[name])
     if name not in READERS:
-        raise DataError(f"There is no data set {name!r}; there are {', '.join((*SYNTHETIC, *READERS))}.")
+        raise DataError(there_is_no("data set", name, (*SYNTHETIC, *READERS)))
     if root is None or split is None:
         raise DataError(f"{name} needs its folder and a split of it: --root DIR --split NAME.")
     return (Part.of(read_dataset(name, root, split), split, bert=bert),)

@@ -29,9 +29,14 @@ class Part:
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
-            raise VideoError(f"From {self.start:g} to {self.end} seconds lies no frame; wanted 0 ≤ start < end.")
+            raise VideoError(f"No frame lies {self.span}; wanted 0 ≤ start < end.")
         if self.stride < 1 or (self.most is not None and self.most < 1):
             raise VideoError(f"stride={self.stride}, most={self.most}: wanted frames, so 1 or more of both.")
+
+    @property
+    def span(self) -> str:
+        """For messages."""
+        return f"from {self.start:g} seconds on" if self.end is None else f"from {self.start:g} to {self.end:g} seconds"
 
     @property
     def is_whole(self) -> bool:

@@ -155,7 +155,7 @@ class VideoFile(FrameSource):
 
     def _require(self, total: int) -> None:
         if not total:
-            raise VideoError(f"{self._path}: has no frame from {self._part.start:g} to {self._part.end} seconds.")
+            raise VideoError(f"{self._path}: has no frame {self._part.span}.")
 
 
 class ImageSequence(FrameSource, Generic[T]):
@@ -176,9 +176,7 @@ class ImageSequence(FrameSource, Generic[T]):
         self.images = [images[n] for n in numbers]
         self.num_frames = len(self.images)
         if not self.images:
-            raise VideoError(
-                f"{name}: none of its {len(images)} images lies from {part.start:g} to {part.end} seconds."
-            )
+            raise VideoError(f"{name}: none of its {len(images)} images lies {part.span}, at 25 in a second.")
 
     def __iter__(self) -> Iterator[VideoFrame]:
         return (self._read(index) for index in range(len(self.images)))
@@ -211,7 +209,7 @@ def _images(name: str) -> list[Path] | None:
         return [path.parent / line.strip() for line in _text(path).splitlines() if line.strip()]
     if os.path.isdir(path):  # unlike the methods, these take any name
         found = [one for one in path.iterdir() if is_image(one)]
-    elif any(sign in name for sign in "*?[") and not os.path.exists(path):
+    elif _is_pattern(name):
         found = [Path(one) for one in glob(name, recursive=True)]
     else:
         return [path] if is_image(path) else None
@@ -227,6 +225,15 @@ def _text(path: Path) -> str:
         raise VideoError(f"{error} A list of images is wanted, a path in each line.") from error
     except UnicodeDecodeError as error:
         raise VideoError(f"{path}: a list of images is text, a path in each line; this is not.") from error
+
+
+def is_one_image(name: str) -> bool:
+    """Whether an address is a still image's: no folder's, pattern or address of a network."""
+    return is_image(Path(name)) and not (os.path.isdir(name) or _is_pattern(name) or "://" in name)
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[") and not os.path.exists(name)
 
 
 def is_image(path: Path) -> bool:

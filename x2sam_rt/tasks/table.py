@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from x2sam_rt.documents import did_you_mean, shown
+from x2sam_rt.documents import there_is_no
 from x2sam_rt.errors import PromptError
 from x2sam_rt.tasks.marks import Mark, MarkedText, listed, parse_regions, spell
 from x2sam_rt.tasks.wording import TaskWording, Wording
@@ -292,5 +292,5 @@ DEFAULT_WORDING = Wording({row.name: row.wording for row in _ROWS})
 def task(name: str) -> Task:
     """The task of this name. Raises PromptError, with the names there are."""
     if name not in TASKS:
-        raise PromptError(f"There is no task {shown(name)}.{did_you_mean(name, TASKS)} There are {', '.join(TASKS)}.")
+        raise PromptError(there_is_no("task", name, TASKS))
     return TASKS[name]

@@ -119,7 +119,7 @@ def test_named_sets_must_be_there(datas: Path) -> None:
         find_sources(["refcoco", "vipseg"], datas, None, 3, 0)
     with pytest.raises(DataError, match="gcg-image has no split to train on, only val, test"):
         find_sources(["gcg-image"], datas, None, 3, 0)
-    with pytest.raises(DataError, match="There is no reader for 'none'; there are paper, coco-panoptic"):
+    with pytest.raises(DataError, match=r"There is no reader for 'none'\. There are paper, coco-panoptic"):
         find_sources(["none"], datas, None, 3, 0)
     with pytest.raises(DataError, match="holds none of the paper's data sets"):
         find_sources(["paper"], datas / "masks", None, 3, 0)

@@ -33,7 +33,7 @@ from x2sam_rt.data.readers.prompted import (
     read_youtube_vos,
 )
 from x2sam_rt.data.readers.sample import Contents, FileSample
-from x2sam_rt.documents import did_you_mean
+from x2sam_rt.documents import there_is_no
 from x2sam_rt.errors import DataError
 from x2sam_rt.tasks.regions import PROMPT_KINDS
 from x2sam_rt.tasks.table import Media
@@ -129,9 +129,7 @@ def read_dataset(name: str, root: str | Path, split: str) -> Dataset:
     DataError for an unknown name, a folder that is in no known layout, and a split without ground truth.
     """
     if name not in READERS:
-        raise DataError(
-            f"There is no reader for {name!r}.{did_you_mean(name, READERS)} There are {', '.join(READERS)}."
-        )
+        raise DataError(there_is_no("reader for", name, READERS))
     row = READERS[name]
     found = read_folder(open_folder(name, Path(root), row.home, split, row.parts))
     categories = found.categories

@@ -11,6 +11,7 @@ import numpy as np
 from x2sam_rt.data.dataset import Dataset
 from x2sam_rt.data.example import Example, Target
 from x2sam_rt.data.readers import READERS, PromptedExample, read_dataset
+from x2sam_rt.documents import there_is_no
 from x2sam_rt.errors import DataError
 from x2sam_rt.model.training.mixture import Mixture, Source, random_window, select_frames, window_indices
 
@@ -99,7 +100,7 @@ def read_source(name: str, root: Path, split: str | None, frames: int, seed: int
 
 def _training_split(name: str) -> str:
     if name not in READERS:
-        raise DataError(f"There is no reader for {name!r}; there are {PAPER}, {', '.join(READERS)}.")
+        raise DataError(there_is_no("reader for", name, (PAPER, *READERS)))
     splits = [split for split in READERS[name].splits if split.startswith("train")]
     if not splits:
         raise DataError(f"{name} has no split to train on, only {', '.join(READERS[name].splits)}; name one.")
