@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from PIL import Image
 from serving import TOKEN, Served, serving
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -25,7 +26,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from x2sam_rt.client import Client
 from x2sam_rt.errors import ConfigError, ServeError
-from x2sam_rt.serve.app import _require_origin
+from x2sam_rt.serve.app import _require_origin, make_app
+from x2sam_rt.serve.live_session import LiveSession
 from x2sam_rt.serve.messages import (
     FROM_SERVER,
     Ask,
@@ -36,10 +38,12 @@ from x2sam_rt.serve.messages import (
     Open,
     Packet,
     Part,
+    Result,
     Resume,
     decode,
     encode,
 )
+from x2sam_rt.serve.metrics import Metrics
 from x2sam_rt.serve.settings import Settings
 from x2sam_rt.serve.stream import _whole
 
@@ -328,6 +332,22 @@ def test_when_all_places_are_taken(served: Served) -> None:
     require_alive(served)
 
 
+def test_who_does_not_read_gets_no_more_frames() -> None:
+    """They give way, as if it were the device that is slow; when something is read, the newest goes on."""
+    sent = list[Packet]()
+    session = LiveSession(1, "a", Packet(Open()), SimpleNamespace(send=sent.append), Metrics(*[lambda: 0] * 3), None)
+    for number in range(50):
+        session.offer(Packet(Frame(frame=number)))
+        if isinstance(sent[-1].message, Frame) and sent[-1].message.frame == number:
+            record = {"frame": number, "size": [1, 1], "segments": [], "text": "", "spans": []}
+            session.hear(Packet(Result(frame=number, record=record, timings={})))
+    assert [one.message.frame for one in sent[1:]] == [0, 1, 2]  # the fourth reply is that it was opened
+    assert session.dropped == 46
+    session.replies.get_nowait()
+    session.read()
+    assert sent[-1].message == Frame(frame=49)
+
+
 def test_forged_snapshots(served: Served) -> None:
     for payload in (b"", b"\0" * 100, os.urandom(5000), (2**40).to_bytes(8, "little") + b"{}"):
         with connected(served) as wire:
@@ -380,6 +400,38 @@ def test_an_address_for_others_wants_a_token() -> None:
         Settings(Path("bundle"), host="0.0.0.0")
     with pytest.raises(ConfigError, match="16"):
         Settings(Path("bundle"), host="0.0.0.0", token="short")
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("127.0.0.1:8000", True),
+        ("localhost", True),
+        ("[::1]:8000", True),
+        ("LOCALHOST:1", True),
+        ("a.page", True),  # allowed with --origin
+        ("evil.example:8000", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost@evil.example", False),
+        ("[::1", False),
+        ("", False),
+    ],
+)
+def test_without_a_token_only_requests_to_this_machine_are_answered(host: str, own: bool) -> None:
+    """A page elsewhere can have its own name lead here, and its scripts then read what is answered."""
+    app = make_app(Settings(Path("bundle"), origins=("https://a.page:8443", "null")))
+    with_token = make_app(Settings(Path("bundle"), token=TOKEN))
+
+    async def get(app: FastAPI, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            return await client.get(path, headers={"Host": host})
+
+    for path in ("/healthz", "/", "/metrics", "/v1/videos/a"):
+        answer = asyncio.run(get(app, path))
+        assert (answer.status_code != 421) == own
+        if not own:
+            assert answer.json()["code"] == "misdirected"
+    assert asyncio.run(get(with_token, "/healthz")).status_code == 200
 
 
 def test_too_little_memory_is_said_at_the_start(onnx_bundle: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from x2sam_rt.media.rle import decode_mask
 from x2sam_rt.media.video import VideoWriter
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.tasks.instruction import Instruction
+from x2sam_rt.tasks.regions import Prompt
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make test-serve)")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -183,8 +184,10 @@ def test_a_box_is_drawn_with_the_pointer(page: playwright.Page, media: Path) -> 
     ask_drawn(page)
 
 
-def test_a_point_is_placed_with_the_keyboard_alone(page: playwright.Page, media: Path) -> None:
-    """And lies where the cross-hair was said to be."""
+def test_a_point_is_placed_with_the_keyboard_alone(
+    page: playwright.Page, media: Path, clip: list[np.ndarray], onnx_bundle: Path
+) -> None:
+    """And lies where the cross-hair was said to be; masks are those of the runtime."""
     page.set_input_files("#file", media / "photo.png")
     expect(page.locator("#frame[data-filled]")).to_be_visible()
     page.get_by_label("Point").focus()
@@ -199,6 +202,11 @@ def test_a_point_is_placed_with_the_keyboard_alone(page: playwright.Page, media:
     ask_drawn(page)
     region = {"kind": "point", "vertices": [[x, y]], "radius": SIDE // 32}
     assert json.loads(page.evaluate("window.asked")) == {"task": "interactive", "regions": [region]}
+    with Runtime.load(onnx_bundle) as runtime:
+        point = Prompt.point(x, y, radius=SIDE // 32)
+        expected = runtime.segment_image(clip[0], Instruction("interactive", regions=(point,)))
+    assert expected.segments
+    assert records(page) == [expected.record()]
 
 
 def test_scribbles_and_boxes_by_keyboard_can_be_given_up(page: playwright.Page, media: Path) -> None:

@@ -38,6 +38,10 @@ def serve(
     """
     from x2sam_rt.errors import require_extra
 
+    if on_ray is not None and (device or not port):
+        raise typer.BadParameter(
+            "Ray chooses the devices and wants a port: no --device, no --port 0", param_hint="--ray"
+        )
     with reporting():
         require_extra("serve")
         from x2sam_rt.serve.server import serve, token_from_environment

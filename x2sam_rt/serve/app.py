@@ -16,6 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from x2sam_rt.errors import ServeError, X2SamError
 from x2sam_rt.serve.body_limit import BodyLimit
@@ -30,7 +31,7 @@ from x2sam_rt.serve.stream import refuse_stream, serve_stream, subprotocol_of_a_
 from x2sam_rt.serve.videos import VideoJob, Videos
 
 _STATUS = {
-    "unauthorized": 401, "not_found": 404, "not_done": 409, "too_large": 413, "busy": 503,
+    "unauthorized": 401, "not_found": 404, "not_done": 409, "too_large": 413, "misdirected": 421, "busy": 503,
     "draining": 503, "not_ready": 503, "worker_lost": 503,
 }  # fmt: skip
 _CODES = {404: "not_found", 405: "not_allowed", 408: "too_slow", 413: "too_large"}
@@ -93,8 +94,9 @@ class VideoState(BaseModel):
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    code: {"model": Problem} for code in (400, 401, 408, 413, 422, 503)
+    code: {"model": Problem} for code in (400, 401, 408, 413, 421, 422, 503)
 }  # fmt: skip
+_MISDIRECTED: dict[int | str, dict[str, Any]] = {421: {"model": Problem}}
 _OF_A_VIDEO: dict[int | str, dict[str, Any]] = {404: {"model": Problem}, 409: {"model": Problem}}
 
 
@@ -115,7 +117,8 @@ def make_app(settings: Settings, snapshots: Snapshots | None = None, own: OwnSou
                 await asyncio.to_thread(own.close)
 
     # No pages of documentation: they would load scripts from elsewhere. /openapi.json describes everything.
-    app = FastAPI(title="x2sam-rt", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
+    about: dict[str, Any] = {"title": "x2sam-rt", "docs_url": None, "redoc_url": None, "redirect_slashes": False}
+    app = FastAPI(**about, lifespan=lifespan, dependencies=[Depends(_own_host(settings))])
     app.state.hub = hub
     app.add_middleware(BodyLimit, most_bytes=settings.most_upload, seconds=settings.upload_seconds)
     if settings.origins:
@@ -161,12 +164,12 @@ def _add_errors(app: FastAPI, hub: Hub) -> None:
 
 
 def _add_health(app: FastAPI, hub: Hub) -> None:
-    @app.get("/healthz")
+    @app.get("/healthz", responses=_MISDIRECTED)
     async def healthz() -> dict[str, str]:
         """Whether the server lives."""
         return {"status": "ok"}
 
-    @app.get("/readyz", responses={503: {"model": Problem}})
+    @app.get("/readyz", responses=_MISDIRECTED | {503: {"model": Problem}})
     async def readyz() -> dict[str, str]:
         """Whether sessions can begin: engines run, and it is not about to end."""
         if not hub.ready:
@@ -176,7 +179,7 @@ def _add_health(app: FastAPI, hub: Hub) -> None:
     @app.get(
         "/metrics",
         dependencies=[Depends(_bearer(hub.settings))],
-        responses={401: {"model": Problem}},
+        responses=_MISDIRECTED | {401: {"model": Problem}},
         response_class=Response,
     )
     async def metrics() -> Response:
@@ -297,6 +300,28 @@ def _bearer(settings: Settings) -> Any:
         pass
 
     return open_to_all if settings.token is None else require
+
+
+def _own_host(settings: Settings) -> Any:
+    """A dependency that, without a token, wants requests at a name of this machine or of an allowed page: a browser
+    would bring those of a page whose own name was made to lead here. Streams are checked by their page's origin."""
+    own = {settings.host, *LOOPBACK, *(urlsplit(origin).hostname for origin in settings.origins)} - {None}
+
+    async def require(connection: HTTPConnection) -> None:
+        host = connection.headers.get("host", "")
+        if connection.scope["type"] == "http" and settings.token is None and _hostname(host) not in own:
+            why = f"No server is called {host[:200]!r} here; allow it with --origin http://NAME, or set a token."
+            raise ServeError("misdirected", why)
+
+    return require
+
+
+def _hostname(host: str) -> str | None:
+    """Of a Host header; None where it has none."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def _require_token(settings: Settings, header: str | None) -> None:

@@ -7,6 +7,7 @@ wherever workers run; Ray Data's own actors try by default without end what cras
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -45,7 +46,7 @@ log = logging.getLogger("x2sam_rt.serve")
 APPLICATION = "x2sam-rt"
 _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 _MANY_NOTES = 64  # requests beside the streams: health, metrics, progress of videos
-_JOIN_SECONDS = 30.0  # for a connection, and for joining
+_JOIN_SECONDS = 30.0  # for a connection, for joining, for a snapshot to be found
 _SILENT_SECONDS = 60.0  # without a word from any worker, after which it is said
 _START_SECONDS = 600.0  # until the first worker, or the last replica, has room and has loaded
 _STATUS_SECONDS = 0.5  # between looks at what the replicas do
@@ -209,7 +210,13 @@ class RaySnapshots:
         self._actor.forget.remote(session)
 
     async def find(self, session: str) -> Packet | None:
-        found: Packet | None = await self._actor.find.remote(session)
+        """None also where the actor is gone, with the process that began the deployment."""
+        found: Packet | None = None
+        try:
+            async with asyncio.timeout(_JOIN_SECONDS):
+                found = await self._actor.find.remote(session)
+        except (RayError, TimeoutError) as error:
+            log.warning("snapshots cannot be reached", extra={"error": str(error)})
         return found
 
 
