@@ -11,9 +11,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from bounded import PATIENCE
 
 from x2sam_rt.errors import BundleError, VideoError
 from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
@@ -33,7 +35,9 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("the file layer is made for Linux, with a C compiler")
     library = tmp_path_factory.mktemp("layer") / "layer.so"
     source = HERE / "faults" / "layer.c"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", library, source, "-ldl"], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", library, source, "-ldl"], check=True, timeout=900
+    )
     return library
 
 
@@ -44,7 +48,8 @@ def test_kills_and_full_disks_at_every_write(
     every = ["--every"] * request.config.getoption("--every")
     command = [sys.executable, str(HERE / "faults" / "scenarios.py"), str(tmp_path), *names, *every]
     environment = {**os.environ, "LD_PRELOAD": str(layer), "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    most = 10_000 if every else 900
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=most)
     print(done.stdout)  # the counts: shown with -rP
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -100,7 +105,9 @@ def test_two_processes_that_write_one_file(tmp_path: Path) -> None:
     processes = [context.Process(target=_write_many, args=(target, text, refused)) for text in texts]
     for process in processes:
         process.start()
+    until = time.monotonic() + PATIENCE
     while any(process.is_alive() for process in processes):
+        assert time.monotonic() < until
         if target.exists():
             assert target.read_text() in texts
     assert [process.exitcode for process in processes] == [0, 0]

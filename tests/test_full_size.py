@@ -19,7 +19,9 @@ WORK = {f"{work}-{bundle}" for work in ("load", "ask", "segment", "pair", "verif
 def test_a_share_of_the_published_size_stays_within_what_was_said(tmp_path: Path) -> None:
     options = ["--scale", "0.05", "--side", "128"]
     result = tmp_path / "result.json"
-    subprocess.run([sys.executable, SCRIPT, tmp_path, *options, "--result", result], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, SCRIPT, tmp_path, *options, "--result", result], check=True, capture_output=True, timeout=900
+    )
     measured = {step["step"]: step for step in json.loads(result.read_text())["steps"]}
     assert set(measured) == MADE | WORK | {"export-torch", "export-onnx", "export-training"}
     assert all(step["holds"] for step in measured.values())

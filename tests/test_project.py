@@ -59,7 +59,9 @@ def test_commands_ask_for_their_extra_before_they_begin(tmp_path: Path, argument
     """In a process of its own, where the packages cannot be found."""
     hidden = "import sys; sys.modules.update(scipy=None, matplotlib=None, fastapi=None); "
     code = hidden + f"from x2sam_rt.cli.app import app; app({arguments})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900
+    )
     assert done.returncode == 1
     assert f'pip install "x2sam-rt[{extra}]"' in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -76,7 +78,7 @@ def test_the_rest_is_imported_without_extras() -> None:
     packages = {package for extra in EXTRAS.values() for package in extra} | {"triton", "tensorrt_rtx", "tensorrt"}
     code = f"import sys; from importlib import import_module; sys.modules.update(dict.fromkeys({packages}))\n"
     code += f"for module in {rest}: import_module(module)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
 
 
@@ -119,6 +121,14 @@ def test_everything_locked_has_its_hashes() -> None:
     entries = re.split(r"^(?=[\w.-]+==)", LOCKED, flags=re.MULTILINE)[1:]
     assert len(entries) > 50
     assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_no_test_waits_for_a_process_without_end() -> None:
+    """A suite that hangs tells nobody why."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) == "subprocess.run":
+                assert "timeout" in {keyword.arg for keyword in call.keywords}, f"{path}:{call.lineno}: timeout=?"
 
 
 def test_license_and_types_are_shipped() -> None:

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -35,6 +36,10 @@ from x2sam_rt.runtime.bundle import MANIFEST, WORDING, file_record, read_manifes
 from x2sam_rt.runtime.engines import STAGE_WEIGHTS
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.tasks.table import DEFAULT_WORDING
+
+sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
+
+from limits import peak_alone
 
 LORA = FIXTURES / "toy_lora"
 TOKENIZER = RANDOM_TOY / "tokenizer"
@@ -133,6 +138,9 @@ def test_sizes_that_no_file_holds(checkpoint: Path, change: dict[str, Any]) -> N
     load_checkpoint(checkpoint)
     path.write_text(json.dumps(merged(json.loads(path.read_text()), change)))
     assert outcome(lambda: load_checkpoint(checkpoint)) in {"ConfigError", "CheckpointError"}
+    if Path("/proc/self/clear_refs").exists():
+        taken = peak_alone(lambda: outcome(lambda: load_checkpoint(checkpoint)))
+        assert taken < 32 * 2**20, f"{taken:,} bytes for sizes that no file holds"
 
 
 @pytest.mark.parametrize(

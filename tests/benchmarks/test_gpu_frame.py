@@ -24,6 +24,7 @@ def gpu_sh(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         check=False,
+        timeout=900,
     )
 
 

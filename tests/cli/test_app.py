@@ -139,6 +139,18 @@ def test_inspect_shows_the_stages(onnx_bundle: Path) -> None:
     assert "memory_attention" in result.stdout
 
 
+def test_what_a_bundle_says_is_no_markup(torch_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(torch_bundle, tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["checkpoint"] = "[link=file:///etc/passwd]safe[/link]"
+    manifest["environment"]["platform"] = "[/red]"
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    result = call("inspect", bundle)
+    assert result.exit_code == 0, result.output
+    assert "[link=file:///etc/passwd]safe" in result.stdout
+    assert "[/red]" in result.stdout
+
+
 def test_inspect_predicts_a_gpus_memory_for_other_knobs(torch_bundle: Path) -> None:
     def peak(*options: str) -> float:
         text = " ".join(call("inspect", torch_bundle, *options).stdout.split())

@@ -10,12 +10,13 @@ import torch
 from typer.testing import CliRunner, Result
 
 from x2sam_rt.cli.app import app
-from x2sam_rt.cli.terminal import GrowingAnswer
+from x2sam_rt.cli.terminal import GrowingAnswer, linked_text
 from x2sam_rt.data.synthetic import ClipSettings, make_clip
 from x2sam_rt.errors import BundleError
 from x2sam_rt.media.encoding import Encoding
 from x2sam_rt.media.sources import VideoFile
 from x2sam_rt.media.video import VideoWriter
+from x2sam_rt.runtime.results import FrameResult, Segmentation
 from x2sam_rt.runtime.run import answer_video
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.tasks.instruction import Instruction
@@ -75,6 +76,15 @@ def test_no_mark_is_printed_whatever_is_written(capsys: pytest.CaptureFixture[st
             text(whole[start:end])
         text.finish()
         assert capsys.readouterr().out == link(parse_marks(whole)).text + "\n"
+
+
+def test_what_a_model_says_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    text = GrowingAnswer()
+    text("a \x1b]0;owned\x07\x9b2J dog\n")
+    text.finish()
+    assert capsys.readouterr().out == "a \ufffd]0;owned\ufffd\ufffd2J dog\n\n"
+    linked = linked_text(FrameResult(0, Segmentation((), np.zeros((2, 2), np.int32), 0), "\x1b[2J dog"))
+    assert linked.plain == "\ufffd[2J dog"
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ with output.bundle_folder(target, overwrite=True) as folder:
     ("moment", "left"), [("writing", "old"), ("before", "old"), ("after", "new"), ("cleaning", "new")]
 )
 def test_a_kill_leaves_one_or_the_other(old: Path, moment: str, left: str, caplog: pytest.LogCaptureFixture) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, moment, str(old)], capture_output=True)
+    done = subprocess.run([sys.executable, "-c", KILLED, moment, str(old)], capture_output=True, timeout=900)
     assert done.returncode == -signal.SIGKILL
     assert (old / MANIFEST).read_text() == left
     assert beside(old) == [".bundle.partial", "bundle"]

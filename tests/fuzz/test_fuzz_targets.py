@@ -65,7 +65,7 @@ def test_mutants_are_chosen_by_what_they_reach(tmp_path: Path) -> None:
         "--seed",
         "3",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     assert Progress(tmp_path / "progress").count >= 500
     sown = len(TARGETS["config"].seeds()) + len(fuzzing.corpus("config"))

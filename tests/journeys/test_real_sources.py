@@ -134,7 +134,7 @@ def test_standard_input(onnx_bundle: Path, folder: Path, kind: str, codec: str, 
     """Of the same bytes in a file the same comes."""
     command = [sys.executable, "-c", SENDER.format(side=SIDE), kind, codec, pixels]
     sent = folder / f"sent.{ {'yuv4mpegpipe': 'y4m', 'mjpeg': 'mjpeg', 'mpegts': 'ts'}[kind] }"
-    sent.write_bytes(subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=True).stdout)
+    sent.write_bytes(subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=True, timeout=900).stdout)
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as sender:
         piped = results(onnx_bundle, "-", folder, "piped.jsonl", stdin=sender.stdout)
     assert_same(piped, results(onnx_bundle, f"{sent.name} --live", folder, "sent.jsonl"))
@@ -156,7 +156,9 @@ def camera(folder: Path) -> dict[str, str]:
     if sys.platform != "linux" or compiler is None or "video4linux2,v4l2" not in av.formats_available:
         pytest.skip("the camera is made up for Linux, with a C compiler and a PyAV that has V4L2")
     library = folder / "camera.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "camera.c", "-ldl"], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "camera.c", "-ldl"], check=True, timeout=900
+    )
     with av.open(str(folder / "clip.mp4")) as clip, (folder / "clip.yuyv").open("wb") as packed:
         for frame in clip.decode(video=0):
             packed.write(frame.reformat(format="yuyv422").to_ndarray().tobytes())

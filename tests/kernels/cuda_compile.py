@@ -59,7 +59,7 @@ def missing() -> str | None:
 
 
 def nvcc_version() -> tuple[int, ...]:
-    text = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True, timeout=900).stdout
     return tuple(int(part) for part in text.split("release ")[1].split(",")[0].split("."))
 
 
@@ -79,7 +79,7 @@ def _compile(folder: Path, name: str, flags: tuple[str, ...]) -> Compiled:
     place.mkdir()
     include = f"-I{cutlass_include()}"
     command = ["nvcc", *FLAGS, *flags, include, "-o", str(place / f"{name}.o"), str(SOURCES / f"{name}.cu")]
-    result = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=900)
     assert result.returncode == 0, result.stderr[-4000:]
     return Compiled(result.stdout + result.stderr, place, name)
 
@@ -99,7 +99,7 @@ def disassembler() -> Path | None:
 def disassemble(cubin: Path) -> dict[str, list[str]]:
     """Instructions of each kernel, by its mangled name. Needs `disassembler`."""
     text = subprocess.run(
-        [str(disassembler()), "-sass", str(cubin)], capture_output=True, text=True, check=True
+        [str(disassembler()), "-sass", str(cubin)], capture_output=True, text=True, check=True, timeout=900
     ).stdout  # fmt: skip
     kernels: dict[str, list[str]] = {}
     for line in text.splitlines():

@@ -53,7 +53,9 @@ def run_elsewhere(isa: str, threads: int) -> tuple[str, float]:
     environment = {**os.environ, "X2SAM_CPU_ISA": isa}
     command = [sys.executable, "-c", PRINT_RESULT, str(threads)]
     folder = Path(__file__).parent
-    output = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, check=True, timeout=900
+    ).stdout
     name, total = output.split()
     return name, float(total)
 
@@ -83,7 +85,7 @@ except KernelUnavailable as refusal:
 def test_without_bfloat16_instructions_auto_runs_on_torch_and_cpu_says_what_is_missing() -> None:
     environment = {**os.environ, "X2SAM_CPU_ISA": "avx512"}
     command = [sys.executable, "-c", PRINT_CHOICE]
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=900).stdout
     same, refusal = output.splitlines()
     assert same == "True"
     assert refusal.endswith("bfloat16 needs a processor with AVX512-BF16 and a compiler that knows it; use float32")

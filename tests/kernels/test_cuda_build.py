@@ -93,7 +93,9 @@ def test_softmax_runs_beside_the_product(compiled: Outputs, name: str) -> None:
 
 
 def test_layouts_and_sizes_agree(compiled: Outputs) -> None:
-    run = subprocess.run([str(compiled["layout_check"].output)], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [str(compiled["layout_check"].output)], capture_output=True, text=True, check=False, timeout=900
+    )
     assert run.returncode == 0, run.stdout
     lines = [line.split() for line in run.stdout.splitlines()]
     assert ["ok"] in lines
@@ -125,7 +127,7 @@ def test_an_install_says_what_it_skips_cuda_for(tmp_path: Path, nvcc: str, inclu
         f"-DCMAKE_CUDA_COMPILER_VERSION={nvcc}",
         f"-DX2SAM_CUTLASS_INCLUDE={tmp_path if include else 'nowhere'}",
     ]
-    run = subprocess.run([cmake, *settings, "-P", str(script)], capture_output=True, text=True, check=True)
+    run = subprocess.run([cmake, *settings, "-P", str(script)], capture_output=True, text=True, check=True, timeout=900)
     assert run.stderr.strip() == f"missing: {missing}".strip()
 
 
@@ -135,7 +137,12 @@ def test_triton_kernels_fit(capability: int, limit: int) -> None:
     script = Path(__file__).with_name("triton_cross_compile.py")
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(cuda_compile.ROOT), "HOME": str(Path.home())}
     run = subprocess.run(
-        [sys.executable, str(script), str(capability)], capture_output=True, text=True, check=False, env=environment
+        [sys.executable, str(script), str(capability)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=900,
     )
     assert run.returncode == 0, run.stderr[-2000:]
     report = json.loads(run.stdout.splitlines()[-1])

@@ -56,7 +56,7 @@ def module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     script = Path(__file__).with_name("triton_cross_compile.py")
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(cuda_compile.ROOT), "HOME": str(folder)}
     command = [sys.executable, str(script), str(request.param), str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=900)
     assert run.returncode == 0, run.stderr[-2000:]
     return Module(folder, json.loads(run.stdout.splitlines()[-1]))
 

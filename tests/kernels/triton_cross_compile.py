@@ -78,8 +78,10 @@ def resources(cubin: bytes) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True)
-        sass = subprocess.run([tool, "-sass", file.name], capture_output=True, text=True, check=True).stdout
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True, timeout=900)
+        sass = subprocess.run(
+            [tool, "-sass", file.name], capture_output=True, text=True, check=True, timeout=900
+        ).stdout
     text = usage.stdout + usage.stderr
     found = {name.lower(): int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
     return found | {"hgmma": sass.count("HGMMA"), "hmma": sass.count("HMMA")}

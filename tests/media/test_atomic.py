@@ -126,7 +126,7 @@ def test_what_a_killed_process_left_goes(target: Path, caplog: pytest.LogCapture
         "import os, sys; from x2sam_rt.media.atomic import AtomicOutput; output = AtomicOutput(sys.argv[1]); "
         "output.temporary.write_text('half'); os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(target)], check=False, timeout=900)
     assert done.returncode == -signal.SIGKILL
     assert beside(target) == [".out.txt.partial"]
     with atomic_file(target) as temporary:

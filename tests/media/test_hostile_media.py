@@ -106,7 +106,9 @@ def test_a_playlist_on_standard_input_opens_nothing(tmp_path: Path) -> None:
         "except VideoError as error: print(error)\n"
     )
     text = PLAYLISTS["list.ffconcat"].replace("part.ts", str(tmp_path / "part.ts"))
-    done = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True, timeout=900
+    )
     assert "cannot be opened" in done.stdout
 
 
@@ -143,7 +145,9 @@ def test_enormous_frames_are_refused_before_they_are_unpacked(tmp_path: Path, de
         "except VideoError as error: print(error)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "bomb.mov")], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "bomb.mov")], capture_output=True, text=True, timeout=900
+    )
     *message, grown = done.stdout.splitlines()
     assert "bomb.mov" in " ".join(message), done.stderr
     assert int(grown) < 60 * 1024  # KiB; a frame of that size takes 1.2 GB

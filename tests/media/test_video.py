@@ -119,6 +119,21 @@ def test_keeps_a_variable_frame_rate(tmp_path: Path, suffix: str) -> None:
         assert [frame.timestamp for frame in reader] == pytest.approx(times, abs=1e-3)
 
 
+def test_times_do_not_go_back_in_avi(tmp_path: Path) -> None:
+    """It says when frames are decoded, which of B-frames is not when they are shown."""
+    path = make(tmp_path / "clip.avi")
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.has_b_frames
+    with VideoReader(path) as reader:
+        frames = list(reader)
+    assert [frame.timestamp for frame in frames] == pytest.approx([index / RATE for index in range(FRAMES)])
+    picked = pick_frames(path, 5).spread
+    assert [frame.index for frame in picked] == [0, 5, 10, 14, 19]
+    for frame in picked:
+        assert frame.timestamp == pytest.approx(frame.index / RATE)
+        assert np.array_equal(frame.pixels, frames[frame.index].pixels)
+
+
 def test_times_begin_at_zero_where_the_file_begins_later(tmp_path: Path) -> None:
     times = tuple(90 + index / RATE for index in range(5))
     with VideoReader(make(tmp_path / "late.ts", Clip(times=times))) as reader:

@@ -96,7 +96,7 @@ def test_what_torchao_says_is_heard_when_it_is_wanted(wanted: bool) -> None:
     code += "from x2sam_rt.model.torchao_warnings import TORCHAO_WARNINGS\n" * wanted
     code += "TORCHAO_WARNINGS.release()\n" * wanted
     code += "import logging; logging.getLogger('torch.utils._pytree').warning('another')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=900)
     heard = [line for line in done.stderr.splitlines() if "another" not in line]
     assert "another" in done.stderr
     assert all("torchao" in line or "Enum" in line for line in heard)

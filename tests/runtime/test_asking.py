@@ -234,7 +234,7 @@ def test_other_threads_keep_their_number_of_threads(runtime: Runtime) -> None:
             assert torch.get_num_threads() == 2
             later = threading.Thread(target=lambda: started.append(torch.get_num_threads()))
             later.start()
-            later.join()
+            later.join(20)
         assert started == [2]
     finally:
         torch.set_num_threads(before)

@@ -149,6 +149,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
         [sys.executable, "-c", limited, "export", "toy", "-o", str(tmp_path / "out"), "--engine", "torch"],
         capture_output=True,
         text=True,
+        timeout=900,
     )
     assert done.returncode == 1
     assert "cannot be written" in done.stderr
@@ -164,7 +165,9 @@ def test_a_killed_export_cannot_be_loaded(tmp_path: Path) -> None:
     )
     output = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, "-c", dying, "export", "toy", "-o", str(output), "--engine", "torch"], capture_output=True
+        [sys.executable, "-c", dying, "export", "toy", "-o", str(output), "--engine", "torch"],
+        capture_output=True,
+        timeout=900,
     )
     assert done.returncode == -signal.SIGKILL
     assert not output.exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,18 @@ import torch
 from PIL import Image
 
 from x2sam_rt.errors import FrameError, NoMasksError, PromptError, SessionError
+from x2sam_rt.export.bundle_writer import ExportPlan, export_bundle
+from x2sam_rt.model.checkpoint.files import embedded_checkpoint
+from x2sam_rt.model.checkpoint.loading import load_checkpoint
 from x2sam_rt.model.frame_layout import RGB, Layout
 from x2sam_rt.runtime.runtime import Runtime
 from x2sam_rt.runtime.session import VideoSession
 from x2sam_rt.tasks.instruction import Instruction
 from x2sam_rt.tasks.regions import Prompt
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
+
+from limits import peak_alone
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +72,18 @@ def test_frames_lie_as_is_said(runtime: Runtime) -> None:
     still = runtime.segment_image(frame, "dog")
     for image, layout in ((Image.fromarray(frame), RGB), (frame[..., ::-1], Layout(colors="BGR"))):
         np.testing.assert_array_equal(still.masks, runtime.segment_image(image, "dog", layout=layout).masks)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are measured on Linux")
+def test_a_live_stream_of_large_frames_takes_bounded_memory(tmp_path: Path) -> None:
+    """Of frames that are kept to be asked about, those beyond 512 MiB are kept as they are shown; 16 whole ones
+    would take 768, and a step takes some beside."""
+    export_bundle(ExportPlan(load_checkpoint(embedded_checkpoint()), "torch", verify=False), tmp_path / "bundle")
+    frame = np.zeros((4096, 4096, 3), np.uint8)
+    with Runtime.load(tmp_path / "bundle") as runtime, runtime.stream("dog") as session:
+        session.step(frame)
+        taken = peak_alone(lambda: [session.step(frame).index for _ in range(15)])
+    assert taken < 2**29 + 4 * frame.nbytes, f"{taken:,} bytes"
 
 
 def test_a_bad_frame_costs_nothing(runtime: Runtime) -> None:

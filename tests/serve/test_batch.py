@@ -114,7 +114,7 @@ def test_killed_workers_and_a_killed_batch_cost_no_result(onnx_bundle: Path, tmp
         workers = batch_children(process)
     finally:
         process.kill()
-        process.wait()
+        process.wait(30)
     assert psutil.wait_procs(workers, 10)[1] == []  # they end with it
     there = len(list(out.glob("clip*.jsonl")))
     assert 1 <= there < len(clips)

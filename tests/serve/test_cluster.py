@@ -151,10 +151,10 @@ def test_a_killed_node_and_a_killed_batch_cost_no_result(
         until(lambda: "is lost" in log.read_text(), begun)  # with a video that nobody has finished
     finally:
         begun.kill()
-        begun.wait()
+        begun.wait(30)
     until(lambda: not actors(cluster.head_node))
     assert 1 <= len(results(out)) < len(clips)
-    again = subprocess.run(command, capture_output=True, text=True)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert again.returncode == 0, again.stderr
     assert "6 results" in again.stdout
     require_results(onnx_bundle, clips, out)

@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import psutil
+from bounded import join_all
 from serving import TOKEN, Served
 from websockets.sync.client import connect
 
@@ -55,8 +56,7 @@ def test_dropped_sessions_leave_nothing(served: Served) -> None:
     together = [threading.Thread(target=drop_some, args=(served, SESSIONS // 4, seed)) for seed in range(1, 4)]
     for one in together:
         one.start()
-    for one in together:
-        one.join()
+    join_all(together)
     served.wait_for("x2sam_sessions", 0)
     grown = (memory(served) - memory_before) / 2**20
     assert grown < 25, f"{grown:.1f} MiB more after {SESSIONS} sessions"

@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from bounded import join_all
 from PIL import Image
 from serving import TOKEN, Served, serving
 
@@ -423,6 +424,5 @@ def test_sessions_share_fairly(client: Client) -> None:
     threads = [threading.Thread(target=talk, args=(which,)) for which in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join_all(threads)
     assert min(counts) >= 0.8 * np.mean(counts), counts

@@ -71,7 +71,7 @@ def batch(
                 _run_here(made, device)
     console.print(f"{len(wanted) - len(made.failed)} results in {output}")
     if made.failed:
-        error_console.print(f"{len(made.failed)} failed: {', '.join(made.failed)}", markup=False, soft_wrap=True)
+        error_console.print(f"{len(made.failed)} failed: {', '.join(made.failed)}", soft_wrap=True)
         raise typer.Exit(FAILED)
 
 
@@ -102,6 +102,6 @@ def _run(made: Batch, workers: Workers) -> None:
         def tell(video: BatchVideo, outcome: Outcome) -> None:
             progress.update(bar, advance=1)
             if outcome.error is not None:
-                error_console.print(f"{video.path}: {outcome.error}", markup=False, soft_wrap=True)
+                error_console.print(f"{video.path}: {outcome.error}", soft_wrap=True)
 
         made.run(workers, tell)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from x2sam_rt.cli.options import EPILOG
 from x2sam_rt.cli.terminal import FAILED, console, progress_bar, reporting
@@ -53,7 +53,7 @@ def _table(name: str, splits: Sequence[SplitCheck]) -> Table:
     for one in splits:
         found = ", ".join(_below(one.root, piece) for piece in one.pieces)
         counts = (str(one.samples), str(one.files), str(len(one.missing))) if one.readable else ("–", "–", "–")
-        table.add_row(one.split, *counts, escape(found))
+        table.add_row(one.split, *counts, found)
     return table
 
 
@@ -63,11 +63,11 @@ def _below(root: Path, piece: Path) -> str:
 
 def _explain(one: SplitCheck) -> None:
     if one.problem is not None:
-        console.print(f"[yellow]{one.split}:[/yellow] {escape(one.problem)}", soft_wrap=True)
+        console.print(Text(f"{one.split}:", "yellow"), one.problem, soft_wrap=True)
     if one.missing:
         named = ", ".join(map(str, one.missing[:_SHOWN]))
         more = f" and {len(one.missing) - _SHOWN} more" if len(one.missing) > _SHOWN else ""
-        console.print(f"[yellow]{one.split}:[/yellow] missing {escape(named)}{more}", soft_wrap=True)
+        console.print(Text(f"{one.split}:", "yellow"), f"missing {named}{more}", soft_wrap=True)
 
 
 @app.command("make-vgd", epilog=EPILOG)

@@ -47,7 +47,7 @@ def demo_media(
         folder.mkdir(parents=True, exist_ok=True)
         prompt = write_clip(folder / "clip.mp4", seed)
         write_image(folder / "photo.png", pick_frames(folder / "clip.mp4", 1).spread[0].pixels)
-    console.print(f'{folder}/clip.mp4, {folder}/photo.png; ask for "{prompt}", or for all: --task gcg', markup=False)
+    console.print(f'{folder}/clip.mp4, {folder}/photo.png; ask for "{prompt}", or for all: --task gcg')
 
 
 def _world() -> ClipSettings:
@@ -145,7 +145,6 @@ def run_demo(folder: Path) -> None:
     console.print("In the last second colours are gone: only the memory knows then which of the two was meant.")
     console.print(
         f'next: .venv/bin/x2sam-rt run {bundle} {clip} --prompt "the red cross" -o {folder}/other.mp4',
-        markup=False,
         soft_wrap=True,
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 from rich.progress import TimeRemainingColumn
+from rich.text import Text
 
 from x2sam_rt.cli.options import EMBEDDED, checkpoint_named
 from x2sam_rt.cli.terminal import console, error_console, progress_bar, reporting
@@ -179,7 +180,8 @@ class _Shown:
 def _warn_of_slow_precision(plan: ExportPlan) -> None:
     if plan.precision == "bf16" and find_backend(plan.backend).home == "cpu" and (share := _bf16_share()) > _SLOWER:
         error_console.print(
-            f"[yellow]warning:[/yellow] on this processor a matrix product in bf16 takes {share:.1f} times as long as "
+            Text("warning:", "yellow"),
+            f"on this processor a matrix product in bf16 takes {share:.1f} times as long as "
             "in fp32: it has neither AVX512-bf16 nor AMX. Unless the bundle is for another machine or a GPU, export "
             "with --precision fp32.",
             soft_wrap=True,

@@ -29,7 +29,15 @@ from x2sam_rt.cli.options import (
     asked,
     use_threads,
 )
-from x2sam_rt.cli.terminal import GrowingAnswer, console, error_console, linked_text, reporting, with_progress
+from x2sam_rt.cli.terminal import (
+    GrowingAnswer,
+    console,
+    error_console,
+    linked_text,
+    printable,
+    reporting,
+    with_progress,
+)
 from x2sam_rt.tasks.table import task
 
 if TYPE_CHECKING:
@@ -265,7 +273,7 @@ def _run_frames(
             load() as runtime,
         ):
             for note in outputs.notes:
-                error_console.print(note, style="dim", markup=False, soft_wrap=True)
+                error_console.print(note, style="dim", soft_wrap=True)
             for frame in with_progress(runtime, source, instruction, [outputs], again):
                 last = frame.result
     assert last is not None, "a source without frames has raised"
@@ -300,7 +308,7 @@ def _saying_what_is_kept(outputs: RunOutputs, paths: Sequence[Path]) -> Iterator
         if paths:
             names = ", ".join(map(str, paths))
             said = "are kept in" if outputs.kept else "are not kept (--keep-partial keeps them) in"
-            error_console.print(f"{outputs.frames} frames {said} {names}", markup=False, soft_wrap=True)
+            error_console.print(f"{outputs.frames} frames {said} {names}", soft_wrap=True)
         raise
 
 
@@ -310,4 +318,5 @@ def _print_result(result: FrameResult) -> None:
     if not result.segments:
         console.print("no segments")
     for segment in result.segments:
-        console.print(f"{segment.id:4d}  {segment.score:.3f}  {segment.area:9d} px  {segment.label}", markup=False)
+        label = printable(segment.label)
+        console.print(f"{segment.id:4d}  {segment.score:.3f}  {segment.area:9d} px  {label}")

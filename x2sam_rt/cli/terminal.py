@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -46,7 +45,9 @@ _ARGUMENT = re.compile(
     r"allow_truncated|allow_playlists|stride|most|alpha|outline)=(True\b)?(?P<value>(?=[\w'\"(\[-]))?"
 )
 _BEGUN_MARK = re.compile(r"</?\w*$")
-console, error_console = Console(), Console(stderr=True)
+# What a file or a model says is printed as it is: brackets in it are no markup.
+console, error_console = Console(markup=False), Console(stderr=True, markup=False)
+_CONTROLS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
 
 class Terminated(KeyboardInterrupt):
@@ -54,6 +55,11 @@ class Terminated(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         self.number = number
+
+
+def printable(text: str) -> str:
+    """A text from a model or a file, without what would steer the terminal."""
+    return text.translate(_CONTROLS)
 
 
 def with_options(message: str) -> str:
@@ -73,11 +79,11 @@ def reporting() -> Iterator[None]:
         with _raising_signals():
             yield
     except X2SamError as error:
-        error_console.print(f"[red]error:[/red] {escape(with_options(str(error)))}", soft_wrap=True)
+        error_console.print(Text("error:", "red"), printable(with_options(str(error))), soft_wrap=True)
         code = OUT_OF_BOUNDS if isinstance(error, VerificationError) else FAILED
         raise typer.Exit(code) from error
     except KeyboardInterrupt as stop:
-        error_console.print("[yellow]stopped.[/yellow]")
+        error_console.print("stopped.", style="yellow")
         number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
         raise typer.Exit(_SIGNALLED + number) from None
 
@@ -105,7 +111,7 @@ def progress_bar(*more: ProgressColumn) -> Progress:
     """more: columns behind the usual ones."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -130,14 +136,14 @@ class GrowingAnswer:
         self._print(link(parse_marks(self._spelled)).text + "\n")
 
     def _print(self, text: str) -> None:
-        sys.stdout.write(text[self._printed :])
+        sys.stdout.write(printable(text[self._printed :]))
         sys.stdout.flush()
         self._printed = max(self._printed, len(text))
 
 
 def linked_text(result: FrameResult) -> Text:
     """The answer, each phrase in the colour its mask has in the overlay."""
-    text = Text(result.text)
+    text = Text(printable(result.text))
     ids = {segment.label_id: segment.id for segment in result.segments}
     for span in result.spans:
         if span.label_id in ids:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from x2sam_rt.cli.options import EMBEDDED, checkpoint_named
 from x2sam_rt.cli.terminal import console, error_console, progress_bar, reporting
@@ -124,7 +124,7 @@ def finetune(
         tuning = Finetuning(plan)
         recipe = tuning.make_recipe()
         for name, reason in tuning.left_out:
-            error_console.print(f"[yellow]left out:[/yellow] {name}: {escape(reason)}", soft_wrap=True)
+            error_console.print(Text("left out:", "yellow"), f"{name}: {reason}", soft_wrap=True)
         with _watched(recipe, output) as bar:
             tuning.run(output, recipe, resume=resume).start(lambda _steps: bar)
     base = f" --vlm {vlm}" if vlm else ""
@@ -148,7 +148,7 @@ class TrainingBar:
         shown = " ".join(f"{name} {loss:.3f}" for name, loss in self._losses.items())
         self._progress.update(self._task, completed=step, description=stage.name, losses=shown)
         if not error_console.is_terminal and (step % _LINE_EVERY == 0 or step == self._recipe.steps):
-            error_console.print(f"{step}/{self._recipe.steps} {stage.name}: {shown}", soft_wrap=True, markup=False)
+            error_console.print(f"{step}/{self._recipe.steps} {stage.name}: {shown}", soft_wrap=True)
 
 
 @contextmanager
@@ -161,5 +161,5 @@ def _watched(recipe: Recipe, folder: Path) -> Iterator[TrainingBar]:
             yield TrainingBar(recipe, progress)
     except KeyboardInterrupt as stopped:
         saved = (folder / STATE_FILE).is_file()
-        error_console.print("[yellow]stopped.[/yellow] " + ("Go on with --resume." if saved else "Nothing was saved."))
+        error_console.print(Text("stopped.", "yellow"), "Go on with --resume." if saved else "Nothing was saved.")
         raise typer.Exit(_INTERRUPTED) from stopped

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import TimeRemainingColumn
+from rich.text import Text
 
 from x2sam_rt.cli.options import Bundle, Device, Threads, use_threads
 from x2sam_rt.cli.terminal import console, progress_bar, reporting
@@ -81,7 +82,7 @@ def verification_tables(checks: Sequence[Check], bounds: Bounds) -> Iterator[Tab
     prompts = Table("question", "cosine", "mask IoU", "", title=f"rounded language model ({limits})")
     accuracy = Table("part", "clips", "J&F", "PyTorch fp32", "", title=f"accuracy (difference ≤ {bounds.j_and_f:g})")
     for check in checks:
-        mark = "ok" if check.passed(bounds) else "[red]out of bounds[/red]"
+        mark = Text("ok") if check.passed(bounds) else Text("out of bounds", "red")
         match check:
             case StageCheck():
                 stages.add_row(check.stage, check.sizes, f"{check.error:.1e}", mark)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -109,9 +110,10 @@ def decode_frames(
     PyAV's default threading (slices) is kept on purpose: with frame threads, an error loses the sound frames
     still in work, and is not raised.
     """
-    packets, started = passed, False
+    packets, started, in_order = passed, False, _InOrder(container, stream)
     for packet in _packets(container, stream):
         packets += 1
+        in_order.see(packet)
         if only is not None:
             stream.codec_context.skip_frame = "DEFAULT" if packet.pts in only else "NONREF"
         try:
@@ -119,12 +121,35 @@ def decode_frames(
         except BreakError:
             if not started:
                 continue
-            yield from _checked(_drain(stream))
+            yield from in_order.timed(_checked(_drain(stream)))
             raise
-        yield from _checked(frames) if started else _sound_only(frames)
+        yield from in_order.timed(_checked(frames) if started else _sound_only(frames))
         started = started or packet.is_keyframe
-    yield from _checked(_drain(stream))
+    yield from in_order.timed(_checked(_drain(stream)))
     _require_end(path, container, stream, packets)
+
+
+class _InOrder:
+    """AVI says when packets are to be decoded, not when they are shown. Where frames are shown in another order, FFmpeg
+    gives them times that go back; the first shown is due when the first decoded was, and so on."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> None:
+        self._guesses, self._due = _guesses_times(container, stream), deque[int | None]()
+
+    def see(self, packet: VideoPacket) -> None:
+        if self._guesses:
+            self._due.append(packet.dts)
+
+    def timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for frame in frames:
+            if self._due:
+                frame.pts = self._due.popleft()
+            yield frame
+
+
+def _guesses_times(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> bool:
+    """Whether the times of packets are not those of the frames in them."""
+    return container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
 
 
 def _require_end(
@@ -260,7 +285,7 @@ def frame_times(path: Path) -> FrameTimes | None:
     the same twice, in codecs with hidden frames, in a file that breaks off or begins inside a group of pictures."""
     with open_container(path) as container:
         stream = video_stream(container, path)
-        if stream.codec_context.name not in _ONE_FRAME_A_PACKET:
+        if stream.codec_context.name not in _ONE_FRAME_A_PACKET or _guesses_times(container, stream):
             return None
         try:
             packets = [_Told.by(packet) for packet in _packets(container, stream)]

@@ -77,7 +77,7 @@ class _Process:
 
     def end(self) -> None:
         self.wire.close()
-        self.process.terminate()
+        self.process.kill()  # SIGTERM may be ignored, as whoever started this may have it
         self.process.join()
 
 

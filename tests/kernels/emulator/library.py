@@ -32,7 +32,7 @@ def link(objects: list[Path], folder: Path) -> Path:
     target = folder / "libx2sam_cuda.so"
     source = Path(__file__).with_name("runtime.cpp")
     command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-o", target, source, *objects]
-    subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+    subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True, timeout=900)
     return target
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from bounded import ends_in_time
 from safetensors import safe_open
 
 from x2sam_rt.model.checkpoint.loading import load_checkpoint
@@ -47,9 +48,12 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(_PARENT)
     found = {**os.environ, "PYTHONPATH": str(Path(tiny.__file__).parent)}
-    with subprocess.Popen(
-        [sys.executable, script, tmp_path / "run"], env=found, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as parent:
+    with (
+        subprocess.Popen(
+            [sys.executable, script, tmp_path / "run"], env=found, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as parent,
+        ends_in_time(parent),
+    ):
         assert parent.stdout is not None
         parent.stdout.readline()  # the first step is done
         children = children_of(parent.pid)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from bounded import ends_in_time
 from torch import Tensor
 
 from x2sam_rt.data.example import Example
@@ -105,7 +106,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(whole: Path, tmp_path: Path
     path = os.pathsep.join((str(Path(tiny.__file__).parent), *sys.path))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", KILLED.format(last=last), str(tmp_path)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process,
+        ends_in_time(process),
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             if int(line) == last:
@@ -134,7 +138,11 @@ def test_seeds_of_steps_are_the_same_in_every_process() -> None:
     code = "print(hash((0, 17, 1)), hash((3, 0, 2)))"
     for seed in ("0", "1", "random"):
         done = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            timeout=900,
         )
         assert done.stdout.split() == [str(hash((0, 17, 1))).encode(), str(hash((3, 0, 2))).encode()]
 

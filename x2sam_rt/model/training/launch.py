@@ -116,7 +116,7 @@ def _share(run: Run, processes: int, report: Report) -> None:
                     raise KeyboardInterrupt
         finally:
             for child in children.processes:
-                child.terminate()
+                child.kill()  # SIGTERM may be ignored, as whoever started this may have it
                 child.join()
 
 
