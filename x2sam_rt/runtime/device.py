@@ -130,7 +130,7 @@ def one_thread() -> Iterator[None]:
     """Without PyTorch's thread pool, for many small operations on a CPU, some milliseconds each at most.
 
     A second thread saves little of them, and where an engine's own threads or other programs keep the cores busy,
-    waiting for it at the end of every operation costs many times as much (`benchmarks/bench_preprocess.py`). The
+    waiting for it at the end of every operation costs more than it saves (`benchmarks/bench_preprocess.py`). The
     setting is the calling thread's own (OpenMP); it is put back.
     """
     threads = torch.get_num_threads()
