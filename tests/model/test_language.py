@@ -6,6 +6,7 @@ import contextlib
 import copy
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -264,8 +265,9 @@ def test_half_precision_errs_no_more_than_transformers(toy: Checkpoint, prompt: 
 def test_what_does_not_fit_is_refused(language: LanguageModel, toy: Checkpoint) -> None:
     with pytest.raises(PromptError, match=r"reaches 12 tokens; the context holds 11.*fewer frames, regions or words"):
         language.prefill(language.new_cache(11), drawn(12, 64))
-    for context in (0, language.max_context + 1):
-        with pytest.raises(ConfigError, match=f"context is {context} tokens; this model takes 1 to 4096"):
+    wrong: list[Any] = [0, language.max_context + 1, 12.5, "12", True]
+    for context in wrong:
+        with pytest.raises(ConfigError, match=f"context is {context!r} tokens; this model takes 1 to 4096"):
             language.new_cache(context)
     vlm = copy.deepcopy(toy.model.vlm)
     vlm.model.language_model.rotary_emb.rope_type = "dynamic"

@@ -78,8 +78,8 @@ class LanguageModel:
 
     def new_cache(self, context: int) -> KeyValueCache:
         """Room for `context` tokens. Raises ConfigError when the model was not made for as many."""
-        if not 1 <= context <= self.max_context:
-            raise ConfigError(f"The context is {context} tokens; this model takes 1 to {self.max_context}.")
+        if type(context) is not int or not 1 <= context <= self.max_context:
+            raise ConfigError(f"The context is {context!r} tokens; this model takes 1 to {self.max_context}.")
         weight = self.embeddings.weight
         return KeyValueCache(len(self.text.layers), self._heads, context, self._head_dim, weight.dtype, weight.device)
 
