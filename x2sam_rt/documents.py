@@ -67,6 +67,7 @@ def read_plain_file(path: Path, most: int) -> bytes:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be opened ({error}).") from error
     if not is_regular(descriptor):
+        os.close(descriptor)
         raise ConfigError(f"{path}: is no regular file.")
     with os.fdopen(descriptor, "rb") as file:
         content = file.read(most + 1)
@@ -76,11 +77,8 @@ def read_plain_file(path: Path, most: int) -> bytes:
 
 
 def is_regular(descriptor: int) -> bool:
-    """Whether an open file is one of bytes, no folder, pipe or device; it is closed otherwise."""
-    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-    if not regular:
-        os.close(descriptor)
-    return regular
+    """Whether an open file is one of bytes, no folder, pipe or device."""
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
 def read_json(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def show(
 
         def started(taken: int) -> None:
             address = f"http://{settings.host}:{taken}/#token={token}"
-            console.print(f"{own.name}: {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+            console.print(f"{own.name}: {address} (Ctrl-C ends it)", soft_wrap=True)
             if open_page:
                 webbrowser.open(address)
 

@@ -255,6 +255,7 @@ def _opened(folder: Path, name: str) -> Iterator[FileIO]:
     finally:
         os.close(place)
     if not is_regular(descriptor):
+        os.close(descriptor)
         raise BundleError(f"{path}: is no regular file. Copy the bundle again, or export.")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         yield file
